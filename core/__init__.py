@@ -1,0 +1,1 @@
+"""The ratchet: everything that does not depend on an array framework."""

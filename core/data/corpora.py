@@ -1,0 +1,30 @@
+"""The registry of corpora: the one place that turns a name into a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.data.apidocs import ApiDocs
+from core.data.folder import Folder
+from core.data.hub import CLIMBMIX_SHARDS, climbmix, tinystories
+from core.data.sources import Source
+from core.records import UserError
+
+NAMES = ("apidocs", "climbmix", "tinystories", "folder:PATH")
+
+
+def find(corpus: str) -> Source:
+    """The source of that name. UserError for an unknown one, and for a folder that holds no documents."""
+    kind, _, rest = corpus.partition(":")
+    if corpus == "apidocs":
+        return ApiDocs()
+    if corpus == "tinystories":
+        return tinystories()
+    if kind == "climbmix" and (not rest or (rest.isdecimal() and int(rest) > 0)):
+        return climbmix(int(rest) if rest else CLIMBMIX_SHARDS)
+    if kind == "folder" and rest:
+        return Folder(Path(rest).expanduser().absolute())
+    raise UserError(
+        f"expected a corpus of {', '.join(NAMES)} (climbmix:N for N training shards), got {corpus!r}; "
+        "choose one: `--corpus apidocs`"
+    )

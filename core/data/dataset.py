@@ -1,0 +1,140 @@
+"""`prepare`: from a corpus's name to a Dataset, building what is missing. What corpora hold is not known here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from core.data import tokenizer as tokenizers
+from core.data.cache import OnProgress, cache_root, digest, locked, sweep
+from core.data.corpora import find
+from core.data.ragged import Ragged
+from core.data.scored import ScoredText, first_bytes, open_held_out, write_held_out
+from core.data.shards import TokenShards, build_shards, open_shards, sample
+from core.data.sources import HELD_OUT, Part, Source, Split
+from core.data.tokenizer import Tokenizer
+from core.records import UserError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A corpus, encoded: what trials train on and what they are scored on."""
+
+    corpus: str
+    tokenizer: Tokenizer
+    train: TokenShards
+    val: Ragged = field(repr=False)  # documents as rows of UTF-8 bytes, in the order in which they are scored
+    test: Ragged = field(repr=False)
+    _scored: dict[tuple[str, int], ScoredText] = field(default_factory=dict, repr=False, compare=False)
+
+    def scored(self, split: Literal["val", "test"], score_bytes: int) -> ScoredText:
+        """The first documents of a held-out split, whole, until `score_bytes` are reached; all where it has fewer.
+
+        The order is by the hash of a document, so neither vocabulary nor length nor batch changes what is scored.
+        """
+        if split not in HELD_OUT or score_bytes < 1:
+            raise UserError(f"expected val or test and at least 1 byte to score, got {split} and {score_bytes}")
+        if (split, score_bytes) not in self._scored:
+            documents = first_bytes(self.val if split == "val" else self.test, score_bytes)
+            self._scored[split, score_bytes] = ScoredText(documents, self.tokenizer)
+        return self._scored[split, score_bytes]
+
+    def sizes(self) -> dict[Split, tuple[int, int]]:
+        """Documents and UTF-8 bytes of each split."""
+        return {
+            "train": (len(self.train), self.train.bytes),
+            "val": (len(self.val), len(self.val.values)),
+            "test": (len(self.test), len(self.test.values)),
+        }
+
+
+def prepare(corpus: str, vocabulary: int, *, on_progress: OnProgress | None = None) -> Dataset:
+    """Open `corpus` encoded with `vocabulary` ids; download, train and encode whatever is missing or damaged before.
+
+    `on_progress(stage, done, total)` is called while something is built. Two processes may prepare at once: one builds,
+    the other waits. Killed at any moment, the next call goes on. UserError for a corpus that can't be had.
+    """
+    tell = on_progress or (lambda stage, done, total: None)
+    tokenizers.check_vocabulary(vocabulary)
+    source = find(corpus)
+    if dataset := _open(source, vocabulary):
+        return dataset
+    with locked(digest(source.lock)[:24], tell):
+        dataset = _open(source, vocabulary)  # another process may have built it meanwhile
+        if dataset is None:
+            source.fetch(tell)
+            _build(source, vocabulary, tell)
+            dataset = _open(source, vocabulary)
+    if dataset is None:
+        raise UserError(
+            f"{cache_root()} was changed while {source.name} was prepared; run `autoresearch prepare` again, and if "
+            "this comes back, check the disk"
+        )
+    return dataset
+
+
+def _open(source: Source, vocabulary: int) -> Dataset | None:
+    identity = source.identity()
+    if identity is None:
+        return None
+    val, test = (open_held_out(_corpus_folder(identity) / split) for split in HELD_OUT)
+    tokenizer = Tokenizer.load(_tokenizer_path(identity, vocabulary))
+    if val is None or test is None or tokenizer is None or tokenizer.vocabulary != vocabulary:
+        return None
+    train = open_shards(_tokens_folder(identity, tokenizer), tokenizer)
+    return None if train is None else Dataset(source.name, tokenizer, train, val, test)
+
+
+def _build(source: Source, vocabulary: int, on_progress: OnProgress) -> None:
+    identity = source.identity()
+    assert identity is not None, "a source knows its identity once it is fetched"
+    parts = source.parts()
+    _hold_out(source.name, _corpus_folder(identity), parts, on_progress)
+    path = _tokenizer_path(identity, vocabulary)
+    tokenizer = Tokenizer.load(path)
+    if tokenizer is None:
+        on_progress("tokenizer", 0, 1)
+        texts = sample(parts, tokenizers.SAMPLE_CHARACTERS, tokenizers.SAMPLE_DOCUMENT)
+        tokenizer = tokenizers.train(texts, vocabulary)
+        tokenizer.save(path)
+        on_progress("tokenizer", 1, 1)
+    build_shards(_tokens_folder(identity, tokenizer), parts, tokenizer, on_progress)
+
+
+def _hold_out(name: str, folder: Path, parts: Sequence[Part], on_progress: OnProgress) -> None:
+    if all(open_held_out(folder / split) for split in HELD_OUT):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        sweep(folder)
+    texts: dict[Split, list[str]] = {"train": [], "val": [], "test": []}
+    holding = [part for part in parts if not part.splits.isdisjoint(HELD_OUT)]
+    trained_on = any("train" in part.splits and part not in holding for part in parts)
+    for number, part in enumerate(holding):
+        on_progress("held-out documents", number, len(holding))
+        for split, text in part.documents():
+            if split != "train":
+                texts[split].append(text)
+            trained_on = trained_on or split == "train"
+    on_progress("held-out documents", len(holding), len(holding))
+    if empty := [split for split in HELD_OUT if not texts[split]] + ([] if trained_on else ["train"]):
+        raise UserError(
+            f"expected documents in every split of {name}, but by the hash of their text none fell to "
+            f"{' and '.join(empty)}; add documents: from about 100 on, each split has some"
+        )
+    for split in HELD_OUT:
+        write_held_out(folder / split, texts[split])
+
+
+def _corpus_folder(identity: str) -> Path:
+    return cache_root() / "corpora" / identity[:24]
+
+
+def _tokenizer_path(identity: str, vocabulary: int) -> Path:
+    return cache_root() / "tokenizers" / f"{tokenizers.key(identity, vocabulary)[:24]}.json"
+
+
+def _tokens_folder(identity: str, tokenizer: Tokenizer) -> Path:
+    return cache_root() / "tokens" / digest(identity, tokenizer.identity)[:24]

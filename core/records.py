@@ -1,0 +1,204 @@
+"""What all rooms speak: frozen records, and the JSON they are stored as.
+
+A record is written once and never edited. Nothing here does I/O or decides anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+Verdict = Literal["keep", "discard", "crash", "invalid"]
+# A lone trial is compared with nothing, so it can't be kept or discarded: it has a score, or it failed.
+TrialVerdict = Literal["scored", "crash", "invalid"]
+Constant = int | float | str | bool | tuple[float, ...]
+
+
+class UserError(Exception):
+    """A user's mistake: says what was expected, what came, and the command that mends it. Exit status 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A named set of numbers for one device. A campaign freezes its own copy."""
+
+    name: str
+    backend: str
+    device: str  # "auto", or the backend's own name of a device
+    corpus: str
+    vocabulary: int  # token ids, special ones included; 256 means plain bytes
+    depth: int
+    sequence_length: int
+    total_batch_size: int  # tokens of one optimizer step
+    device_batch_size: int  # rows that the device takes at once
+    budget_seconds: float
+    startup_seconds: float  # allowance before the first real batch; past it the trial is a crash
+    silence_seconds: float  # a trainer that says nothing for so long is ended
+    score_bytes: int  # validation text that a score covers, rounded up to whole documents
+    peak_tflops: float | None = None  # dense peak that MFU is held against; None: a measured matrix product
+    seeds: tuple[int, ...] = (1, 2)  # the baseline runs with each; candidates with the first
+    constants: Mapping[str, Constant] = field(default_factory=dict)  # further constants of the trainer
+
+    def trainer_constants(self) -> dict[str, Constant]:
+        """What a reference trainer's block of constants is filled with, under its names there."""
+        return {
+            "DEPTH": self.depth,
+            "SEQUENCE_LENGTH": self.sequence_length,
+            "TOTAL_BATCH_SIZE": self.total_batch_size,
+            "DEVICE_BATCH_SIZE": self.device_batch_size,
+            **self.constants,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What one trial may train for: seconds of the supervisor's clock, or a number of steps."""
+
+    seconds: float | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.seconds is None) == (self.steps is None):
+            raise UserError("a budget is seconds or steps: give exactly one of them")
+        given = self.seconds if self.seconds is not None else self.steps
+        if given is None or not given > 0 or not math.isfinite(given):
+            raise UserError(f"a budget is a finite number above 0, not {given}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a trainer and its `restore` are told. All of it comes from the supervisor."""
+
+    vocabulary: int
+    bos: int  # the id that every document starts with
+    seed: int
+    backend: str
+    device: str  # resolved: never "auto"
+    sequence_length: int  # of the batches that were asked for; the preset's before that
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Bits per byte of a file of weights."""
+
+    val_bpb: float
+    bytes: int  # of UTF-8 text that was scored, each exactly once
+    tokens: int  # predictions that counted
+    yardstick: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One run of one trainer with one seed under one budget. Its JSON is what `train --json` prints."""
+
+    verdict: TrialVerdict
+    reason: str  # empty when scored
+    val_bpb: float | None
+    steps: int
+    tokens: int
+    parameters: int | None  # counted in the weights that were handed over
+    startup_seconds: float  # from the process's start to the first real batch
+    train_seconds: float  # from the first real batch to the arrival of the weights
+    score_seconds: float
+    wall_seconds: float
+    tokens_per_second: float | None
+    flops_per_token: float | None  # forward and backward, as the trainer declares it
+    mfu: float | None  # tokens_per_second * flops_per_token over the peak
+    peak_flops: float | None  # what mfu is held against, in FLOP/s
+    peak_memory_mb: float | None
+    weights_sha256: str | None
+    seed: int
+    preset: str
+    backend: str
+    device: str
+    choices: Mapping[str, str]  # kernel, dtype, compile, ...: each with its reason
+    versions: Mapping[str, str]
+    yardstick: str
+    vocabulary: int
+    sequence_length: int | None
+    rows: int | None  # rows of a step
+    budget_seconds: float | None
+    budget_steps: int | None
+    final_loss: float | None  # the last training loss reported, nats a token
+    scored_bytes: int | None
+    sandbox: str  # the tier that applied
+    started: str  # UTC, ISO 8601
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A new text of the trainer and why it should be better."""
+
+    text: str
+    hypothesis: str
+    agent: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One proposed change, its trials and its verdict. Number 0 is the baseline."""
+
+    number: int
+    commit: str
+    parent: str  # the champion that it was held against; for the baseline its own commit
+    hypothesis: str
+    agent: str
+    verdict: Verdict
+    reason: str
+    val_bpb: float | None  # None unless every trial scored
+    champion_bpb: float | None  # the champion's at that time, on the same seeds
+    spread: float | None  # of the baseline's seeds, largest minus smallest
+    fingerprint: str  # of the trainer's syntax tree and `# tune:` comments
+    wall_seconds: float  # propose, trials, judge and records together
+    train_seconds: float  # of all its trials
+    ended: str  # UTC, ISO 8601
+    trials: tuple[Trial, ...]
+
+    @property
+    def gain(self) -> float | None:
+        """Bits per byte below the champion; negative when worse."""
+        if self.val_bpb is None or self.champion_bpb is None:
+            return None
+        return self.champion_bpb - self.val_bpb
+
+
+R = TypeVar("R", Preset, Budget, Facts, Score, Trial, Proposal, Experiment)
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A record as JSON's own types. Floats that JSON lacks become None."""
+    plain: dict[str, Any] = _plain(dataclasses.asdict(record))
+    return plain
+
+
+def from_json(kind: type[R], data: Mapping[str, Any]) -> R:
+    """The record that `to_json` wrote. A missing or unknown field is a UserError."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    needed = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    if unknown := sorted(set(data) - names):
+        raise UserError(f"{kind.__name__}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(names))}")
+    if missing := sorted(needed - set(data)):
+        raise UserError(f"{kind.__name__}: missing field {', '.join(missing)}")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    if kind is Experiment:
+        values["trials"] = tuple(from_json(Trial, trial) for trial in values.get("trials", ()))
+    if "constants" in values:
+        values["constants"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["constants"].items()}
+    return kind(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

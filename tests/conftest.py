@@ -1,0 +1,42 @@
+"""Fixtures that every folder of tests shares: a cache of the session's own, and a small corpus."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from synthetic import synthetic_documents
+
+DOCUMENTS = 300
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """AUTORESEARCH_CACHE for the session (one folder for each xdist worker); no test touches a person's own."""
+    root = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTORESEARCH_CACHE", str(root))
+        yield root
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """AUTORESEARCH_CACHE for one test that needs an empty one, or that damages it."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 300 documents, 450 kB, of made-up words with Zipf's frequencies; some not in ASCII, some with emoji."""
+    root = tmp_path_factory.mktemp("corpus")
+    texts = synthetic_documents(DOCUMENTS, seed=7)
+    for number, text in enumerate(texts[:200]):
+        suffix = ".md" if number % 10 == 0 else ".txt"
+        path = root / f"section-{number % 7}" / f"document-{number:03d}{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode())
+    lines = [json.dumps({"text": text, "number": number}) for number, text in enumerate(texts[200:])]
+    (root / "rest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
