@@ -1,0 +1,53 @@
+"""What a backend is: a module `backends/<name>/backend.py` with these functions.
+
+Beside it stands `train.py`, the reference trainer that a campaign starts from, written as a native of its framework
+would write it. This is no shim over operations: only what the fixed side of a trial needs is here. A backend's module
+imports its framework inside its functions, because the framework may be missing, broken or slow to load; the
+supervisor loads the module, only a trial's own process calls what stands below the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = Callable[[Any], Any]  # tokens [B, T] -> [B, T, vocabulary], both the framework's own arrays on the device
+Ids = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """The fixed side of one framework."""
+
+    def missing(self) -> str | None:
+        """Why this backend can't run here and the command that mends it; None if it can. Imports nothing heavy."""
+
+    def environment(self, cache: Path, device: str) -> dict[str, str]:
+        """Environment variables for a trial's processes: compile caches below `cache`, threads."""
+
+    # ---- Below: only in a trial's own process. -----------------------------------------------------------------
+
+    def resolve(self, device: str) -> str:
+        """The device to use: `auto` finds the best. One explicitly named that isn't there is a UserError."""
+
+    def seed(self, seed: int) -> None:
+        """Seeds every generator of the framework."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the framework and of what it rests on (driver, compiler)."""
+
+    def device_name(self, device: str) -> str:
+        """What a person calls the device: `NVIDIA H100 80GB HBM3`."""
+
+    def peak_memory_mb(self, device: str) -> float | None:
+        """Peak device memory of this process in MB; None where the process's own memory is the measure."""
+
+    def losses(self, logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:
+        """Negative log-likelihood in nats of each target, float32 [B, T]; log-softmax in float32, in chunks."""
+
+    def logits_at(self, logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) -> Floats:
+        """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""

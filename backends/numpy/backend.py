@@ -1,0 +1,67 @@
+"""The fixed side of the NumPy backend: everything on the CPU, nothing to compile."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+
+from backends.base import Floats, Ids, Logits
+from core import hardware
+from core.records import UserError
+
+
+def missing() -> str | None:
+    """NumPy is what the core itself needs, so it is always there."""
+    return None
+
+
+def environment(cache: Path, device: str) -> dict[str, str]:
+    """Nothing is compiled and nothing is cached."""
+    return {}
+
+
+def resolve(device: str) -> str:
+    """The CPU, and nothing else."""
+    if device not in ("auto", "cpu"):
+        raise UserError(f"device {device!r} with the numpy backend: it runs on the CPU only. Use --device cpu")
+    return "cpu"
+
+
+def seed(seed: int) -> None:
+    """Seeds NumPy's legacy generator and Python's own."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  a trainer may draw from it
+
+
+def versions() -> dict[str, str]:
+    """NumPy's version."""
+    return {"numpy": np.__version__}
+
+
+def device_name(device: str) -> str:
+    """The processor's name as the platform tells it."""
+    return hardware.processor()
+
+
+def peak_memory_mb(device: str) -> float | None:
+    """The process's own memory is the measure."""
+    return None
+
+
+def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:
+    """Nats of each target, float32 [B, T], one row of logits in memory at a time."""
+    out_BT = np.empty(targets_BT.shape, np.float32)
+    for row, (tokens_T, targets_T) in enumerate(zip(tokens_BT, targets_BT, strict=True)):
+        logits_TV = np.asarray(logits(tokens_T[None])[0], np.float32)
+        top_T1 = logits_TV.max(axis=-1, keepdims=True)
+        total_T = np.log(np.exp(logits_TV - top_T1).sum(axis=-1)) + top_T1[:, 0]
+        out_BT[row] = total_T - np.take_along_axis(logits_TV, targets_T[:, None], axis=-1)[:, 0]
+    return out_BT
+
+
+def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) -> Floats:
+    """The whole logits at N positions: float32 [N, vocabulary]."""
+    logits_BTV = np.asarray(logits(tokens_BT), np.float32)
+    return logits_BTV[positions_N2[:, 0], positions_N2[:, 1]]

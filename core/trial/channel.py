@@ -1,0 +1,74 @@
+"""The channel between supervisor and trial: length-prefixed JSON over a pair of pipes.
+
+Nothing that comes in is trusted: not its size, not its form. Arrays travel beside it, in files (`slots.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, BinaryIO
+
+Message = dict[str, Any]
+
+MAX_BYTES = 1 << 20
+_LENGTH = struct.Struct(">I")
+
+
+class ChannelError(Exception):
+    """What came over the channel is no message."""
+
+
+class Channel:
+    """Sends and receives messages: JSON objects with a string under "type". Blocking; one reader, one writer."""
+
+    def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, kind: str, **content: Any) -> None:
+        """Sends one message. OSError when the other side is gone."""
+        body = json.dumps({"type": kind, **content}).encode()
+        if len(body) > MAX_BYTES:
+            raise ChannelError(f"a message of {len(body)} bytes is over the limit of {MAX_BYTES}")
+        self._writer.write(_LENGTH.pack(len(body)) + body)
+        self._writer.flush()
+
+    def receive(self) -> Message | None:
+        """The next message; None when the other side has closed. ChannelError for anything else."""
+        head = self._exactly(_LENGTH.size)
+        if head is None:
+            return None
+        (length,) = _LENGTH.unpack(head)
+        if length > MAX_BYTES:
+            raise ChannelError(f"a message of {length} bytes is over the limit of {MAX_BYTES}")
+        body = self._exactly(length)
+        if body is None:
+            raise ChannelError("the channel closed within a message")
+        try:
+            message = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise ChannelError("a message is not JSON") from error
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise ChannelError('a message is not an object with a "type"')
+        return message
+
+    def close(self) -> None:
+        """Closes both directions; a reader blocked on the other side sees the end."""
+        for stream in (self._writer, self._reader):
+            try:
+                stream.close()
+            except OSError:
+                pass
+
+    def _exactly(self, count: int) -> bytes | None:
+        parts: list[bytes] = []
+        while count:
+            part = self._reader.read(count)
+            if not part:
+                if parts:
+                    raise ChannelError("the channel closed within a message")
+                return None
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)

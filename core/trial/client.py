@@ -1,0 +1,97 @@
+"""What a trainer holds: the other end of the supervisor's channel. No clock, no data set, no score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.records import Facts, UserError
+from core.trial.channel import Channel, Message
+from core.trial.slots import map_slot
+
+Batch = npt.NDArray[np.int32]
+
+
+class TrialOver(Exception):
+    """The supervisor has ended this trial, or answered something this trainer did not ask for."""
+
+
+class Client:
+    """The trial as its trainer sees it. One thread, one request at a time."""
+
+    def __init__(
+        self, channel: Channel, facts: Facts, scratch: Path, peak_memory_mb: Callable[[], float | None]
+    ) -> None:
+        self.facts = facts
+        self.progress = 0.0  # of this batch: 0 at the first, towards 1
+        self.device_rows = 1
+        self._channel = channel
+        self._scratch = scratch
+        self._peak_memory_mb = peak_memory_mb
+
+    def ask_for_rows(self, rows: int) -> None:
+        """Asks how many rows the device may take at once; `join` does it. Sets `device_rows`."""
+        self.device_rows = int(self._ask("join", device_rows=int(rows))["device_rows"])
+
+    def warmup(self, rows: int, length: int) -> Iterator[Batch]:
+        """Batches of random ids, int32 [rows, length + 1], at most 16, before the clock starts. Break when warm."""
+        return self._stream("warmup", rows, length)
+
+    def batches(self, rows: int, length: int) -> Iterator[Batch]:
+        """The training data, int32 [rows, length + 1], one array a step, until the budget is spent.
+
+        The clock starts with the first. Each array belongs to the trainer: nothing overwrites it.
+        """
+        return self._stream("batch", rows, length)
+
+    def report(self, *, loss: float) -> None:
+        """Tells the last step's mean loss in nats a token. One that is no number ends the trial."""
+        self._channel.send("report", loss=float(loss))
+
+    def describe(self, *, flops_per_token: float, **choices: str) -> None:
+        """Tells the cost of a token, forward and backward, and what was chosen: `kernel="sdpa (no flash-attn)"`."""
+        self._channel.send("describe", flops_per_token=float(flops_per_token), choices=choices)
+
+    def finish(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Hands the weights over, {name: NumPy array}, and stops the clock. Nothing counts after it."""
+        from safetensors.numpy import save_file
+
+        path = self._scratch / "weights.safetensors"
+        save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, path)
+        self._ask("finish", peak_memory_mb=self._peak_memory_mb())
+
+    def _stream(self, kind: str, rows: int, length: int) -> Iterator[Batch]:
+        while True:
+            answer = self._ask(kind, rows=int(rows), length=int(length))
+            if answer.get("end"):
+                return
+            self.progress = float(answer["progress"])
+            yield np.array(map_slot(answer["slot"], "r", (rows, length + 1), np.int32), dtype=np.int32)
+
+    def _ask(self, kind: str, **content: Any) -> Message:
+        self._channel.send(kind, **content)
+        answer = self._channel.receive()
+        if answer is None or answer["type"] != kind:
+            raise TrialOver("the supervisor ended this trial")
+        return answer
+
+
+_current: Client | None = None
+
+
+def adopt(client: Client) -> None:
+    """Sets the client that `join` hands out. The launcher's to call."""
+    global _current
+    _current = client
+
+
+def join(*, device_rows: int = 1) -> Client:
+    """This process's trial. `device_rows`: rows that the device should take at once; `trial.device_rows` is granted."""
+    if _current is None:
+        raise UserError("a trainer runs under a supervisor: start it with `autoresearch train --trainer FILE`")
+    _current.ask_for_rows(device_rows)
+    return _current

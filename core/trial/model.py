@@ -1,0 +1,52 @@
+"""A model restored from recorded weights, to ask it for logits: sampling, and later checks of a score."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from core.data.scored import ScoredText
+from core.records import Facts, Preset, Score, UserError
+from core.trial.client import Batch
+from core.trial.process import Mistake, TrialFailed
+from core.trial.scoring import Scorer, bits_per_byte
+from core.trial.supervisor import backend_environment
+
+
+class Model:
+    """A restored model in a process of its own."""
+
+    def __init__(self, scorer: Scorer, facts: Facts) -> None:
+        self.facts = facts
+        self._scorer = scorer
+
+    def logits(self, tokens_BT: Batch, positions_N2: Batch) -> npt.NDArray[np.float32]:
+        """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
+        return self._scorer.logits(tokens_BT, positions_N2, self.facts.vocabulary)
+
+    def score(self, text: ScoredText) -> Score:
+        """Bits per byte of these weights on that text."""
+        return bits_per_byte(self._scorer, text, self.facts.sequence_length, lambda done: None)
+
+
+@contextlib.contextmanager
+def open_model(trainer: Path, weights: Path, facts: Facts, preset: Preset) -> Iterator[Model]:
+    """The model that `trainer` restores from `weights`. UserError if it can't be restored here."""
+    if not weights.exists():
+        raise UserError(f"no weights at {weights}: only champions keep theirs. `autoresearch log` shows which are")
+    environment = backend_environment(preset)
+    with tempfile.TemporaryDirectory() as folder:
+        scorer = Scorer(trainer, preset, facts.device, environment, Path(folder) / "usage.json")
+        with scorer:
+            try:
+                scorer.park(time.monotonic() + preset.startup_seconds)
+                scorer.restore(weights, facts)
+                yield Model(scorer, facts)
+            except (TrialFailed, Mistake) as error:
+                raise UserError(f"{trainer.name} could not restore {weights}: {error}\n{scorer.output()}") from None

@@ -1,0 +1,122 @@
+"""The supervisor's side of scoring: a fresh process that restores a model from its weights and answers about it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from core.data.scored import ScoredText
+from core.records import Facts, Preset, Score, to_json
+from core.trial.client import Batch
+from core.trial.process import Process, TrialFailed
+from core.trial.slots import Slot
+
+REQUEST_TOKENS = 1 << 16  # of one request: enough for a large device, few enough to show progress
+
+
+class Scorer:
+    """A process that holds one model. Use as a context manager."""
+
+    def __init__(self, trainer: Path, preset: Preset, device: str, environment: Mapping[str, str], usage: Path) -> None:
+        self._preset = preset
+        self._process = Process("score", trainer, preset.backend, device, environment, usage)
+        self._question: Slot | None = None
+        self._answer: Slot | None = None
+
+    def park(self, deadline: float) -> str:
+        """Waits until everything is imported. Returns the resolved device. `deadline`: monotonic seconds."""
+        what = f"the scoring process was not ready within {self._preset.startup_seconds:g} s"
+        ready = self._process.expect("ready", deadline, math.inf, what)
+        self._process.expect("parked", deadline, math.inf, what)
+        return str(ready["device"])
+
+    def restore(self, weights: Path, facts: Facts) -> None:
+        """Has the model made from the weights."""
+        self._process.send("facts", facts=to_json(facts))
+        self._process.send("restore", weights=str(weights))
+        allowance = self._preset.startup_seconds
+        what = f"restore took longer than {allowance:g} s"
+        self._process.expect("restored", time.monotonic() + allowance, math.inf, what)
+
+    def losses(self, tokens_BT: Batch, targets_BT: Batch) -> npt.NDArray[np.float32]:
+        """Nats of each target as the process claims them, float32 [B, T]."""
+        rows, length = tokens_BT.shape
+        return self._ask("losses", (rows, length), (tokens_BT, targets_BT), rows=rows, length=length)
+
+    def logits(self, tokens_BT: Batch, positions_N2: Batch, vocabulary: int) -> npt.NDArray[np.float32]:
+        """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
+        (rows, length), count = tokens_BT.shape, len(positions_N2)
+        shape = (count, vocabulary)
+        return self._ask("logits", shape, (tokens_BT, positions_N2), rows=rows, length=length, count=count)
+
+    def output(self) -> str:
+        """What the process printed. For a person only: it has seen the validation text."""
+        return self._process.output()
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._process.end()
+        for slot in (self._question, self._answer):
+            if slot is not None:
+                slot.close()
+
+    def _ask(
+        self, kind: str, shape: tuple[int, int], arrays: tuple[Batch, Batch], **content: int
+    ) -> npt.NDArray[np.float32]:
+        self._question = self._room(self._question, "question", sum(array.nbytes for array in arrays))
+        self._answer = self._room(self._answer, "answer", 4 * math.prod(shape))
+        self._question.write(*arrays)
+        self._process.send(kind, slot=str(self._question.path), answer=str(self._answer.path), **content)
+        allowance = max(self._preset.silence_seconds, self._preset.startup_seconds)
+        what = f"an answer while scored took longer than {allowance:g} s"
+        self._process.expect("answered", time.monotonic() + allowance, math.inf, what)
+        try:
+            return self._answer.read(shape)
+        except OSError as error:
+            raise TrialFailed(str(error), "invalid") from None
+
+    def _room(self, slot: Slot | None, name: str, size: int) -> Slot:
+        if slot is not None and slot.size >= size:
+            return slot
+        if slot is not None:
+            slot.close()
+        return Slot(self._process.scratch / f"{name}-{size}", size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+
+def bits_per_byte(scorer: Scorer, text: ScoredText, length: int, on_fraction: Callable[[float], None]) -> Score:
+    """Scores the text in consecutive windows of `length` tokens; every byte counts exactly once.
+
+    Losses are summed in float64. Losses that can't be any model's (negative or not finite) make the trial invalid.
+    """
+    rows = text.rows(length)
+    count = rows.inputs_BT.shape[0]
+    at_once = max(1, REQUEST_TOKENS // length)
+    nats, tokens, covered = 0.0, 0, 0
+    for first in range(0, count, at_once):
+        part = slice(first, first + at_once)
+        bytes_BT = rows.bytes_BT[part]
+        losses_BT = scorer.losses(rows.inputs_BT[part], rows.targets_BT[part])
+        counted = losses_BT[bytes_BT > 0].astype(np.float64)
+        if not np.isfinite(counted).all():
+            raise TrialFailed("a loss on the validation text is not finite")
+        # Rounding alone can put a certain prediction a little below zero.
+        if (counted < -1e-3).any():
+            raise TrialFailed("a loss on the validation text is negative, so it belongs to no distribution", "invalid")
+        nats += float(counted.sum())
+        tokens += counted.size
+        covered += int(bytes_BT.sum())
+        on_fraction(min(1.0, (first + at_once) / count))
+    assert covered == text.bytes, "the windows do not cover the text"
+    return Score(val_bpb=nats / (math.log(2) * covered), bytes=covered, tokens=tokens, yardstick=text.yardstick)

@@ -1,0 +1,52 @@
+"""Arrays between supervisor and trial: one file that a trial maps into memory and the supervisor reads and writes.
+
+The supervisor never maps the file, because a trial that shortens it would then end the supervisor with a bus error.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Slot:
+    """The supervisor's side: a file of fixed size, written and read as a whole array."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.size = size
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        self._file = open(os.open(path, flags, 0o600), "r+b", buffering=0)  # noqa: SIM115  closed by close()
+        self._file.truncate(size)
+
+    def write(self, *arrays: npt.NDArray[np.generic]) -> None:
+        """Writes the arrays one after the other from the start."""
+        self._file.seek(0)
+        for array in arrays:
+            view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            while view:
+                view = view[self._file.write(view) :]
+
+    def read(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Float32 values from the start. OSError if the file is shorter than that."""
+        out = np.empty(shape, np.float32)
+        view = out.reshape(-1).view(np.uint8).data
+        self._file.seek(0)
+        while view:
+            count = self._file.readinto(view)
+            if not count:
+                raise OSError("the slot was cut short by the trial")
+            view = view[count:]
+        return out
+
+    def close(self) -> None:
+        """Closes the file; its folder's owner deletes it."""
+        self._file.close()
+
+
+def map_slot(path: str, mode: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    """The trial's side: the first values of the file as an array in memory; mode is "r" or "r+"."""
+    return np.memmap(path, dtype=dtype, mode="r" if mode == "r" else "r+", shape=shape)

@@ -1,0 +1,229 @@
+"""Runs one trial: a process that trains, a fresh one that scores its weights, and the record of both.
+
+Clock, data and score stay on this side. Whatever the trainer does ends in a record, never in an exception here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import backends
+from core import hardware
+from core.data import Dataset
+from core.data.cache import cache_root
+from core.records import Budget, Facts, Preset, Score, Trial, TrialVerdict, UserError, to_json
+from core.trial import weights as handed
+from core.trial.process import Mistake, Process, TrialFailed
+from core.trial.scoring import Scorer, bits_per_byte
+from core.trial.training import Course, OnProgress, Progress, Training, check_budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """What one trial is made of. `into` receives output.txt, curve.jsonl, facts.json and weights.safetensors."""
+
+    trainer: Path
+    preset: Preset
+    budget: Budget
+    seed: int
+    dataset: Dataset
+    into: Path
+
+
+@dataclass
+class _Seen:
+    """What is known of a trial so far, so that a failure at any point still has a full record."""
+
+    begun: float
+    course: Course = field(default_factory=Course)
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    device_name: str = ""
+    process_peak_mb: float | None = None
+    weights: handed.Weights | None = None
+    score: Score | None = None
+    score_seconds: float = 0.0
+    verdict: TrialVerdict = "scored"
+    reason: str = ""
+
+
+def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Trial:
+    """Trains and scores `spec.trainer` once.
+
+    UserError when the preset or its backend can't be had here, or the disk is full. KeyboardInterrupt passes through.
+    In every case all processes have ended and their scratch is gone on return.
+    """
+    tell = on_progress or (lambda progress: None)
+    begun, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    check_budget(spec.budget)
+    environment = backend_environment(spec.preset)
+    seen = _Seen(begun)
+    with _disk_errors(spec.into):
+        shutil.rmtree(spec.into, ignore_errors=True)
+        spec.into.mkdir(parents=True)
+        try:
+            _train_and_score(spec, environment, seen, tell)
+        except TrialFailed as failure:
+            seen.verdict = "invalid" if failure.verdict == "invalid" else "crash"
+            seen.reason = str(failure)
+        except Mistake as mistake:
+            raise UserError(str(mistake)) from None
+        finally:
+            lines = (json.dumps(point) + "\n" for point in seen.course.curve)
+            (spec.into / "curve.jsonl").write_text("".join(lines), encoding="utf-8")
+        if seen.verdict != "scored":
+            (spec.into / "weights.safetensors").unlink(missing_ok=True)
+    return _record(spec, seen, started)
+
+
+def backend_environment(preset: Preset) -> dict[str, str]:
+    """The environment that the preset's backend wants for its processes; UserError if it can't run here."""
+    backend = backends.get(preset.backend)
+    if reason := backend.missing():
+        raise UserError(f"backend {preset.backend!r} can't run here: {reason}")
+    cache = cache_root() / "compile" / preset.backend
+    cache.mkdir(parents=True, exist_ok=True)
+    return backend.environment(cache, preset.device)
+
+
+def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, tell: OnProgress) -> None:
+    preset, into = spec.preset, spec.into
+    text = spec.dataset.scored("val", preset.score_bytes)
+    deadline = time.monotonic() + preset.startup_seconds
+    tell(Progress(phase="startup", fraction=0.0, step=0, loss=None, tokens_per_second=None))
+    with contextlib.ExitStack() as stack:
+        trainer = Process("train", spec.trainer, preset.backend, preset.device, environment, into / "usage.json")
+        stack.callback(_keep_output, trainer, into / "output.txt")
+        stack.callback(trainer.end)
+        scorer = Scorer(spec.trainer, preset, preset.device, environment, into / "usage-score.json")
+        stack.callback(_keep_output, scorer, into / "output-score.txt")
+        stack.callback(scorer.end)
+
+        ready = trainer.expect("ready", deadline, float("inf"), "the framework was not imported in time")
+        seen.device, seen.device_name = str(ready["device"]), str(ready["device_name"])
+        seen.versions = {str(key): str(value) for key, value in ready["versions"].items()}
+        facts = Facts(
+            vocabulary=spec.dataset.tokenizer.vocabulary,
+            bos=spec.dataset.tokenizer.bos,
+            seed=spec.seed,
+            backend=preset.backend,
+            device=seen.device,
+            sequence_length=preset.sequence_length,
+        )
+        # The scorer is parked before the clock starts, so that its imports take nothing from training.
+        training = Training(
+            trainer, preset, spec.budget, facts, spec.dataset.train, lambda: _park(scorer, deadline), tell
+        )
+        seen.course = training.course
+        try:
+            arrived = training.serve(deadline)
+            path = handed.take(arrived, into / "weights.safetensors")
+        finally:
+            # Nothing of training is left while the weights are judged, on the device neither.
+            trainer.end()
+            _, seen.process_peak_mb = trainer.usage()
+
+        scoring = time.monotonic()
+        try:
+            seen.weights = handed.inspect(path)
+            assert seen.course.length is not None
+            facts = _with_length(facts, seen.course.length)
+            (into / "facts.json").write_text(json.dumps(to_json(facts)), encoding="utf-8")
+            scorer.restore(path, facts)
+            step, loss = seen.course.step, seen.course.loss
+            seen.score = bits_per_byte(
+                scorer,
+                text,
+                seen.course.length,
+                lambda done: tell(Progress(phase="score", fraction=done, step=step, loss=loss, tokens_per_second=None)),
+            )
+        except TrialFailed as failure:
+            raise TrialFailed(f"while scored: {failure}", failure.verdict) from None
+        finally:
+            seen.score_seconds = time.monotonic() - scoring
+
+
+def _park(scorer: Scorer, deadline: float) -> None:
+    scorer.park(deadline)
+
+
+def _with_length(facts: Facts, length: int) -> Facts:
+    return Facts(**{**to_json(facts), "sequence_length": length})
+
+
+def _keep_output(source: Process | Scorer, path: Path) -> None:
+    if text := source.output():
+        path.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"no space left for {error.filename or folder}: free some, then run the same command again"
+            ) from error
+        raise
+
+
+def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
+    course, preset, score = seen.course, spec.preset, seen.score
+    now = time.monotonic()
+    start_up = (now if course.started is None else course.started) - seen.begun
+    speed = course.tokens / course.seconds if course.seconds > 0 and course.stopped is not None else None
+    peak = _peak_flops(preset, seen.device)
+    achieved = speed * course.flops_per_token if speed and course.flops_per_token else None
+    fields: dict[str, Any] = dict(
+        verdict=seen.verdict,
+        reason=seen.reason,
+        val_bpb=score.val_bpb if score else None,
+        steps=course.step,
+        tokens=course.tokens,
+        parameters=seen.weights.parameters if seen.weights else None,
+        startup_seconds=start_up,
+        train_seconds=course.seconds,
+        score_seconds=seen.score_seconds,
+        wall_seconds=time.monotonic() - seen.begun,
+        tokens_per_second=speed,
+        flops_per_token=course.flops_per_token,
+        mfu=achieved / peak if achieved and peak else None,
+        peak_flops=peak,
+        peak_memory_mb=course.device_peak_mb or seen.process_peak_mb,
+        weights_sha256=seen.weights.sha256 if seen.weights else None,
+        seed=spec.seed,
+        preset=preset.name,
+        backend=preset.backend,
+        device=f"{seen.device} ({seen.device_name})" if seen.device else preset.device,
+        choices=course.choices,
+        versions={"python": platform.python_version(), **seen.versions},
+        yardstick=spec.dataset.scored("val", preset.score_bytes).yardstick,
+        vocabulary=spec.dataset.tokenizer.vocabulary,
+        sequence_length=course.length,
+        rows=course.rows,
+        budget_seconds=spec.budget.seconds,
+        budget_steps=spec.budget.steps,
+        final_loss=course.loss,
+        scored_bytes=score.bytes if score else None,
+        sandbox="none",
+        started=started,
+    )
+    return Trial(**fields)
+
+
+def _peak_flops(preset: Preset, device: str) -> float | None:
+    """What MFU is held against: the preset's peak, on a CPU without one a measured matrix product."""
+    if preset.peak_tflops is not None:
+        return preset.peak_tflops * 1e12
+    return hardware.matrix_flops() if device == "cpu" else None

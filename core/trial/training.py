@@ -1,0 +1,287 @@
+"""The supervisor's side of training: serves warm-up and batches, holds the clock, hears losses, takes the weights."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from core.data.packing import Packer
+from core.data.shards import TokenShards
+from core.records import Budget, Facts, Preset, UserError, to_json
+from core.trial.channel import Message
+from core.trial.client import Batch
+from core.trial.process import Process, TrialFailed
+from core.trial.slots import Slot
+
+WARMUP_BATCHES = 16
+MAX_BATCH_BYTES = 2**30
+OVERRUN_FRACTION, OVERRUN_SECONDS = 0.02, 1.0
+# A uniform guess costs ln(vocabulary) nats; four times that is no model any more.
+DIVERGED = 4.0
+MAX_CHOICES, MAX_CHOICE_LENGTH = 32, 200
+PROGRESS_SECONDS = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a trial stands, told a few times a second."""
+
+    phase: Literal["startup", "train", "score"]
+    fraction: float
+    step: int
+    loss: float | None
+    tokens_per_second: float | None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass
+class Course:
+    """What was seen of a training run so far. The supervisor's own numbers, but for the claims in the last group."""
+
+    started: float | None = None  # monotonic seconds; None: before the first real batch
+    stopped: float | None = None
+    step: int = 0  # batches handed out
+    rows: int | None = None
+    length: int | None = None
+    durations: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    loss: float | None = None
+    flops_per_token: float | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+    device_peak_mb: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were predicted in training: rows x length x steps."""
+        return self.step * (self.rows or 0) * (self.length or 0)
+
+    @property
+    def seconds(self) -> float:
+        """On the trial's clock: from the first batch to the arrival of the weights, or to now."""
+        if self.started is None:
+            return 0.0
+        return (time.monotonic() if self.stopped is None else self.stopped) - self.started
+
+
+class Training:
+    """Serves one trainer until its weights have arrived or it has failed. `course` is filled on the way."""
+
+    def __init__(
+        self,
+        process: Process,
+        preset: Preset,
+        budget: Budget,
+        facts: Facts,
+        shards: TokenShards,
+        before_clock: Callable[[], None],
+        on_progress: OnProgress,
+    ) -> None:
+        self.course = Course()
+        self._process = process
+        self._preset = preset
+        self._budget = budget
+        self._facts = facts
+        self._shards = shards
+        self._before_clock = before_clock
+        self._on_progress = on_progress
+        self._told = 0.0
+        self._last_request = 0.0
+        self._warmups = 0
+        self._random = np.random.default_rng(facts.seed)
+        self._slot: Slot | None = None
+        self._packing = ThreadPoolExecutor(1, "packing")
+        self._packer: Packer | None = None
+        self._next: Future[Batch] | None = None
+
+    def serve(self, startup_deadline: float) -> Path:
+        """Runs the dialogue. Returns the file of weights in the trial's scratch. TrialFailed, with the reason.
+
+        `startup_deadline`: monotonic seconds by which the first real batch must have been asked for.
+        """
+        self._process.send("facts", facts=to_json(self._facts))
+        try:
+            while True:
+                message = self._process.receive(*self._limits(startup_deadline))
+                match message["type"]:
+                    case "join":
+                        self._process.send("join", device_rows=max(1, _integer(message, "device_rows")))
+                    case "warmup":
+                        self._answer_warmup(message)
+                    case "batch":
+                        self._answer_batch(message)
+                    case "report":
+                        self._hear_loss(message)
+                    case "describe":
+                        self._hear_choices(message)
+                    case "finish":
+                        return self._take_weights(message)
+                    case "returned":
+                        raise TrialFailed("main() returned without trial.finish(weights)")
+                    case other:
+                        raise TrialFailed(f"broke the protocol: {other[:40]!r} is nothing a trainer says")
+        finally:
+            self._packing.shutdown(wait=True, cancel_futures=True)
+            if self._slot is not None:
+                self._slot.close()
+
+    def _limits(self, startup_deadline: float) -> tuple[float, float, str]:
+        course, silence = self.course, self._preset.silence_seconds
+        if course.started is None:
+            allowance = f"no batch was asked for within the start-up allowance of {self._preset.startup_seconds:g} s"
+            return startup_deadline, math.inf, allowance
+        if self._budget.seconds is None:
+            return math.inf, silence, ""
+        # Past this point the trial is invalid anyway; waiting longer would only cost the night.
+        end = course.started + 1.5 * self._budget.seconds + max(10.0, 2 * OVERRUN_SECONDS)
+        return end, silence, f"still running {end - course.started:.0f} s into a budget of {self._budget.seconds:g} s"
+
+    def _shape(self, message: Message) -> tuple[int, int]:
+        rows, length = _integer(message, "rows"), _integer(message, "length")
+        if rows < 1 or length < 1 or rows * (length + 1) * 4 > MAX_BATCH_BYTES:
+            raise TrialFailed(f"asked for batches of {rows} rows x {length} tokens; at most 1 GiB, at least 1 x 1")
+        return rows, length
+
+    def _hand_over(self, kind: str, batch: Batch, progress: float) -> None:
+        if self._slot is None or self._slot.size < batch.nbytes:
+            if self._slot is not None:
+                self._slot.close()
+            self._slot = Slot(self._process.scratch / f"slot-{batch.nbytes}", batch.nbytes)
+        self._slot.write(batch)
+        self._process.send(kind, slot=str(self._slot.path), progress=progress)
+
+    def _answer_warmup(self, message: Message) -> None:
+        rows, length = self._shape(message)
+        if self.course.started is not None:
+            raise TrialFailed("asked for warm-up after the clock had started", "invalid")
+        if self._warmups == WARMUP_BATCHES:
+            self._process.send("warmup", end=True)
+            return
+        self._warmups += 1
+        shape = (rows, length + 1)
+        batch = self._random.integers(0, self._facts.vocabulary, shape, dtype=np.int32)
+        self._hand_over("warmup", batch, 0.0)
+        self._tell("startup", self._warmups / WARMUP_BATCHES)
+
+    def _answer_batch(self, message: Message) -> None:
+        course = self.course
+        rows, length = self._shape(message)
+        if self._packer is None:
+            self._packer = Packer(self._shards, rows, length, self._facts.seed)
+            self._next = self._packing.submit(self._packer.next_batch)
+            course.rows, course.length = rows, length
+        if (rows, length) != (course.rows, course.length):
+            raise TrialFailed(f"batches are {course.rows} x {course.length} since the first, not {rows} x {length}")
+        assert self._next is not None
+        if course.started is None:
+            batch = self._next.result()
+            self._before_clock()
+            course.started = self._last_request = time.monotonic()
+        else:
+            now = time.monotonic()
+            course.durations.append(now - self._last_request)
+            self._last_request = now
+            if self._spent():
+                self._process.send("batch", end=True)
+                return
+            batch = self._next.result()
+        progress = self._progress()
+        self._hand_over("batch", batch, progress)
+        course.step += 1
+        self._next = self._packing.submit(self._packer.next_batch)
+        self._tell("train", progress)
+
+    def _spent(self) -> bool:
+        """Whether no further step fits, by the median of the last ones."""
+        if self._budget.steps is not None:
+            return self.course.step >= self._budget.steps
+        assert self._budget.seconds is not None
+        return self.course.seconds + statistics.median(self.course.durations) > self._budget.seconds
+
+    def _progress(self) -> float:
+        if self._budget.steps is not None:
+            return self.course.step / self._budget.steps
+        assert self._budget.seconds is not None
+        return min(1.0, self.course.seconds / self._budget.seconds)
+
+    def _hear_loss(self, message: Message) -> None:
+        course = self.course
+        loss = _number(message, "loss")
+        if course.started is None:
+            return
+        limit = DIVERGED * math.log(self._facts.vocabulary)
+        if not math.isfinite(loss):
+            raise TrialFailed(f"the loss is {loss} at step {course.step}")
+        if loss > limit:
+            raise TrialFailed(f"diverged: the loss is {loss:.4g} at step {course.step} (limit {limit:.4g})")
+        course.loss = loss
+        seconds, progress = round(course.seconds, 4), round(self._progress(), 6)
+        point = {"step": course.step, "seconds": seconds, "progress": progress, "loss": loss}
+        if course.curve and course.curve[-1]["step"] == course.step:
+            course.curve[-1] = point
+        else:
+            course.curve.append(point)
+
+    def _hear_choices(self, message: Message) -> None:
+        flops = _number(message, "flops_per_token")
+        choices = message.get("choices")
+        if not isinstance(choices, dict) or len(choices) > MAX_CHOICES:
+            raise TrialFailed(f"broke the protocol: describe takes at most {MAX_CHOICES} choices")
+        self.course.flops_per_token = flops if math.isfinite(flops) and flops > 0 else None
+        self.course.choices = {
+            str(key)[:MAX_CHOICE_LENGTH]: str(value)[:MAX_CHOICE_LENGTH] for key, value in choices.items()
+        }
+
+    def _take_weights(self, message: Message) -> Path:
+        course = self.course
+        if course.started is None:
+            raise TrialFailed("handed weights over without one real batch", "invalid")
+        course.stopped = time.monotonic()
+        peak = message.get("peak_memory_mb")
+        course.device_peak_mb = float(peak) if isinstance(peak, (int, float)) and math.isfinite(peak) else None
+        budget = self._budget.seconds
+        if budget is not None and course.seconds > budget + max(OVERRUN_FRACTION * budget, OVERRUN_SECONDS):
+            raise TrialFailed(f"overran: {course.seconds:.1f} s of a budget of {budget:g} s", "invalid")
+        return self._process.scratch / "weights.safetensors"
+
+    def _tell(self, phase: Literal["startup", "train"], fraction: float) -> None:
+        now = time.monotonic()
+        if now - self._told < PROGRESS_SECONDS:
+            return
+        self._told = now
+        course = self.course
+        speed = course.tokens / course.seconds if course.seconds > PROGRESS_SECONDS else None
+        self._on_progress(
+            Progress(phase=phase, fraction=fraction, step=course.step, loss=course.loss, tokens_per_second=speed)
+        )
+
+
+def check_budget(budget: Budget) -> None:
+    """UserError for a budget that no trial can keep."""
+    if budget.seconds is not None and budget.seconds < OVERRUN_SECONDS:
+        raise UserError(f"a budget of {budget.seconds:g} s is too short: at least {OVERRUN_SECONDS:g} s")
+
+
+def _integer(message: dict[str, Any], key: str) -> int:
+    value = message.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TrialFailed(f"broke the protocol: {key} of {message['type']!r} is no integer")
+    return value
+
+
+def _number(message: dict[str, Any], key: str) -> float:
+    value = message.get(key)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TrialFailed(f"broke the protocol: {key} of {message['type']!r} is no number")
+    return float(value)

@@ -1,0 +1,57 @@
+"""The file of weights that training leaves: taken over from the trial's scratch, checked, counted, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from core.trial.process import TrialFailed
+
+MAX_BYTES = 64 * 2**30
+_DTYPES = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What was handed over."""
+
+    path: Path
+    parameters: int
+    sha256: str
+
+
+def take(source: Path, target: Path) -> Path:
+    """Moves the file out of the trial's reach. TrialFailed if it is no regular file or too large."""
+    try:
+        status = source.lstat()
+    except OSError:
+        raise TrialFailed("handed over no weights") from None
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+        raise TrialFailed(f"the weights are no regular file of at most {MAX_BYTES // 2**30} GiB", "invalid")
+    shutil.move(source, target)
+    return target
+
+
+def inspect(path: Path) -> Weights:
+    """Reads every tensor once. TrialFailed for one that is not numeric or not finite."""
+    parameters = 0
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            for name in sorted(tensors.keys()):
+                if (dtype := tensors.get_slice(name).get_dtype()) not in _DTYPES:
+                    raise TrialFailed(f"weight {name[:80]!r} is {dtype}, not float16/32/64 or an integer")
+                array = tensors.get_tensor(name)
+                parameters += array.size
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise TrialFailed(f"weight {name[:80]!r} is not finite")
+    except SafetensorError as error:
+        raise TrialFailed(f"the weights are no safetensors file: {error}") from None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Weights(path, parameters, digest)
