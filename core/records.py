@@ -6,6 +6,7 @@ A record is written once and never edited. Nothing here does I/O or decides anyt
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -176,12 +177,7 @@ def to_json(record: Any) -> dict[str, Any]:
 
 def from_json(kind: type[R], data: Mapping[str, Any]) -> R:
     """The record that `to_json` wrote. A missing or unknown field is a UserError."""
-    names = {f.name for f in dataclasses.fields(kind)}
-    needed = {
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
+    names, needed = _fields(kind)
     if unknown := sorted(set(data) - names):
         raise UserError(f"{kind.__name__}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(names))}")
     if missing := sorted(needed - set(data)):
@@ -192,6 +188,14 @@ def from_json(kind: type[R], data: Mapping[str, Any]) -> R:
     if "constants" in values:
         values["constants"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["constants"].items()}
     return kind(**values)
+
+
+@functools.cache
+def _fields(kind: type[Any]) -> tuple[frozenset[str], frozenset[str]]:
+    """The names of all fields, and of those without a default."""
+    missing, fields = dataclasses.MISSING, dataclasses.fields(kind)
+    needed = (f.name for f in fields if f.default is missing and f.default_factory is missing)
+    return frozenset(f.name for f in fields), frozenset(needed)
 
 
 def _plain(value: Any) -> Any:

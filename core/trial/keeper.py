@@ -153,7 +153,8 @@ def _become_subreaper() -> None:
 
 def _die_with_keeper() -> None:
     """Linux: the kernel kills this process when its parent ends (prctl(2), PR_SET_PDEATHSIG = 1)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def _job_object() -> object:

@@ -1,0 +1,89 @@
+"""What a campaign tells while it goes on: small frozen events, and the earlier result that a repeat gets.
+
+Nothing here decides or prints: the command line and the views choose how an event looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.records import Experiment, Trial
+
+if TYPE_CHECKING:
+    from core.trial.training import Progress
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """The corpus is being prepared: told before the first experiment, and only where something is missing."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """A candidate is committed and pinned; its trials come next. Number 0 is the baseline."""
+
+    number: int
+    hypothesis: str
+    agent: str
+    resumed: bool = False  # it was pending when the campaign was opened
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    number: int  # of the experiment
+    trial: int  # counted from 0 within the experiment
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    number: int
+    trial: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    number: int
+    trial: int
+    record: Trial
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The experiment is in the ledger, and the branch has moved if it was kept."""
+
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A proposal that was not run: its trainer equals one that has its verdict already."""
+
+    hypothesis: str
+    agent: str
+    earlier: Experiment
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should know and need not act upon."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The last event of a run, with what ended it."""
+
+    reason: str
+
+
+Event = Preparing | Proposed | TrialStarted | TrialProgress | TrialEnded | Judged | Repeat | Notice | Stopped
+OnEvent = Callable[[Event], None]

@@ -1,0 +1,143 @@
+"""A campaign's folder: where things lie in it, and how a new one is founded so that a kill leaves none half made.
+
+The root is the work tree; all state is under .git/autoresearch/. What the files mean is their own modules' business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import presets
+from core.ledger import Ledger
+from core.records import Preset, UserError
+
+TRAINER = "train.py"
+PROGRAM = "program.md"
+BRANCH = "autoresearch/"
+WEIGHTS = "weights.safetensors"
+_PARTIAL = ".autoresearch-partial"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The paths of a campaign whose work tree is `root`."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".git" / "autoresearch"
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.db"
+
+    @property
+    def preset(self) -> Path:
+        return self.state / "preset.toml"
+
+    @property
+    def program(self) -> Path:
+        return self.root / PROGRAM
+
+    def experiment(self, number: int) -> Path:
+        return self.state / "experiments" / str(number)
+
+    def trial(self, number: int, trial: int) -> Path:
+        return self.experiment(number) / str(trial)
+
+    def trainer(self, number: int) -> Path:
+        """The trainer that the experiment's trials run; kept beside the weights of champions."""
+        return self.experiment(number) / "trainer" / TRAINER
+
+    def exists(self) -> bool:
+        return self.ledger.exists()
+
+    def drop_weights(self, number: int) -> None:
+        """Removes the weights and the trainer's copy of an experiment that did not become champion."""
+        for weights in self.experiment(number).glob(f"*/{WEIGHTS}"):
+            weights.unlink(missing_ok=True)
+        shutil.rmtree(self.trainer(number).parent, ignore_errors=True)
+
+
+def found(root: Path, preset: Preset, tag: str | None, program: str, trainer: str) -> Folder:
+    """A new campaign in `root`, which may be missing, empty, or what a killed founding left.
+
+    All of it is built aside and appears by one rename. Raises UserError if `root` holds anything else.
+    """
+    from core.repo import Repo  # GitPython takes a quarter of a second to import: only what needs git pays
+
+    folder = Folder(root.absolute())
+    _refuse_occupied(folder)
+    partial = folder.root / _PARTIAL
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    tag = tag or datetime.now().astimezone().strftime("%Y-%m-%d")
+    files = {PROGRAM: program, TRAINER: trainer}
+    repo = Repo.create(partial, BRANCH + tag, files, f"Campaign {tag}: preset {preset.name}")
+    repo.close()
+    aside = Folder(partial)
+    aside.experiment(0).parent.mkdir(parents=True)
+    frozen = presets.dump(preset).encode()
+    aside.preset.write_bytes(frozen)
+    facts = {
+        "tag": tag,
+        "preset": hashlib.sha256(frozen).hexdigest(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    Ledger.create(aside.ledger, facts).close()
+    for name, text in files.items():
+        (partial / name).write_text(text, encoding="utf-8", newline="\n")
+    for name in files:
+        (partial / name).replace(folder.root / name)
+    (partial / ".git").replace(folder.root / ".git")
+    partial.rmdir()
+    return folder
+
+
+def existing(root: Path) -> Folder:
+    """The campaign in `root`. Raises UserError, with the command that makes one, if there is none."""
+    folder = Folder(root.absolute())
+    if not folder.exists():
+        what = "is a git repository, but no campaign" if (folder.root / ".git").exists() else "holds no campaign"
+        raise UserError(f"{root} {what}; make one with: autoresearch init DIR --preset NAME")
+    partial = folder.root / _PARTIAL
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    return folder
+
+
+def read_preset(folder: Folder, facts: dict[str, str]) -> Preset:
+    """The frozen preset. Raises UserError if it was edited since the campaign was founded."""
+    try:
+        raw = folder.preset.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{folder.preset} is missing; restore it from a copy of the campaign's folder") from None
+    if hashlib.sha256(raw).hexdigest() != facts.get("preset"):
+        raise UserError(
+            f"{folder.preset} was changed after the campaign began, so its scores could not be compared; "
+            "restore it, or start a new campaign with: autoresearch init DIR --preset NAME --set KEY=VALUE"
+        )
+    return presets.parse(raw.decode("utf-8"))
+
+
+def _refuse_occupied(folder: Folder) -> None:
+    if folder.exists():
+        raise UserError(f"{folder.root} is a campaign already; go on with it: autoresearch run {folder.root}")
+    if folder.root.exists() and not folder.root.is_dir():
+        raise UserError(f"{folder.root} is a file; a campaign needs a folder of its own")
+    if (folder.root / ".git").exists():
+        raise UserError(f"{folder.root} is a git repository already; a campaign has its own: name a new folder")
+    partial = folder.root / _PARTIAL
+    # Moved out of an unfinished founding's folder: ours, to be written again.
+    ours = {_PARTIAL} | ({PROGRAM, TRAINER} if (partial / ".git" / "autoresearch" / "ledger.db").exists() else set())
+    if folder.root.exists() and (
+        others := sorted(path.name for path in folder.root.iterdir() if path.name not in ours)
+    ):
+        shown = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
+        raise UserError(f"expected a new or empty folder; {folder.root} has {shown}: name another one")

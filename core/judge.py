@@ -1,0 +1,140 @@
+"""Turns trials into a verdict: pure functions of records. Nothing here runs, reads or writes anything.
+
+A policy is any object with `decide`; the campaign asks it after every trial, and does what it answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from core.records import Experiment, Trial, UserError, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that a verdict may rest on."""
+
+    seeds: tuple[int, ...]  # the preset's
+    trials: tuple[Trial, ...]  # of the experiment that is judged, in the order they ran
+    champion: Experiment | None  # None while the baseline itself is judged
+    baseline: Experiment | None
+
+
+@dataclass(frozen=True)
+class AnotherTrial:
+    """The evidence isn't enough: run the same trainer with this seed and ask again."""
+
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """A verdict with what it rests on. `val_bpb` and `champion_bpb` are on the same seeds, in bits per byte."""
+
+    verdict: Verdict
+    reason: str
+    val_bpb: float | None
+    champion_bpb: float | None
+    spread: float | None
+
+
+class Policy(Protocol):
+    def decide(self, evidence: Evidence) -> AnotherTrial | Ruling:
+        """Another trial, or the verdict. Pure: equal evidence gets an equal answer."""
+        ...
+
+
+class LowerWins:
+    """The strictly lower val_bpb on the first seed wins; the spread of the baseline's seeds stands beside every gain.
+
+    The baseline runs with every seed. Its val_bpb is that with the first seed, which candidates are held against.
+    """
+
+    def decide(self, evidence: Evidence) -> AnotherTrial | Ruling:
+        """Raises UserError where the trials were not measured with one yardstick."""
+        one_yardstick(evidence)
+        if evidence.champion is None:
+            return self._baseline(evidence)
+        seed = evidence.seeds[0]
+        if not evidence.trials:
+            return AnotherTrial(seed)
+        trial = evidence.trials[-1]
+        champion_bpb = _score_with(evidence.champion.trials, seed)
+        if champion_bpb is None:
+            raise UserError(
+                f"the champion, experiment {evidence.champion.number}, has no score with seed {seed}: "
+                "the preset's seeds were changed after the campaign began"
+            )
+        spread = evidence.baseline.spread if evidence.baseline is not None else None
+        if (failed := _failure(trial)) is not None:
+            return Ruling(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=champion_bpb, spread=spread)
+        assert trial.val_bpb is not None
+        gain = champion_bpb - trial.val_bpb
+        return Ruling(
+            verdict="keep" if gain > 0 else "discard",
+            reason=_compared(gain, trial.val_bpb, champion_bpb, spread),
+            val_bpb=trial.val_bpb,
+            champion_bpb=champion_bpb,
+            spread=spread,
+        )
+
+    def _baseline(self, evidence: Evidence) -> AnotherTrial | Ruling:
+        for trial in evidence.trials:
+            if (failed := _failure(trial)) is not None:
+                return Ruling(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=None, spread=None)
+        done = {trial.seed for trial in evidence.trials}
+        for seed in evidence.seeds:
+            if seed not in done:
+                return AnotherTrial(seed)
+        scores = [trial.val_bpb for trial in evidence.trials if trial.val_bpb is not None]
+        spread = max(scores) - min(scores) if len(scores) > 1 else None
+        noise = (
+            "one seed, so its spread is unknown" if spread is None else f"spread of {len(scores)} seeds {spread:.4f}"
+        )
+        return Ruling(
+            verdict="keep",
+            reason=f"the baseline: {scores[0]:.4f}, {noise}",
+            val_bpb=scores[0],
+            champion_bpb=None,
+            spread=spread,
+        )
+
+
+def one_yardstick(evidence: Evidence) -> str | None:
+    """The yardstick of all trials in the evidence. Raises UserError if there is more than one."""
+    groups: Iterable[Experiment | None] = (evidence.baseline, evidence.champion)
+    trials = [*evidence.trials, *(trial for group in groups if group is not None for trial in group.trials)]
+    found = sorted({trial.yardstick for trial in trials})
+    if len(found) > 1:
+        raise UserError(
+            f"scores with different yardsticks can't be compared: {', '.join(name[:12] for name in found)}; "
+            "the corpus's validation text or the scoring changed: start a new campaign"
+        )
+    return found[0] if found else None
+
+
+def _failure(trial: Trial) -> tuple[Verdict, str] | None:
+    if trial.verdict != "scored":
+        return trial.verdict, trial.reason or "it ended without saying why"
+    if trial.val_bpb is None or not math.isfinite(trial.val_bpb):
+        return "crash", "its score is not a number"
+    return None
+
+
+def _score_with(trials: tuple[Trial, ...], seed: int) -> float | None:
+    return next((trial.val_bpb for trial in trials if trial.seed == seed), None)
+
+
+def _compared(gain: float, val_bpb: float, champion_bpb: float, spread: float | None) -> str:
+    if gain == 0:
+        return f"equal to the champion's {champion_bpb:.4f}"
+    told = f"gain {gain:.4f}" if gain > 0 else f"{-gain:.4f} worse"
+    told += f" ({champion_bpb:.4f} -> {val_bpb:.4f})"
+    if spread is None:
+        return f"{told}; the spread of seeds is unknown"
+    if spread == 0:
+        return f"{told}; the baseline's seeds do not differ"
+    return f"{told}, {abs(gain) / spread:.1f}x the spread of the baseline's seeds ({spread:.4f})"

@@ -1,0 +1,309 @@
+"""Every experiment and trial of a campaign: append-only, in SQLite. Knows no git and decides nothing.
+
+A rollback journal instead of a write-ahead log: the ledger is one file that can be copied with its folder and works
+on network file systems; `synchronous=EXTRA` makes each row durable before the write returns.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.records import Constant, Experiment, Trial, UserError, from_json, to_json
+
+VERSION = 1
+_APPLICATION = 0x61727363  # "arsc"; `file` and SQLite's tools show whose database it is
+
+_SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE trials (
+    experiment INTEGER NOT NULL, trial INTEGER NOT NULL, candidate TEXT NOT NULL, seed INTEGER NOT NULL,
+    verdict TEXT NOT NULL, val_bpb REAL, wall_seconds REAL NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY (experiment, trial)
+);
+CREATE TABLE experiments (
+    number INTEGER PRIMARY KEY, candidate TEXT NOT NULL UNIQUE, parent TEXT NOT NULL, verdict TEXT NOT NULL,
+    val_bpb REAL, fingerprint TEXT NOT NULL, wall_seconds REAL NOT NULL, train_seconds REAL NOT NULL,
+    trials INTEGER NOT NULL, record TEXT NOT NULL, constants TEXT NOT NULL
+);
+CREATE INDEX experiments_fingerprint ON experiments (fingerprint);
+CREATE INDEX experiments_score ON experiments (val_bpb, number) WHERE val_bpb IS NOT NULL;
+CREATE INDEX experiments_kept ON experiments (number) WHERE verdict = 'keep';
+CREATE TRIGGER experiments_in_order BEFORE INSERT ON experiments
+    WHEN NEW.number IS NOT (SELECT COALESCE(MAX(number) + 1, 0) FROM experiments)
+    BEGIN SELECT RAISE(ABORT, 'experiments are numbered without a gap'); END;
+CREATE TRIGGER experiments_with_trials BEFORE INSERT ON experiments
+    WHEN NEW.trials IS NOT (SELECT COUNT(*) FROM trials WHERE experiment = NEW.number AND candidate = NEW.candidate)
+    BEGIN SELECT RAISE(ABORT, 'an experiment is recorded after its trials'); END;
+CREATE TRIGGER trials_in_order BEFORE INSERT ON trials
+    WHEN NEW.experiment IS NOT (SELECT COALESCE(MAX(number) + 1, 0) FROM experiments)
+        OR NEW.trial IS NOT (SELECT COUNT(*) FROM trials WHERE experiment = NEW.experiment)
+    BEGIN SELECT RAISE(ABORT, 'trials belong to the next experiment, in order'); END;
+CREATE TRIGGER facts_once BEFORE INSERT ON facts WHEN EXISTS (SELECT 1 FROM facts WHERE name = NEW.name)
+    BEGIN SELECT RAISE(ABORT, 'a fact is recorded once'); END;
+""" + "".join(
+    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+    f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
+    for table in ("facts", "trials", "experiments")
+    for verb in ("UPDATE", "DELETE")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Sums over the experiments. The counts leave out experiment 0, the baseline; the seconds include it."""
+
+    experiments: int
+    kept: int
+    discarded: int
+    crashed: int
+    invalid: int
+    baseline_bpb: float | None
+    champion_bpb: float | None
+    champion_commit: str | None
+    candidate_seconds: float  # wall, without the baseline's
+    wall_seconds: float
+    train_seconds: float
+
+
+class Ledger:
+    """An open ledger. Methods raise UserError where the file is damaged, locked or the disk is full."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def create(cls, path: Path, facts: Mapping[str, str]) -> Ledger:
+        """A new ledger with the campaign's identity in `facts`. The file must not exist."""
+        if path.exists():
+            raise UserError(f"there is a ledger at {path} already")
+        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        ledger = cls(path, connection)
+        with _told(path):
+            connection.executescript(
+                f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {_SCHEMA}"
+                f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+            )
+        for name, value in facts.items():
+            ledger.record_fact(name, value)
+        return ledger
+
+    @classmethod
+    def open(cls, path: Path) -> Ledger:
+        """The ledger at `path`. One of another version is refused and left untouched."""
+        if not path.exists():
+            raise UserError(f"expected a ledger at {path}, and there is none")
+        with _told(path):
+            # mode=rw makes no file, and falls back to reading where the file can't be written
+            connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30
+            )
+        try:
+            with _told(path):
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                application = connection.execute("PRAGMA application_id").fetchone()[0]
+            if application != _APPLICATION or version != VERSION:
+                raise UserError(
+                    f"{path}: expected a ledger of version {VERSION}, found version {version}"
+                    f"{'' if application == _APPLICATION else ' of another application'}; it was left untouched: "
+                    "use the version of autoresearch that wrote it"
+                )
+            connection.execute("PRAGMA synchronous = EXTRA")
+        except BaseException:
+            connection.close()
+            raise
+        return cls(path, connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def check(self) -> None:
+        """Raises UserError if the file's pages are damaged. Reads all of it."""
+        with _told(self.path):
+            answers = [row[0] for row in self._connection.execute("PRAGMA quick_check")]
+        if answers != ["ok"]:
+            raise UserError(f"{self.path} is damaged: {answers[0]}; restore it from a copy of the campaign's folder")
+
+    # Identity
+
+    def facts(self) -> dict[str, str]:
+        return dict(self._rows("SELECT name, value FROM facts"))
+
+    def record_fact(self, name: str, value: str) -> None:
+        self._write("INSERT INTO facts VALUES (?, ?)", (name, value))
+
+    # Writing
+
+    def record_trial(self, experiment: int, trial: int, candidate: str, record: Trial) -> None:
+        """One trial of the experiment that comes next, durable when this returns."""
+        self._write(
+            "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                experiment,
+                trial,
+                candidate,
+                record.seed,
+                record.verdict,
+                record.val_bpb,
+                record.wall_seconds,
+                _dump(to_json(record)),
+            ),
+        )
+
+    def record_experiment(self, experiment: Experiment, constants: Mapping[str, Constant]) -> None:
+        """The experiment with its verdict, after its trials; `constants` are its trainer's, for searches."""
+        record = to_json(experiment)
+        del record["trials"]  # they have rows of their own
+        self._write(
+            "INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                experiment.number,
+                experiment.commit,
+                experiment.parent,
+                experiment.verdict,
+                experiment.val_bpb,
+                experiment.fingerprint,
+                experiment.wall_seconds,
+                experiment.train_seconds,
+                len(experiment.trials),
+                _dump(record),
+                _dump(dict(constants)),
+            ),
+        )
+
+    # Reading
+
+    def count(self) -> int:
+        """How many experiments are recorded, the baseline included; also the number of the next one."""
+        return int(self._rows("SELECT COALESCE(MAX(number) + 1, 0) FROM experiments")[0][0])
+
+    def trials(self, experiment: int) -> tuple[Trial, ...]:
+        rows = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (experiment,))
+        return tuple(from_json(Trial, json.loads(row[0])) for row in rows)
+
+    def candidate_of_trials(self, experiment: int) -> str | None:
+        """The commit that the experiment's trials ran, None without any."""
+        rows = self._rows("SELECT candidate FROM trials WHERE experiment = ? LIMIT 1", (experiment,))
+        return str(rows[0][0]) if rows else None
+
+    def experiment(self, number: int) -> Experiment | None:
+        return self._one("WHERE number = ?", (number,))
+
+    def last(self) -> Experiment | None:
+        return self._one("ORDER BY number DESC LIMIT 1")
+
+    def champion(self) -> Experiment | None:
+        """The last one kept; None before the baseline has its verdict."""
+        return self._one("WHERE verdict = 'keep' ORDER BY number DESC LIMIT 1")
+
+    def decided(self, fingerprint: str) -> Experiment | None:
+        """The first experiment, kept or discarded, whose trainer has this fingerprint."""
+        return self._one(
+            "WHERE fingerprint = ? AND verdict IN ('keep', 'discard') ORDER BY number LIMIT 1", (fingerprint,)
+        )
+
+    def knows(self, fingerprint: str) -> bool:
+        """Whether any experiment, whatever its verdict, had a trainer with this fingerprint."""
+        return bool(self._rows("SELECT 1 FROM experiments WHERE fingerprint = ? LIMIT 1", (fingerprint,)))
+
+    def experiments(self, first: int = 0, stop: int | None = None, *, trials: bool = True) -> list[Experiment]:
+        """Numbers first <= n < stop in order; without `trials` they come with none, at a third of the cost."""
+        stop = self.count() if stop is None else stop
+        grouped: dict[int, list[dict[str, Any]]] = {}
+        if trials:
+            span = "WHERE experiment >= ? AND experiment < ? ORDER BY experiment, trial"
+            for number, record in self._rows(f"SELECT experiment, record FROM trials {span}", (first, stop)):
+                grouped.setdefault(number, []).append(json.loads(record))
+        rows = self._rows(
+            "SELECT number, record FROM experiments WHERE number >= ? AND number < ? ORDER BY number", (first, stop)
+        )
+        return [
+            from_json(Experiment, {**json.loads(record), "trials": grouped.get(number, [])}) for number, record in rows
+        ]
+
+    def best(self, count: int) -> list[Experiment]:
+        """The `count` lowest scores, best first, without their trials."""
+        rows = self._rows(
+            "SELECT record FROM experiments WHERE val_bpb IS NOT NULL ORDER BY val_bpb, number LIMIT ?", (count,)
+        )
+        return [from_json(Experiment, {**json.loads(row[0]), "trials": []}) for row in rows]
+
+    def constants(self, number: int) -> dict[str, Constant]:
+        """The constants of the experiment's trainer; empty where it could not be parsed."""
+        rows = self._rows("SELECT constants FROM experiments WHERE number = ?", (number,))
+        values = json.loads(rows[0][0]) if rows else {}
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    def totals(self) -> Totals:
+        row = self._rows(
+            "SELECT COUNT(*) FILTER (WHERE number > 0),"
+            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'keep'),"
+            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'discard'),"
+            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'crash'),"
+            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'invalid'),"
+            " TOTAL(wall_seconds) FILTER (WHERE number > 0), TOTAL(wall_seconds), TOTAL(train_seconds) FROM experiments"
+        )[0]
+        baseline = self._rows("SELECT val_bpb FROM experiments WHERE number = 0")
+        champion = self._rows(
+            "SELECT val_bpb, candidate FROM experiments WHERE verdict = 'keep' ORDER BY number DESC LIMIT 1"
+        )
+        return Totals(
+            experiments=row[0],
+            kept=row[1],
+            discarded=row[2],
+            crashed=row[3],
+            invalid=row[4],
+            baseline_bpb=baseline[0][0] if baseline else None,
+            champion_bpb=champion[0][0] if champion else None,
+            champion_commit=champion[0][1] if champion else None,
+            candidate_seconds=row[5],
+            wall_seconds=row[6],
+            train_seconds=row[7],
+        )
+
+    def _one(self, where: str, values: tuple[object, ...] = ()) -> Experiment | None:
+        rows = self._rows(f"SELECT number, record FROM experiments {where}", values)
+        if not rows:
+            return None
+        number, record = rows[0]
+        trials = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (number,))
+        return from_json(Experiment, {**json.loads(record), "trials": [json.loads(row[0]) for row in trials]})
+
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
+        with _told(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        with _told(self.path):
+            self._connection.execute(statement, values)  # autocommit: one statement is one durable transaction
+
+
+def _dump(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+_MENDS = {
+    "database or disk is full": "free some space and run the same command again",
+    "database is locked": "another program holds it; end that one and run the same command again",
+    "attempt to write a readonly database": "it can't be written; see the file's permissions",
+}
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """SQLite's errors in a user's words. A violated trigger is a bug and passes as it is."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.OperationalError as error:
+        mend = _MENDS.get(str(error), "see that its folder exists and can be written")
+        raise UserError(f"{path}: {error}; {mend}") from None
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{path} is damaged: {error}; restore it from a copy of the campaign's folder") from None

@@ -1,0 +1,40 @@
+"""A candidate's commit message: its hypothesis, and trailers that say which experiment it is and who proposed it.
+
+The message is all that a pending candidate has until its row is written, so it reads back exactly.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LONGEST = 20_000  # characters of a hypothesis; what an agent writes beyond that is cut, and says so
+_TRAILERS = re.compile(r"\n\nExperiment: (?P<number>\d+)\nAgent: (?P<agent>[^\n]*)\n?\Z")
+
+
+def canonical(hypothesis: str) -> str:
+    """A hypothesis as it is recorded: no control characters, and an empty line behind the first line if more follow."""
+    text = hypothesis.encode("utf-8", "replace").decode("utf-8")
+    text = "".join(
+        char for char in text.replace("\r\n", "\n").replace("\r", "\n") if char in "\n\t" or char.isprintable()
+    )
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}\n... cut after {_LONGEST} characters"
+    first, _, rest = text.strip().partition("\n")
+    rest = rest.strip("\n").rstrip()
+    return f"{first.rstrip()}\n\n{rest}" if rest else first.rstrip() or "(no hypothesis)"
+
+
+def agent_name(agent: str) -> str:
+    """An agent's name as it is recorded: one line of printable characters."""
+    return " ".join("".join(char if char.isprintable() else " " for char in agent).split())
+
+
+def compose(hypothesis: str, number: int, agent: str) -> str:
+    """The commit message of experiment `number`; hypothesis and agent are in the form in which they are recorded."""
+    return f"{hypothesis}\n\nExperiment: {number}\nAgent: {agent}\n"
+
+
+def parse(message: str) -> tuple[str, int, str] | None:
+    """(hypothesis, number, agent) of a message that `compose` wrote, None for any other."""
+    match = _TRAILERS.search(message)
+    return None if match is None else (message[: match.start()], int(match["number"]), match["agent"])

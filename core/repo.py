@@ -1,0 +1,274 @@
+"""The campaign's git repository: candidates, their refs, the champion branch and the work tree's trainer.
+
+Git's own plumbing through GitPython, no shell, no hooks, no signing. Which commit deserves the branch is decided
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from core.folder import TRAINER
+from core.records import UserError
+
+try:
+    import git
+except ImportError as error:  # also GitPython's way to say that there is no git
+    told = str(error).strip().splitlines()[0]
+    raise UserError(f"a campaign needs git on the PATH: {told}; install it and run the same command again") from error
+
+_ZEROS = "0" * 40
+# Every commit has an author; this is who it is where the person has configured nobody.
+_FALLBACK_NAME, _FALLBACK_EMAIL = "autoresearch", "autoresearch@localhost"
+_STALE_LOCK_SECONDS = 60.0  # git holds a ref's lock for milliseconds
+_OPTIONS = {
+    "core.fsync": "committed",  # git's default leaves loose objects to the disk's mercy at a power loss
+    "core.hooksPath": os.devnull,
+    "core.autocrlf": "false",
+    "core.quotePath": "false",
+    "i18n.commitEncoding": "utf-8",
+    "commit.gpgSign": "false",
+    "gc.auto": "0",
+}
+
+Followed = Literal["same", "followed", "edited", "elsewhere"]
+
+
+class GitFailed(UserError):
+    """Git refused: its own words, after the command that it was given."""
+
+
+class Repo:
+    """The repository whose work tree is `root`. Not for use by two threads at once; `close` ends its processes."""
+
+    def __init__(self, root: Path, branch: str) -> None:
+        self.root = root.absolute()
+        self.branch = branch
+        self._dir = self.root / ".git"
+        self._git = git.Git(str(self.root))
+        # Set outright: a git that called this program (a hook, `git rebase --exec`) has left its own in there.
+        self._git.update_environment(
+            GIT_DIR=str(self._dir),
+            GIT_WORK_TREE=str(self.root),
+            GIT_INDEX_FILE=str(self._dir / "index"),
+            GIT_OBJECT_DIRECTORY=str(self._dir / "objects"),
+        )
+        self._identity: dict[str, str] | None = None
+        self._entries: tuple[str, list[str]] | None = None  # a commit, and its tree's lines without the trainer's
+
+    @classmethod
+    def create(cls, root: Path, branch: str, files: Mapping[str, str], message: str) -> Repo:
+        """A new repository with one commit of `files` on `branch`. Writes nothing but `.git`; `root` must exist."""
+        repo = cls(root, branch)
+        repo._run("check-ref-format", f"refs/heads/{branch}", said=f"{branch!r} is no name for a branch")
+        repo._run("init", "--quiet", "--template=", "--object-format=sha1", f"--initial-branch={branch}")
+        repo._run("config", "core.autocrlf", "false")
+        lines = [f"100644 blob {repo._store(text)}\t{name}" for name, text in files.items()]
+        commit = repo._commit(lines, None, message)
+        repo.advance(_ZEROS, commit)
+        repo._run("read-tree", commit)
+        exclude = repo._dir / "info" / "exclude"
+        exclude.parent.mkdir(exist_ok=True)
+        exclude.write_text("progress.png\nresults.tsv\n", encoding="utf-8")
+        return repo
+
+    def close(self) -> None:
+        """Ends the process that reads objects. A later call starts a new one."""
+        self._git.clear_cache()
+
+    # Reading
+
+    def ref(self, name: str) -> str | None:
+        """The commit that a full ref name, or any revision, stands for; None if there is none."""
+        return self._look_up(f"{name}^{{commit}}")
+
+    def head(self) -> str | None:
+        """The branch's commit, wherever HEAD is."""
+        return self.ref(f"refs/heads/{self.branch}")
+
+    def experiment(self, number: int) -> str | None:
+        return self.ref(f"refs/experiments/{number}")
+
+    def text(self, commit: str) -> str:
+        """The trainer at a commit. Raises UserError if the commit is gone."""
+        try:
+            return str(self._git.get_object_data(f"{commit}:{TRAINER}")[3].decode("utf-8"))
+        except ValueError as error:
+            raise UserError(f"{self.root}: commit {commit} has no readable {TRAINER}: {error}") from None
+
+    def blob(self, commit: str) -> str | None:
+        return self._look_up(f"{commit}:{TRAINER}")
+
+    def parent(self, commit: str) -> str | None:
+        return self.ref(f"{commit}^")
+
+    def message(self, commit: str) -> str:
+        raw = self._git.get_object_data(commit)[3].decode("utf-8", "replace")
+        return str(raw.partition("\n\n")[2])
+
+    def diff(self, old: str, new: str) -> str:
+        """The trainer's unified diff between two commits, whatever the person's settings for diffs."""
+        return self._run("diff-tree", "-p", "--no-color", old, new, "--", TRAINER)
+
+    # Candidates and the branch
+
+    def candidate(self, parent: str, text: str, message: str) -> str:
+        """A commit on `parent` with another trainer. Touches no index, no work tree, no ref."""
+        if self._entries is None or self._entries[0] != parent:
+            lines = [line for line in self._run("ls-tree", parent).splitlines() if line.partition("\t")[2] != TRAINER]
+            self._entries = (parent, lines)
+        entry = f"100644 blob {self._store(text)}\t{TRAINER}"
+        return self._commit([*self._entries[1], entry], parent, message)
+
+    def pin(self, number: int, commit: str, old: str | None = None) -> None:
+        """refs/experiments/<number> becomes `commit`; it must have been `old` (None: must not exist)."""
+        self._run("update-ref", f"refs/experiments/{number}", commit, old or _ZEROS)
+
+    def advance(self, old: str, new: str) -> None:
+        """Moves the branch from `old` to `new`. Raises GitFailed, and moves nothing, if it was elsewhere."""
+        self._run("update-ref", "-m", "autoresearch: keep", f"refs/heads/{self.branch}", new, old)
+
+    # The work tree
+
+    def on_branch(self) -> bool:
+        """Whether HEAD stands for the campaign's branch."""
+        try:
+            return self._run("symbolic-ref", "--quiet", "HEAD") == f"refs/heads/{self.branch}"
+        except GitFailed:
+            return False  # detached
+
+    def work_text(self) -> str | None:
+        """The trainer in the work tree, None without one."""
+        try:
+            return (self.root / TRAINER).read_bytes().decode("utf-8")
+        except FileNotFoundError:
+            return None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.root / TRAINER}: expected UTF-8 text; byte {error.start} is not") from None
+
+    def work_blob(self) -> str | None:
+        """Git's name for the work tree's trainer as it is, None without one."""
+        try:
+            return blob_id((self.root / TRAINER).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def settle(self, champion: str, known: Collection[str]) -> Followed:
+        """Brings the work tree's trainer and its index entry to the champion's, each unless a person has edited it.
+
+        `known` are blobs of trainers that the two may hold; any other text is somebody's and stays.
+        """
+        if not self.on_branch():
+            return "elsewhere"
+        wanted, work = self.blob(champion), self.work_blob()
+        told: Followed = "same"
+        if work != wanted:
+            if work in known:
+                self.write_work(self.text(champion))
+                told = "followed"
+            else:
+                told = "edited"  # its index entry moves all the same: a commit would undo the champion otherwise
+        staged = self._run("ls-files", "--stage", "--", TRAINER).split(" ")
+        if len(staged) > 1 and staged[1] in known and staged[1] != wanted:
+            self._run("update-index", "--cacheinfo", f"100644,{wanted},{TRAINER}")
+        return told
+
+    def write_work(self, text: str) -> None:
+        """Replaces the work tree's trainer in one step."""
+        write_atomically(self.root / TRAINER, text.encode(), self._dir)
+
+    # Upkeep
+
+    def tidy(self) -> None:
+        """Packs loose objects and refs: thousands of experiments stay a handful of files. Loses nothing."""
+        self._run("repack", "-d", "-q")
+        self._run("pack-refs", "--all")
+
+    def remove_stale_locks(self) -> list[Path]:
+        """Removes lock files of refs that a killed git left behind; what it removed.
+
+        Only for the holder of the campaign's lock. The index's lock is left alone: a person's `git commit` holds it
+        for as long as their editor is open.
+        """
+        heads = self._dir / "refs" / "heads" / f"{self.branch}.lock"
+        found = [heads, self._dir / "packed-refs.lock", *(self._dir / "refs" / "experiments").glob("*.lock")]
+        removed = []
+        for lock in found:
+            try:
+                if time.time() - lock.stat().st_mtime > _STALE_LOCK_SECONDS:
+                    lock.unlink()
+                    removed.append(lock)
+            except FileNotFoundError:
+                continue
+        return removed
+
+    # Plumbing
+
+    def _look_up(self, expression: str) -> str | None:
+        try:
+            found: str | bytes = self._git.get_object_header(expression)[0]
+        except ValueError:
+            return None
+        return found.decode() if isinstance(found, bytes) else found
+
+    def _store(self, text: str) -> str:
+        # A text that is no valid Unicode fails as a trainer anyway; its record keeps what it was, escaped.
+        return self._run("hash-object", "-w", "--stdin", data=text.encode("utf-8", "backslashreplace"))
+
+    def _commit(self, lines: list[str], parent: str | None, message: str) -> str:
+        tree = self._run("mktree", data=("\n".join(lines) + "\n").encode())
+        onto = ("-p", parent) if parent else ()
+        return self._run("commit-tree", tree, *onto, "-F", "-", data=message.encode(), env=self._who())
+
+    def _who(self) -> dict[str, str]:
+        if self._identity is None:
+            try:
+                known = self._run("config", "--get-regexp", r"^user\.(name|email)$")
+            except GitFailed:
+                known = ""
+            values = dict(line.split(" ", 1) for line in known.splitlines() if " " in line)
+            self._identity = {}
+            for role in ("AUTHOR", "COMMITTER"):
+                for key, fallback in (("name", _FALLBACK_NAME), ("email", _FALLBACK_EMAIL)):
+                    variable = f"GIT_{role}_{key.upper()}"
+                    configured = values.get(f"user.{key}", "").strip()
+                    if not configured and not os.environ.get(variable, "").strip():
+                        self._identity[variable] = fallback
+        return self._identity
+
+    def _run(
+        self, *arguments: str, data: bytes | None = None, env: dict[str, str] | None = None, said: str | None = None
+    ) -> str:
+        options = [item for key, value in _OPTIONS.items() for item in ("-c", f"{key}={value}")]
+        command = [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", *options, *arguments]
+        process: Any = self._git.execute(command, istream=subprocess.PIPE, as_process=True, env=env, shell=False)
+        out, err = process.communicate(data if data is not None else b"")
+        if process.returncode != 0:
+            told = err.decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
+            raise GitFailed(f"{said or f'git {arguments[0]} in {self.root}'}: {told}")
+        return str(out.decode("utf-8").removesuffix("\n"))
+
+
+def write_atomically(path: Path, data: bytes, through: Path) -> None:
+    """Writes `data` to a temporary file in `through` (same file system), makes it durable, and renames it to `path`.
+
+    The temporary file has one name, so that a kill leaves nothing that the next write does not take up: a campaign has
+    one writer.
+    """
+    temporary = through / f"{path.name}.partial"
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def blob_id(data: bytes) -> str:
+    """Git's name for a file's bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

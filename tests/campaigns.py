@@ -1,0 +1,144 @@
+"""Campaigns without training: real git, ledger and files; an engine reads a trial's outcome off the trainer."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.agents import tunables
+from core.agents.base import History
+from core.campaign import Campaign
+from core.events import OnEvent, Repeat
+from core.records import Budget, Experiment, Preset, Proposal, Trial
+
+YARDSTICK = hashlib.sha256(b"yardstick").hexdigest()
+SEED_NOISE = 0.01  # how much worse the baseline's second seed is
+
+PRESET = Preset(
+    name="test",
+    backend="numpy",
+    device="cpu",
+    corpus="apidocs",
+    vocabulary=256,
+    depth=1,
+    sequence_length=32,
+    total_batch_size=512,
+    device_batch_size=16,
+    budget_seconds=0.3,
+    startup_seconds=60,
+    silence_seconds=30,
+    score_bytes=1000,
+)
+
+
+def trainer(score: float, outcome: str = "scored", note: str = "") -> str:
+    """A trainer for `ScriptedEngine`: what a trial of it comes to stands in its constants."""
+    return f'# {note}\nSCORE = {score!r}  # tune: linear 0 .. 9\nOUTCOME = "{outcome}"\n\n\ndef main():\n    pass\n'
+
+
+@dataclass
+class ScriptedEngine:
+    """Trials that end at once, as their trainer's constants say; leaves the files that a real one leaves."""
+
+    yardstick: str = YARDSTICK
+    ran: list[tuple[float, int]] = field(default_factory=list)  # (SCORE, seed)
+    during: Callable[[Path], None] = lambda trainer: None  # called while a trial runs
+
+    def prepare(self, preset: Preset, tell: OnEvent) -> None:
+        pass
+
+    def run_trial(
+        self, *, trainer: Path, preset: Preset, budget: Budget, seed: int, into: Path, on_progress: Callable[..., None]
+    ) -> Trial:
+        constants = tunables.constants(trainer.read_text(encoding="utf-8"))
+        score, outcome = float(str(constants["SCORE"])), str(constants["OUTCOME"])
+        into.mkdir(parents=True)
+        (into / "output.txt").write_text(f"first line\nended as {outcome}\n", encoding="utf-8")
+        (into / "curve.jsonl").write_text('{"step": 1, "seconds": 0.1, "progress": 1.0, "loss": 5.0}\n')
+        self.during(trainer)
+        self.ran.append((score, seed))
+        scored = outcome in {"scored", "nan"}
+        if scored:
+            (into / "weights.safetensors").write_bytes(b"weights")
+        bpb = math.nan if outcome == "nan" else score + SEED_NOISE * (seed != preset.seeds[0])
+        return a_trial(
+            verdict="scored" if scored else outcome,
+            reason="" if scored else f"ended as {outcome}",
+            val_bpb=bpb if scored else None,
+            seed=seed,
+            yardstick=self.yardstick,
+        )
+
+
+def a_trial(**values: Any) -> Trial:
+    """A trial's record with these fields, the others plausible."""
+    base: dict[str, Any] = {
+        "verdict": "scored", "reason": "", "val_bpb": 1.5, "steps": 10, "tokens": 5120, "parameters": 1000,
+        "startup_seconds": 0.1, "train_seconds": 0.25, "score_seconds": 0.1, "wall_seconds": 0.5,
+        "tokens_per_second": 20480.0, "flops_per_token": 6000.0, "mfu": 0.1, "peak_flops": 1e9, "peak_memory_mb": 50.0,
+        "weights_sha256": "0" * 64, "seed": 1, "preset": "test", "backend": "numpy", "device": "cpu",
+        "choices": {"kernel": "none (counts)"}, "versions": {"numpy": "2"}, "yardstick": YARDSTICK, "vocabulary": 256,
+        "sequence_length": 32, "rows": 16, "budget_seconds": 0.3, "budget_steps": None, "final_loss": 4.0,
+        "scored_bytes": 1000, "sandbox": "none", "started": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    return Trial(**{**base, **values})
+
+
+class ScriptedAgent:
+    """Proposes the trainers of a list by the number of the experiment, so that it can be asked again after a kill."""
+
+    name = "scripted"
+
+    def __init__(self, texts: Sequence[str | None]) -> None:
+        self._texts = texts
+        self._skipped = 0  # repeats, which get no number
+        self.observed: list[Experiment] = []
+        self.repeats: list[Repeat] = []
+
+    def propose(self, history: History) -> Proposal | None:
+        place = len(history) - 1 + self._skipped
+        if place >= len(self._texts) or (text := self._texts[place]) is None:
+            return None
+        return Proposal(text=text, hypothesis=f"idea {place}", agent=self.name)
+
+    def observe(self, experiment: Experiment) -> None:
+        self.observed.append(experiment)
+
+    def repeated(self, repeat: Repeat) -> None:
+        self._skipped += 1
+        self.repeats.append(repeat)
+
+
+def a_campaign(root: Path, score: float = 2.0, **values: Any) -> Campaign:
+    """A new campaign with a scripted engine, its baseline not yet run."""
+    values = {"engine": ScriptedEngine(), "program": "Lower it.\n", "trainer": trainer(score), "tag": "t", **values}
+    return Campaign.create(root, PRESET, **values)
+
+
+def facts_of(campaign: Campaign) -> list[tuple[Any, ...]]:
+    """What must not depend on when a process was killed: everything about the experiments but commits and times."""
+    return [
+        (
+            e.number,
+            e.hypothesis,
+            e.agent,
+            e.verdict,
+            e.reason,
+            e.val_bpb,
+            e.champion_bpb,
+            e.spread,
+            e.fingerprint,
+            [(t.seed, t.verdict, t.val_bpb) for t in e.trials],
+            campaign.trainer_text(e.commit),
+            campaign.trainer_text(e.parent),
+        )
+        for e in campaign.experiments()
+    ]
+
+
+def events_of(kind: type[Any], events: Iterable[Any]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
