@@ -1,0 +1,192 @@
+"""From what was asked on the command line to presets, campaigns, data sets, trials and models.
+
+Prints nothing but progress and notices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import presets
+from core.records import Budget, Experiment, Facts, Preset, Trial, UserError, from_json, to_json
+from core.views import terminal
+
+if TYPE_CHECKING:
+    from core.campaign import Campaign
+    from core.data import Dataset
+    from core.data.tokenizer import Tokenizer
+    from core.trial.model import Model
+
+DEFAULT_PRESET = "cpu"
+OpenModel = contextlib.AbstractContextManager["Model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options that name a preset and change its numbers."""
+
+    preset: str | None = None
+    device: str | None = None
+    settings: tuple[str, ...] = ()
+    corpus: str | None = None
+    budget: float | None = None
+
+    def changes(self) -> dict[str, str]:
+        """What they say about a preset, under its fields' names."""
+        named = {"device": self.device, "corpus": self.corpus}
+        named["budget_seconds"] = None if self.budget is None else repr(self.budget)
+        given = {key: value for key, value in named.items() if value is not None}
+        return {**presets.settings_from(self.settings), **given}
+
+
+def preset_for(asked: Asked) -> Preset:
+    """The preset for something new."""
+    name = asked.preset
+    if name is None:
+        name = DEFAULT_PRESET
+        terminal.notice(f"preset: {name} (none was named; `autoresearch presets` lists them)")
+    return presets.load(name, asked.changes())
+
+
+def preset_here(folder: Path | None, asked: Asked) -> Preset:
+    """The preset that was named, else that of the campaign around here with the changes put over it."""
+    root = None if asked.preset is not None else root_of(folder)
+    if root is None:
+        return preset_for(asked)
+    with campaign_of(root) as campaign:
+        return presets.override(campaign.preset, asked.changes())
+
+
+def root_of(folder: Path | None) -> Path | None:
+    """The campaign's root: `folder` itself if given, else the current folder or the nearest above that is one."""
+    if folder is not None:
+        return folder
+    here = Path.cwd()
+    return next((path for path in (here, *here.parents) if _is_campaign(path)), None)
+
+
+def campaign_of(folder: Path | None) -> Campaign:
+    """The campaign in `folder`, or around here. UserError if there is none."""
+    from core.campaign import Campaign
+
+    return Campaign.open(root_of(folder) or Path.cwd())
+
+
+def make_or_open(folder: Path | None, asked: Asked) -> Campaign:
+    """The campaign in `folder`, made if it is missing. UserError if one is there and is frozen with other numbers."""
+    from core.campaign import Campaign
+
+    root = root_of(folder)
+    if root is None:
+        raise UserError("no campaign here or above: name a folder for one, as in autoresearch run night --preset cpu")
+    if not _is_campaign(root):
+        return Campaign.create(root, preset_for(asked))
+    campaign = Campaign.open(root)
+    frozen, wanted = campaign.preset, presets.override(campaign.preset, asked.changes())
+    old, new = to_json(frozen), to_json(wanted)
+    differ = [f"{key} = {value}" for key, value in new.items() if value != old[key]]
+    if asked.preset is not None and Path(asked.preset).stem != frozen.name:
+        differ.insert(0, f"preset {asked.preset}")
+    if differ:
+        campaign.close()
+        raise UserError(
+            f"the campaign in {root} is frozen with its numbers of preset {frozen.name}; with {', '.join(differ)} its "
+            "scores could not be compared. Leave that out to go on, or name another folder for a new campaign"
+        )
+    return campaign
+
+
+def dataset_of(preset: Preset) -> Dataset:
+    """The preset's corpus, prepared; with a bar while something is missing."""
+    from core.data import prepare
+    from core.views.live import Preparation
+
+    with Preparation(terminal.err()) as bars:
+        return prepare(preset.corpus, preset.vocabulary, on_progress=bars)
+
+
+def lone_trial(
+    preset: Preset, *, trainer: Path | None, constants: Mapping[str, str], budget: Budget, seed: int, into: Path | None
+) -> Trial:
+    """One trial outside the ledger, of `trainer` or of the preset's own. `into` receives its files.
+
+    A trainer that was given is taken as it is but for the `constants` that were asked for.
+    """
+    from core.agents import tunables
+    from core.campaign import reference_trainer
+    from core.trial.supervisor import TrialSpec, run_trial
+    from core.views.live import TrialBar
+
+    if into is not None and into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise UserError(f"expected a new or empty folder to keep the trial in, {into} has something in it already")
+    if trainer is None:
+        text = reference_trainer(preset)
+    else:
+        wanted = {name: value for name, value in preset.trainer_constants().items() if _is_asked(name, constants)}
+        text = tunables.write(read_text(trainer), wanted, trainer.name)
+    tunables.check(text)
+    dataset = dataset_of(preset)
+    with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
+        path = Path(temporary) / "trainer" / "train.py"
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8", newline="\n")
+        kept = into or Path(temporary) / "trial"
+        spec = TrialSpec(trainer=path, preset=preset, budget=budget, seed=seed, dataset=dataset, into=kept)
+        with TrialBar(terminal.err()) as bar:
+            record = run_trial(spec, on_progress=bar)
+        printed = kept / "output.txt"
+        if record.verdict != "scored" and printed.exists():
+            lines = printed.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            sys.stderr.write("".join(lines[-20:]))
+    return record
+
+
+def model_of(campaign: Campaign, experiment: Experiment) -> OpenModel:
+    """The model of a kept experiment, restored in a process of its own."""
+    from core.trial.model import open_model
+    from core.views.export import FACTS, WEIGHTS, weights_of
+
+    trial = weights_of(campaign, experiment)
+    trainer = campaign.trainer_path(experiment.number)
+    return open_model(trainer, trial / WEIGHTS, _facts(trial / FACTS), campaign.preset)
+
+
+def exported_model(folder: Path) -> tuple[Tokenizer, OpenModel]:
+    """The tokenizer and the model in a folder that `export` wrote."""
+    from core.data.tokenizer import Tokenizer
+    from core.trial.model import open_model
+    from core.views.export import FACTS, PRESET, TOKENIZER, TRAINER, WEIGHTS
+
+    folder = folder.resolve()  # the model's process has a current folder of its own
+    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    if tokenizer is None:
+        raise UserError(f"no model in {folder}: `autoresearch export FOLDER` in a campaign's folder writes one")
+    preset = presets.parse(read_text(folder / PRESET))
+    return tokenizer, open_model(folder / TRAINER, folder / WEIGHTS, _facts(folder / FACTS), preset)
+
+
+def read_text(path: Path) -> str:
+    """A file's text; UserError if it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+
+
+def _is_campaign(path: Path) -> bool:
+    return (path / ".git" / "autoresearch").is_dir()
+
+
+def _is_asked(constant: str, settings: Mapping[str, str]) -> bool:
+    return constant in settings or presets.ALIASES.get(constant) in settings
+
+
+def _facts(path: Path) -> Facts:
+    return from_json(Facts, json.loads(read_text(path)))

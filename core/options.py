@@ -1,0 +1,28 @@
+"""The options that several commands share, each with its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PresetName = Annotated[
+    str | None,
+    typer.Option("--preset", "-p", metavar="NAME", help="a name that `autoresearch presets` lists, or a .toml file"),
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="where to train, by the backend's name: cpu, cuda, cuda:1, mps")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="another value for a number of the preset; may be repeated"),
+]
+Corpus = Annotated[str | None, typer.Option(metavar="NAME", help="apidocs, climbmix, tinystories or folder:PATH")]
+BudgetSeconds = Annotated[float | None, typer.Option("--budget", metavar="SECONDS", help="training time of a trial")]
+AsJson = Annotated[bool, typer.Option("--json", help="for programs: JSON on standard output")]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="the campaign's folder; without it, this one or the nearest above"),
+]
+Number = Annotated[int | None, typer.Option("--experiment", "-e", metavar="N", help="without it, the champion")]

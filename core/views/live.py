@@ -1,0 +1,149 @@
+"""Long work as a person follows it: bars on a terminal, sparse plain lines elsewhere. Everything goes to one stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from core import events
+from core.views import terminal
+from core.views.terminal import count, one_line
+
+if TYPE_CHECKING:
+    from core.trial.training import Progress as TrialProgress
+
+# Where there is no terminal, a line when the phase changes and then one in so many seconds.
+PLAIN_SECONDS = 30.0
+PHASES = {"startup": "starting up", "train": "training", "score": "scoring"}
+
+
+class Bars:
+    """Tasks with names, each drawn while it is under way. A context manager; what was drawn is gone afterwards."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[told]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            refresh_per_second=8,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._phase = ""
+        self._told = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tasks:
+            self._progress.stop()
+
+    def show(self, name: str, description: str, fraction: float, told: str) -> None:
+        """Sets what is known of the task `name`; `fraction` is 0 to 1."""
+        if not self._console.is_terminal:
+            self._plain(name, description, fraction, told)
+            return
+        self._progress.start()  # not before there is something to draw; a second time does nothing
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(description, total=1.0, told=told)
+        self._progress.update(self._tasks[name], description=description, completed=fraction, told=told)
+
+    def _plain(self, name: str, description: str, fraction: float, told: str) -> None:
+        now, phase = time.monotonic(), f"{name}/{description}"
+        if phase == self._phase and now - self._told < PLAIN_SECONDS:
+            return
+        self._phase, self._told = phase, now
+        line = f"{description} {fraction:4.0%}  {told}" if told or fraction else description
+        self._console.print(Text(line.rstrip()), soft_wrap=True)
+
+
+class TrialBar(Bars):
+    """One trial's phases, step, loss and speed."""
+
+    def __init__(self, console: Console, name: str = "") -> None:
+        super().__init__(console)
+        self._name = name
+
+    def __call__(self, progress: TrialProgress) -> None:
+        told = f"step {progress.step}" if progress.step else ""
+        if progress.loss is not None:
+            told += f"  loss {progress.loss:.3f}"
+        if progress.tokens_per_second:
+            told += f"  {count(progress.tokens_per_second)} tokens/s"
+        self.show("trial", f"{self._name}{PHASES[progress.phase]}", progress.fraction, told)
+
+
+class Preparation(Bars):
+    """Stages of a corpus on its way to token shards."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        told = f"{count(done)} of {count(total)}" if total else ""
+        self.show(stage, stage, done / total if total else 0.0, told)
+
+
+class Follower:
+    """A campaign's events: a bar while a trial runs, notices as lines, and `on_experiment` for every verdict."""
+
+    def __init__(self, console: Console, on_experiment: Callable[[events.Judged], None]) -> None:
+        self._console = console
+        self._on_experiment = on_experiment
+        self._bar: TrialBar | None = None
+        self._preparation: Preparation | None = None
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.Preparing():
+                if self._preparation is None:
+                    self._preparation = Preparation(self._console)
+                    self._preparation.__enter__()
+                self._preparation(event.stage, event.done, event.total)
+            case events.Proposed():
+                self.close()
+                again = "taken up again" if event.resumed else f"from {event.agent}"
+                self._line(f"experiment {event.number} ({again}): {one_line(event.hypothesis)}")
+            case events.TrialStarted():
+                self.close()
+                self._bar = TrialBar(self._console, f"experiment {event.number}, seed {event.seed}: ")
+                self._bar.__enter__()
+            case events.TrialProgress():
+                if self._bar is not None:
+                    self._bar(event.progress)
+            case events.TrialEnded():
+                self.close()
+            case events.Judged():
+                self.close()
+                self._on_experiment(event)
+            case events.Repeat():
+                earlier = event.earlier
+                self._line(
+                    f"not run again: {one_line(event.hypothesis)} is experiment {earlier.number}, {earlier.verdict} "
+                    f"with val_bpb {terminal.bpb(earlier.val_bpb)}"
+                )
+            case events.Notice():
+                self._line(event.text)
+            case events.Stopped():
+                self.close()
+                self._line(f"stopped: {event.reason}")
+
+    def close(self) -> None:
+        """Takes bars that are still drawn off the screen."""
+        for bars in (self._bar, self._preparation):
+            if bars is not None:
+                bars.__exit__(None, None, None)
+        self._bar = self._preparation = None
+
+    def _line(self, text: str) -> None:
+        self._console.print(Text(text, style="bright_black"), soft_wrap=True)
