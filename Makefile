@@ -1,0 +1,51 @@
+# For a person at a shell. Windows: README.md has the same commands without make.
+PYTHON ?= python3
+PRESET ?= cpu
+EXPERIMENTS ?= 8
+# Two workers also on larger machines: a trial's own threads take the cores.
+WORKERS ?= 2
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long test-gpu check format bench constraints clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup:  ## .venv with every extra that this platform can have
+	@command -v $(PYTHON) >/dev/null || { echo "setup: no $(PYTHON) here; name a Python 3.11 or newer: make setup PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) scripts/setup.py
+
+demo: setup  ## a campaign of 20 s trials in demo/; again to go on with it
+	@$(BIN)/autoresearch run demo --preset $(PRESET) --budget 20 --experiments $(EXPERIMENTS) --agent search
+
+test: setup  ## everything but the slow suites
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not gpu"
+
+test-long: setup  ## the slow suites
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "long and not gpu" --timeout 1500
+
+test-gpu: setup  ## what only a GPU can prove
+	@$(BIN)/python -m pytest -m gpu
+
+check: setup  ## lint, format and types over the whole tree
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup  ## mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+bench: setup  ## measure: packing, tokenizer, ledger, an experiment beside its trial
+	@$(BIN)/python -m pytest -p pytest_benchmark.plugin benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds
+
+# A pin stays where its line stays: delete the line to let it move. Torch pins the libraries of its own devices.
+constraints: setup  ## pin what pyproject.toml asks for and constraints.txt lacks
+	@$$(command -v uv || echo $(BIN)/uv) pip compile --quiet --universal --all-extras --python-version 3.11 --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --constraint constraints.txt pyproject.toml \
+	  | grep -Ev '^(nvidia-|cuda-|triton)' > .venv/constraints.new && mv .venv/constraints.new constraints.txt
+
+clean:  ## all that is made here: .venv, demo/ and caches
+	rm -rf .venv demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

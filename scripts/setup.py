@@ -1,0 +1,157 @@
+"""Makes .venv with everything this platform can have, at the versions of constraints.txt. Standard library only.
+
+`make setup` calls it; on Windows `py scripts/setup.py` does the same. A second call with nothing changed does
+nothing. It installs; it prepares no corpus and runs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+STAMP = VENV / "setup.stamp"
+OLDEST, NEWEST = (3, 11), (3, 14)
+MLX_GLIBC = (2, 35)
+
+
+def main() -> int:
+    if sys.version_info[:2] < OLDEST:
+        return fail(
+            f"autoresearch needs Python {dotted(OLDEST)} or newer; {sys.executable} is {dotted(sys.version_info[:3])}.",
+            "Name another one: make setup PYTHON=python3.12",
+        )
+    if sys.version_info[:2] > NEWEST:
+        say(f"Python {dotted(sys.version_info[:2])} is newer than what constraints.txt was tried with; going on")
+    wanted = fingerprint()
+    if PYTHON.exists() and STAMP.exists() and STAMP.read_text(encoding="utf-8") == wanted:
+        return 0
+    begun = time.monotonic()
+    STAMP.unlink(missing_ok=True)
+    try:
+        uv = find_uv()
+        install(uv)
+    except subprocess.CalledProcessError as error:
+        return fail(
+            f"this command ended with status {error.returncode}: {' '.join(map(str, error.cmd))}",
+            "Its own message stands above. With that mended, `make setup` goes on from what is installed.",
+        )
+    STAMP.write_text(wanted, encoding="utf-8")
+    command = BIN.relative_to(ROOT) / "autoresearch"
+    say(f"ready after {time.monotonic() - begun:.0f} s: {command} --help")
+    return 0
+
+
+def fingerprint() -> str:
+    """Changes when what would be installed may change."""
+    digest = hashlib.sha256()
+    for name in ("pyproject.toml", "constraints.txt", "scripts/setup.py"):
+        digest.update((ROOT / name).read_bytes())
+    digest.update(str(ROOT).encode())  # an editable install names its folder
+    return digest.hexdigest()
+
+
+def find_uv() -> list[str]:
+    """The uv on PATH or in the environment, or one fetched into the environment by pip; makes the environment."""
+    if uv := shutil.which("uv"):
+        if not PYTHON.exists():
+            # --seed: pip stays at hand, as in an environment that Python itself makes
+            run([uv, "venv", "--quiet", "--clear", "--seed", "--python", sys.executable, str(VENV)])
+        return [uv]
+    if not PYTHON.exists():
+        try:
+            run([sys.executable, "-m", "venv", "--clear", str(VENV)])
+        except subprocess.CalledProcessError:
+            say("Python's venv module failed: on Debian and Ubuntu, `apt install python3-venv` adds its missing part")
+            raise
+    if subprocess.run([PYTHON, "-m", "uv", "--version"], capture_output=True, check=False).returncode != 0:
+        say("fetching uv")
+        run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"])
+    return [str(PYTHON), "-m", "uv"]
+
+
+def install(uv: list[str]) -> None:
+    """Installs this tree, editable, with all extras of the platform."""
+    environment = {**os.environ, **pip_sources()}
+    command = [*uv, "pip", "install", "--python", str(PYTHON), "--constraint", "constraints.txt"]
+    command += ["--editable", f".[{extras()}]"]
+    if "UV_FIND_LINKS" in environment or sys.platform == "darwin" or "UV_TORCH_BACKEND" in environment:
+        run(command, environment)
+        return
+    # Without this, Linux gets a CUDA build of gigabytes whatever its device, and Windows never gets one.
+    try:
+        run([*command, "--torch-backend=auto"], environment)
+    except subprocess.CalledProcessError:
+        say("no PyTorch build chosen by device could be had; taking the registry's own")
+        run(command, environment)
+
+
+def extras() -> str:
+    """All, or what is left where MLX has no build: that depends on the C library, which pyproject.toml can't say."""
+    library, version = platform.libc_ver()
+    if sys.platform != "linux" or (library == "glibc" and as_numbers(version) >= MLX_GLIBC):
+        return "all"
+    here = f"{library or 'another C library'} {version}"
+    say(f"no MLX here: its Linux builds need glibc {dotted(MLX_GLIBC)}, this is {here}")
+    return "torch,jax,hub,api,dev"
+
+
+def pip_sources() -> dict[str, str]:
+    """What pip is configured with, for uv, which doesn't read it: own wheels, a mirror, a certificate."""
+    found: dict[str, str] = {}
+    if links := pip_setting("find-links"):
+        found["UV_FIND_LINKS"] = ",".join(links.split())
+    if (mirror := pip_setting("index-url")) and not os.environ.get("UV_INDEX_URL"):
+        found["UV_DEFAULT_INDEX"] = mirror
+    if certificate := pip_setting("cert"):
+        found["SSL_CERT_FILE"] = certificate
+    return {name: value for name, value in found.items() if name not in os.environ}
+
+
+def pip_setting(name: str) -> str:
+    if value := os.environ.get("PIP_" + name.upper().replace("-", "_")):
+        return value
+    for python in (PYTHON, sys.executable):
+        for section in ("global", "install"):
+            got = subprocess.run(
+                [python, "-m", "pip", "config", "get", f"{section}.{name}"], capture_output=True, text=True, check=False
+            )
+            if got.returncode == 0:
+                return got.stdout.strip()
+    return ""
+
+
+def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> None:
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+
+
+def as_numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def say(line: str) -> None:
+    print(f"setup: {line}", file=sys.stderr, flush=True)
+
+
+def fail(*lines: str) -> int:
+    for line in lines:
+        say(line)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
