@@ -13,10 +13,8 @@ from pathlib import Path
 
 import presets
 from core.ledger import Ledger
-from core.records import Preset, UserError
+from core.records import PROGRAM, TRAINER, Preset, UserError
 
-TRAINER = "train.py"
-PROGRAM = "program.md"
 BRANCH = "autoresearch/"
 WEIGHTS = "weights.safetensors"
 _PARTIAL = ".autoresearch-partial"

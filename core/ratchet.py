@@ -17,11 +17,11 @@ from core import messages
 from core.agents import tunables
 from core.engine import Engine
 from core.events import Judged, Notice, OnEvent, Proposed, TrialEnded, TrialProgress, TrialStarted
-from core.folder import PROGRAM, TRAINER, Folder
+from core.folder import Folder
 from core.judge import AnotherTrial, Evidence, Policy, Ruling
 from core.ledger import Ledger
 from core.program import Program
-from core.records import Budget, Constant, Experiment, Preset, Proposal, Trial, UserError, Verdict
+from core.records import PROGRAM, TRAINER, Budget, Constant, Experiment, Preset, Proposal, Trial, UserError, Verdict
 from core.repo import GitFailed, Repo, write_atomically
 
 _TIDY_EVERY = 256  # experiments, each three loose objects and a ref

@@ -6,12 +6,12 @@ A record is written once and never edited. Nothing here does I/O or decides anyt
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+TRAINER, PROGRAM = "train.py", "program.md"  # the two files of a campaign's work tree
 Verdict = Literal["keep", "discard", "crash", "invalid"]
 # A lone trial is compared with nothing, so it can't be kept or discarded: it has a score, or it failed.
 TrialVerdict = Literal["scored", "crash", "invalid"]
@@ -167,6 +167,18 @@ class Experiment:
 
 
 R = TypeVar("R", Preset, Budget, Facts, Score, Trial, Proposal, Experiment)
+# Of each kind: the names of its fields, and of those that have no default.
+_NAMES: dict[type, tuple[frozenset[str], frozenset[str]]] = {
+    kind: (
+        frozenset(f.name for f in dataclasses.fields(kind)),
+        frozenset(
+            f.name
+            for f in dataclasses.fields(kind)
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ),
+    )
+    for kind in (Preset, Budget, Facts, Score, Trial, Proposal, Experiment)
+}
 
 
 def to_json(record: Any) -> dict[str, Any]:
@@ -177,7 +189,7 @@ def to_json(record: Any) -> dict[str, Any]:
 
 def from_json(kind: type[R], data: Mapping[str, Any]) -> R:
     """The record that `to_json` wrote. A missing or unknown field is a UserError."""
-    names, needed = _fields(kind)
+    names, needed = _NAMES[kind]
     if unknown := sorted(set(data) - names):
         raise UserError(f"{kind.__name__}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(names))}")
     if missing := sorted(needed - set(data)):
@@ -188,14 +200,6 @@ def from_json(kind: type[R], data: Mapping[str, Any]) -> R:
     if "constants" in values:
         values["constants"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["constants"].items()}
     return kind(**values)
-
-
-@functools.cache
-def _fields(kind: type[Any]) -> tuple[frozenset[str], frozenset[str]]:
-    """The names of all fields, and of those without a default."""
-    missing, fields = dataclasses.MISSING, dataclasses.fields(kind)
-    needed = (f.name for f in fields if f.default is missing and f.default_factory is missing)
-    return frozenset(f.name for f in fields), frozenset(needed)
 
 
 def _plain(value: Any) -> Any:

@@ -14,8 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from core.folder import TRAINER
-from core.records import UserError
+from core.records import TRAINER, UserError
 
 try:
     import git
