@@ -1,0 +1,1 @@
+"""The PyTorch backend: CUDA, ROCm, Apple's GPUs and plain processors."""
