@@ -29,6 +29,12 @@ class Backend(Protocol):
     def environment(self, cache: Path, device: str) -> dict[str, str]:
         """Environment variables for a trial's processes: compile caches below `cache`, threads."""
 
+    def fetch(self, cache: Path) -> str | None:
+        """Fetches below `cache` what trials need and, having no network, can't fetch; the line to tell, if any.
+
+        Called in a process of its own. OSError where the network fails.
+        """
+
     # ---- Below: only in a trial's own process. -----------------------------------------------------------------
 
     def resolve(self, device: str) -> str:

@@ -112,6 +112,15 @@ def dataset_of(preset: Preset) -> Dataset:
         return prepare(preset.corpus, preset.vocabulary, on_progress=bars)
 
 
+def fetch_kernels(preset: Preset) -> None:
+    """What the preset's backend needs from the network beside the corpus."""
+    from core.trial.fetch import fetch
+    from core.trial.supervisor import backend_cache
+
+    if told := fetch(preset, backend_cache(preset)):
+        terminal.notice(told)
+
+
 def lone_trial(
     preset: Preset, *, trainer: Path | None, constants: Mapping[str, str], budget: Budget, seed: int, into: Path | None
 ) -> Trial:

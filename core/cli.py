@@ -108,6 +108,7 @@ def prepare(
     chosen = asked.preset_here(folder, Asked(preset=preset, settings=_all(settings), corpus=corpus))
     with _interruptible("the same command goes on from here"):
         dataset = asked.dataset_of(chosen)
+        asked.fetch_kernels(chosen)
     text = dataset.scored("val", chosen.score_bytes)
     sizes = {split: {"documents": documents, "bytes": size} for split, (documents, size) in dataset.sizes().items()}
     facts = {"corpus": dataset.corpus, "vocabulary": dataset.tokenizer.vocabulary, "splits": sizes}

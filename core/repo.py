@@ -196,7 +196,9 @@ class Repo:
         for as long as their editor is open.
         """
         heads = self._dir / "refs" / "heads" / f"{self.branch}.lock"
-        found = [heads, self._dir / "packed-refs.lock", *(self._dir / "refs" / "experiments").glob("*.lock")]
+        # Moving the branch that HEAD stands for locks HEAD too, for its log.
+        whole = [self._dir / "HEAD.lock", self._dir / "packed-refs.lock"]
+        found = [heads, *whole, *(self._dir / "refs" / "experiments").glob("*.lock")]
         removed = []
         for lock in found:
             try:

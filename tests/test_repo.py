@@ -224,7 +224,8 @@ def test_stale_locks_of_refs_are_removed(repo: Repo) -> None:
     commit = repo.candidate(base, "A = 2\n", MESSAGE)
     experiments = repo.root / ".git" / "refs" / "experiments"
     experiments.mkdir(exist_ok=True)
-    old = [repo.root / ".git" / "refs" / "heads" / "autoresearch" / "t.lock", experiments / "1.lock"]
+    git = repo.root / ".git"
+    old = [git / "refs" / "heads" / "autoresearch" / "t.lock", git / "HEAD.lock", experiments / "1.lock"]
     index, young = repo.root / ".git" / "index.lock", experiments / "2.lock"
     for lock in (*old, index, young):
         lock.touch()

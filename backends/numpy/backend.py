@@ -22,6 +22,11 @@ def environment(cache: Path, device: str) -> dict[str, str]:
     return {}
 
 
+def fetch(cache: Path) -> str | None:
+    """There is nothing to fetch."""
+    return None
+
+
 def resolve(device: str) -> str:
     """The CPU, and nothing else."""
     if device not in ("auto", "cpu"):

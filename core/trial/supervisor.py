@@ -91,9 +91,14 @@ def backend_environment(preset: Preset) -> dict[str, str]:
     backend = backends.get(preset.backend)
     if reason := backend.missing():
         raise UserError(f"backend {preset.backend!r} can't run here: {reason}")
+    return backend.environment(backend_cache(preset), preset.device)
+
+
+def backend_cache(preset: Preset) -> Path:
+    """The folder for what the preset's backend compiles and fetches."""
     cache = cache_root() / "compile" / preset.backend
     cache.mkdir(parents=True, exist_ok=True)
-    return backend.environment(cache, preset.device)
+    return cache
 
 
 def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, tell: OnProgress) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,13 @@ def batch_of(rows: int, seed: int) -> np.ndarray:
 
 
 def test_compiled_steps_agree_with_eager_ones_and_compile_once(load_trainer, facts, tmp_path, monkeypatch):
+    from torch._inductor import config
+
+    if sys.version_info < (3, 12):
+        # Inductor imports setuptools, which refuses where another test's library has loaded Python's own distutils.
+        monkeypatch.setenv("SETUPTOOLS_USE_DISTUTILS", "stdlib")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(config, "compile_threads", 1)  # no pool of workers that outlives the test
     trainer = load_trainer()
     if not trainer.Machine.of("cpu").compiler:
         pytest.skip("no C++ compiler on this machine")

@@ -97,6 +97,8 @@ def test_every_parameter_has_one_group(load_trainer, facts):
         {(64, 256)},
         {(4, 32)},
     ]
+    # One running size for each row or column of the longer side; rows where both are equal.
+    assert [tuple(group["variance"].shape) for group in muon] == [(16, 64, 1), (4, 256, 1), (4, 1, 64 * 4), (2, 1, 32)]
     square, tall, _, _ = (group["initial_lr"] for group in muon)
     assert tall == pytest.approx(2 * square), "a matrix of four times as many rows as columns moves twice as far"
 

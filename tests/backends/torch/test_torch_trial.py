@@ -24,7 +24,7 @@ SMALL = dataclasses.replace(
     sequence_length=64,
     total_batch_size=1024,
     device_batch_size=8,
-    startup_seconds=120.0,
+    startup_seconds=600.0,
     silence_seconds=60.0,
     constants={"ASPECT_RATIO": 32, "HEAD_DIM": 32, "WINDOW_PATTERN": "SL"},
 )
