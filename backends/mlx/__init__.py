@@ -1,0 +1,1 @@
+"""MLX on Apple silicon; its CPU build serves Linux."""

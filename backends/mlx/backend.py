@@ -1,0 +1,164 @@
+"""The fixed side of the MLX backend: device facts, seeding and scoring on the device. MLX loads when called."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backends.base import Floats, Ids, Logits
+from core import hardware
+from core.records import UserError
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+# Logits are float32 [rows, T, V]; more at once than this (in MB) gains nothing: on a CPU they stay in its cache.
+CHUNK_MB: dict[str, float] = {"cpu": 16, "gpu": 256}
+
+
+def missing() -> str | None:
+    """Whether MLX is installed with what it runs on; it is not imported."""
+    mend = "Install it with: uv pip install 'autoresearch[mlx]'"
+    places = _places()
+    if not any(file for place in places for file in place.glob("core*")):
+        here = f"{platform.system()} {platform.machine()}"
+        if sys.platform == "win32" or (sys.platform == "darwin" and platform.machine() != "arm64"):
+            return f"MLX has no build for {here}: it runs on Apple silicon and Linux. Use --preset cpu"
+        return f"MLX is not installed. {mend}"
+    # On Linux the package `mlx` is a shell: what computes comes with mlx[cpu] or mlx[cuda].
+    if sys.platform == "linux" and not any((place / "lib/libmlx.so").exists() for place in places):
+        return f"MLX is installed without a device it runs on. {mend}"
+    return None
+
+
+def environment(cache: Path, device: str) -> dict[str, str]:
+    """Nothing: what MLX builds at run time lies in the trial's own temporary folder, or in macOS's cache of shaders."""
+    return {}
+
+
+def fetch(cache: Path) -> str | None:
+    """Nothing: MLX brings all its kernels along."""
+    return None
+
+
+def resolve(device: str) -> str:
+    """`auto`: the GPU (Metal; CUDA where MLX is built for it), then the CPU. One that isn't there is a UserError."""
+    from importlib.metadata import version
+
+    import mlx.core as mx
+
+    there = ["gpu", "cpu"] if mx.is_available(mx.Device(mx.gpu)) else ["cpu"]
+    if device == "auto":
+        return there[0]
+    if device not in there:
+        built = f"MLX {version('mlx')}"
+        raise UserError(f"device {device!r} is not here; {built} finds: {', '.join(there)}. Use --device auto or cpu")
+    return device
+
+
+def seed(seed: int) -> None:
+    """Seeds NumPy's, Python's and MLX's generators."""
+    import random
+
+    import mlx.core as mx
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  a trainer may draw from it
+    mx.random.seed(seed)
+
+
+def versions() -> dict[str, str]:
+    """MLX, the packages that hold its kernels, and macOS."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"numpy": np.__version__}
+    for package in ("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if macos := platform.mac_ver()[0]:
+        found["macos"] = macos
+    return found
+
+
+def device_name(device: str) -> str:
+    """What a person calls the device: `Apple M4 Max`."""
+    import mlx.core as mx
+
+    if device == "gpu":
+        return str(mx.device_info(mx.Device(mx.gpu)).get("device_name") or hardware.processor())
+    return hardware.processor()
+
+
+def peak_memory_mb(device: str) -> float | None:
+    """Peak of the memory in MLX's arrays, in MB; None on the CPU."""
+    import mlx.core as mx
+
+    return mx.get_peak_memory() / 2**20 if device == "gpu" else None
+
+
+def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:
+    """Nats of each target, float32 [B, T]. Rows go through in chunks; the log-softmax is float32, on the device."""
+    import mlx.core as mx
+
+    out_BT = np.empty(targets_BT.shape, np.float32)
+    rows, length = tokens_BT.shape
+    with mx.stream(_device(device)):
+        first, at_once = 0, 1  # the first row tells how wide the logits are
+        while first < rows:
+            part = slice(first, first + at_once)
+            logits_BTV = logits(_put(tokens_BT[part])).astype(mx.float32)
+            of_target_BT = mx.take_along_axis(logits_BTV, _put(targets_BT[part])[..., None], axis=-1)[..., 0]
+            out_BT[part] = np.array(mx.logsumexp(logits_BTV, axis=-1) - of_target_BT)
+            first += at_once
+            at_once = _rows_at_once(length * logits_BTV.shape[-1], device)
+    return out_BT
+
+
+def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) -> Floats:
+    """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
+    import mlx.core as mx
+
+    rows, index_N = np.unique(positions_N2[:, 0], return_inverse=True)
+    picked: list[Floats] = []
+    order: list[Ids] = []
+    with mx.stream(_device(device)):
+        first, at_once = 0, 1
+        while first < max(1, len(rows)):  # without a position one row still tells how wide the logits are
+            part = rows[first : first + at_once] if len(rows) else np.zeros(1, np.int64)
+            logits_BTV = logits(_put(tokens_BT[part]))
+            mine_M = np.flatnonzero((index_N >= first) & (index_N < first + at_once)).astype(np.int32)
+            row_M, time_M = _put((index_N[mine_M] - first).astype(np.int32)), _put(positions_N2[mine_M, 1])
+            picked.append(np.array(logits_BTV[row_M, time_M].astype(mx.float32)))
+            order.append(mine_M)
+            first += at_once
+            at_once = _rows_at_once(tokens_BT.shape[1] * logits_BTV.shape[-1], device)
+    return np.concatenate(picked)[np.argsort(np.concatenate(order))]
+
+
+def _places() -> list[Path]:
+    """The folders of the package `mlx`. To look for `mlx.core` itself would already import something."""
+    spec = find_spec("mlx")
+    return [Path(place) for place in spec.submodule_search_locations or ()] if spec is not None else []
+
+
+def _device(device: str) -> mx.Device:
+    import mlx.core as mx
+
+    return mx.Device(mx.gpu if device == "gpu" else mx.cpu)
+
+
+def _put(array: Ids) -> mx.array:
+    import mlx.core as mx
+
+    return mx.array(np.ascontiguousarray(array, np.int32))
+
+
+def _rows_at_once(floats_a_row: int, device: str) -> int:
+    return max(1, int(CHUNK_MB[device] * 2**20 / (4 * floats_a_row)))

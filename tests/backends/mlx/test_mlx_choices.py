@@ -1,0 +1,64 @@
+"""Dtype and compiler as a table of machines, and constants that are those of the reference in PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+
+import backends
+from core.agents.tunables import constants, read
+from core.records import UserError
+
+mx = pytest.importorskip("mlx.core", reason="MLX is not installed here", exc_type=ImportError)
+
+
+@pytest.mark.parametrize(
+    ("facts", "dtype", "compiled"),
+    [
+        ({"device": "gpu"}, "bfloat16", True),
+        ({"device": "gpu", "compiler": True}, "bfloat16", True),
+        ({"device": "cpu", "compiler": True}, "float32", False),
+        ({"device": "cpu"}, "float32", False),
+    ],
+)
+def test_a_machine_gets_what_it_can_run(load_trainer, facts, dtype, compiled):
+    trainer = load_trainer()
+    choices = trainer.choose(trainer.Machine(**facts))
+    assert (choices.dtype, choices.compiled) == (getattr(mx, dtype), compiled)
+    told = choices.told()
+    assert told["dtype"].startswith(f"{dtype} (")
+    assert told["compile"].startswith("mx.compile (" if compiled else "eager (")
+    for name, text in told.items():
+        chosen, _, reason = text.partition(" (")
+        assert chosen, name
+        assert len(reason) > len("x)"), f"{name} is told without a reason: {text}"
+
+
+def test_what_was_asked_for_is_had_or_is_an_error(load_trainer):
+    trainer = load_trainer()
+    with_compiler = trainer.Machine(device="cpu", compiler=True)
+    assert trainer.choose(with_compiler, "compile").told()["compile"] == "mx.compile (asked for)"
+    assert trainer.choose(trainer.Machine(device="gpu"), "compile").compiled
+    assert trainer.choose(trainer.Machine(device="gpu"), "eager").told()["compile"] == "eager (asked for)"
+    with pytest.raises(UserError, match=r"needs g\+\+ on the CPU.*COMPILE"):
+        trainer.choose(trainer.Machine(device="cpu"), "compile")
+    with pytest.raises(UserError, match="'inductor'"):
+        trainer.choose(with_compiler, "inductor")
+
+
+def test_constants_and_ranges_are_the_references():
+    ours, reference = (backends.trainer_path(name).read_text(encoding="utf-8") for name in ("mlx", "torch"))
+    assert read(ours) == read(reference)
+    own = {name: value for name, value in constants(ours).items() if name != "COMPILE"}
+    assert own == {name: constants(reference)[name] for name in own}
+    assert constants(reference).keys() - constants(ours).keys() <= {"FLASH3"}
+
+
+def test_limits_leave_a_device_that_recommends_none_as_it_is(load_trainer):
+    trainer = load_trainer()
+    limit = 2**40
+    before = mx.set_memory_limit(limit)
+    try:
+        trainer.limit_memory("cpu")
+    finally:
+        after = mx.set_memory_limit(before)
+    assert after == limit
