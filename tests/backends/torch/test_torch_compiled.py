@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-# Inductor's own use of deprecated parts of PyTorch is not ours to mend.
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.long,
+    # Inductor's own use of deprecated parts of PyTorch and of distutils is not ours to mend.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Reliance on distutils:UserWarning"),
+]
 
 
 def batch_of(rows: int, seed: int) -> np.ndarray:
