@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import presets
+from core.disk import refuse_occupied
 from core.records import Budget, Experiment, Facts, Preset, Trial, UserError, from_json, to_json
 from core.views import terminal
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from core.data import Dataset
     from core.data.tokenizer import Tokenizer
     from core.trial.model import Model
+    from core.views.sample import Taste
 
 DEFAULT_PRESET = "cpu"
 OpenModel = contextlib.AbstractContextManager["Model"]
@@ -133,8 +135,8 @@ def lone_trial(
     from core.trial.supervisor import TrialSpec, run_trial
     from core.views.live import TrialBar
 
-    if into is not None and into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise UserError(f"expected a new or empty folder to keep the trial in, {into} has something in it already")
+    if into is not None:
+        refuse_occupied(into, "a trial that is kept")
     if trainer is None:
         text = reference_trainer(preset)
     else:
@@ -187,6 +189,14 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
+
+
+def text_from(campaign: Campaign, experiment: Experiment, prompt: str, taste: Taste) -> str:
+    """How the model of a kept experiment continues the prompt. UserError if it can't be restored."""
+    from core.views.sample import generate
+
+    with model_of(campaign, experiment) as model:
+        return "".join(generate(model, dataset_of(campaign.preset).tokenizer, prompt, taste))
 
 
 def _is_campaign(path: Path) -> bool:

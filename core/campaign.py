@@ -5,7 +5,6 @@ The loop and its limits live here. How one experiment is carried out is `core.ra
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 import weakref
@@ -20,6 +19,7 @@ import presets
 from core import program as programs
 from core.agents import tunables
 from core.agents.base import Agent
+from core.disk import full_disk_told
 from core.engine import Engine, Local
 from core.events import Notice, OnEvent, Repeat, Stopped
 from core.folder import BRANCH, Folder, existing, found, read_preset
@@ -302,7 +302,7 @@ class Campaign:
         from core.ratchet import Ratchet
 
         tell = on_event or (lambda event: None)
-        with only_writer(self._folder.state):
+        with only_writer(self._folder.state), full_disk_told(self.root):
             try:
                 self._program = self.program()
                 yield (
@@ -318,12 +318,6 @@ class Campaign:
                     ),
                     tell,
                 )
-            except OSError as error:
-                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                    raise
-                raise UserError(
-                    f"{error.filename or self.root}: {error.strerror}; free some space and run again"
-                ) from None
             finally:
                 self._repo.close()  # an interrupt may have cut its helper process off in the middle of an answer
 

@@ -217,7 +217,7 @@ def run(
             follower.close()
             rows.plot()
         if not as_json:
-            summary(campaign)
+            summary(campaign, asked.text_from)
 
 
 @app.command("try")
@@ -290,7 +290,7 @@ def log(
         first = max(0, campaign.status().experiments + 1 - last) if last is not None else 0
         records = campaign.experiments(first)
     if as_json:
-        terminal.json_text([_with_gain(record) for record in records])
+        terminal.json_text([terminal.with_gain(record) for record in records])
     elif tsv:
         sys.stdout.write(results(records))
     else:
@@ -325,7 +325,7 @@ def show(
         trainer = campaign.trainer_text(experiment.commit) if part == "train.py" else ""
     if as_json:
         outputs = [views.output(trial) for trial in trials]
-        terminal.json_text({**_with_gain(experiment), "diff": diff, "curves": curves, "outputs": outputs})
+        terminal.json_text({**terminal.with_gain(experiment), "diff": diff, "curves": curves, "outputs": outputs})
         return
     plain = {"diff": diff, "hypothesis": experiment.hypothesis, "train.py": trainer}
     console = terminal.out()
@@ -451,10 +451,6 @@ def _told(result: Experiment | Repeat) -> tuple[dict[str, Any], Experiment, bool
     experiment = result if isinstance(result, Experiment) else result.earlier
     told = {key: getattr(experiment, key) for key in ("verdict", "val_bpb", "champion_bpb", "gain", "spread", "reason")}
     return {**told, "experiment": experiment.number, "repeat": repeat}, experiment, repeat
-
-
-def _with_gain(experiment: Experiment) -> dict[str, Any]:
-    return {**to_json(experiment), "gain": experiment.gain}
 
 
 @contextlib.contextmanager

@@ -29,12 +29,11 @@ class Scorer:
         self._question: Slot | None = None
         self._answer: Slot | None = None
 
-    def park(self, deadline: float) -> str:
-        """Waits until everything is imported. Returns the resolved device. `deadline`: monotonic seconds."""
+    def park(self, deadline: float) -> None:
+        """Waits until everything is imported. `deadline`: monotonic seconds."""
         what = f"the scoring process was not ready within {self._preset.startup_seconds:g} s"
-        ready = self._process.expect("ready", deadline, math.inf, what)
+        self._process.expect("ready", deadline, math.inf, what)
         self._process.expect("parked", deadline, math.inf, what)
-        return str(ready["device"])
 
     def restore(self, weights: Path, facts: Facts) -> None:
         """Has the model made from the weights."""

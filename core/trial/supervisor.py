@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import backends
 from core import hardware
 from core.data import Dataset
 from core.data.cache import cache_root
+from core.disk import full_disk_told
 from core.records import Budget, Facts, Preset, Score, Trial, TrialVerdict, UserError, to_json
 from core.trial import weights as handed
 from core.trial.process import Mistake, Process, TrialFailed
@@ -68,7 +67,7 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
     check_budget(spec.budget)
     environment = backend_environment(spec.preset)
     seen = _Seen(begun)
-    with _disk_errors(spec.into):
+    with full_disk_told(spec.into):
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
         try:
@@ -127,7 +126,7 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
         )
         # The scorer is parked before the clock starts, so that its imports take nothing from training.
         training = Training(
-            trainer, preset, spec.budget, facts, spec.dataset.train, lambda: _park(scorer, deadline), tell
+            trainer, preset, spec.budget, facts, spec.dataset.train, lambda: scorer.park(deadline), tell
         )
         seen.course = training.course
         try:
@@ -142,7 +141,7 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
         try:
             seen.weights = handed.inspect(path)
             assert seen.course.length is not None
-            facts = _with_length(facts, seen.course.length)
+            facts = replace(facts, sequence_length=seen.course.length)
             (into / "facts.json").write_text(json.dumps(to_json(facts)), encoding="utf-8")
             scorer.restore(path, facts)
             step, loss = seen.course.step, seen.course.loss
@@ -158,35 +157,14 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             seen.score_seconds = time.monotonic() - scoring
 
 
-def _park(scorer: Scorer, deadline: float) -> None:
-    scorer.park(deadline)
-
-
-def _with_length(facts: Facts, length: int) -> Facts:
-    return Facts(**{**to_json(facts), "sequence_length": length})
-
-
 def _keep_output(source: Process | Scorer, path: Path) -> None:
     if text := source.output():
         path.write_text(text, encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"no space left for {error.filename or folder}: free some, then run the same command again"
-            ) from error
-        raise
-
-
 def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
     course, preset, score = seen.course, spec.preset, seen.score
-    now = time.monotonic()
-    start_up = (now if course.started is None else course.started) - seen.begun
+    start_up = (time.monotonic() if course.started is None else course.started) - seen.begun
     speed = course.tokens / course.seconds if course.seconds > 0 and course.stopped is not None else None
     peak = _peak_flops(preset, seen.device)
     achieved = speed * course.flops_per_token if speed and course.flops_per_token else None

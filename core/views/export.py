@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import presets
+from core.disk import refuse_occupied
 from core.records import Experiment, UserError
 from core.views import tsv
 from core.views.terminal import bpb
@@ -66,8 +67,7 @@ def weights_of(campaign: Campaign, experiment: Experiment) -> Path:
 
 def export(campaign: Campaign, experiment: Experiment, tokenizer: Tokenizer, into: Path) -> None:
     """Writes the model of a kept experiment to `into`, a new or empty folder. It appears whole or not at all."""
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise UserError(f"export makes a new folder; {into} is there and not empty: name another, or remove it first")
+    refuse_occupied(into, "a model")
     trial = weights_of(campaign, experiment)
     into.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as temporary:

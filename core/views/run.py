@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from core.records import Experiment, UserError, to_json
+from core.records import Experiment, UserError
 from core.views import plots, tables, terminal
-from core.views.sample import Taste, generate
+from core.views.sample import Taste
 
 if TYPE_CHECKING:
     from core.campaign import Campaign
@@ -32,7 +33,7 @@ class Rows:
     def __call__(self, judged: Judged) -> None:
         experiment = judged.experiment
         if self._as_json:
-            terminal.json_line({**to_json(experiment), "gain": experiment.gain})
+            terminal.json_line(terminal.with_gain(experiment))
         else:
             if self._ended == 0:
                 tables.emit(self._console, tables.header())
@@ -56,10 +57,11 @@ def draw(campaign: Campaign) -> None:
     plots.progress(records, campaign.root / "progress.png", campaign.root.name)
 
 
-def summary(campaign: Campaign) -> None:
-    """What a run ends with: the experiments, the champion against the baseline, its text, and the picture's path."""
-    from core import asked
+def summary(campaign: Campaign, write: Callable[[Campaign, Experiment, str, Taste], str]) -> None:
+    """What a run ends with: the experiments, the champion against the baseline, its text, and the picture's path.
 
+    `write` continues a prompt with the model of an experiment, and may raise a UserError.
+    """
     console = terminal.out()
     console.print()
     tables.emit(console, tables.header())
@@ -75,9 +77,7 @@ def summary(campaign: Campaign) -> None:
     console.print(tables.status(dataclasses.asdict(campaign.status()), champion, str(campaign.root)))
     console.print(f"\ntext from experiment {champion.number}:", style="bold")
     try:
-        with asked.model_of(campaign, champion) as model:
-            tokenizer = asked.dataset_of(campaign.preset).tokenizer
-            text = "".join(generate(model, tokenizer, PROMPT, Taste(length=SAMPLE_TOKENS)))
+        text = write(campaign, champion, PROMPT, Taste(length=SAMPLE_TOKENS))
         sys.stdout.write(f"{PROMPT}{text}\n\n")
     except UserError as error:
         terminal.notice(f"no sample: {error}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
-from core.records import Verdict
+from core.records import Experiment, Verdict, to_json
 
 # A pipe has no width; wide enough that no row of a table is cut there.
 PIPE_WIDTH = 160
@@ -34,6 +34,11 @@ def say(text: str) -> None:
 def notice(text: str) -> None:
     """A line for a person beside the results."""
     _line(sys.stderr, text)
+
+
+def with_gain(experiment: Experiment) -> dict[str, Any]:
+    """An experiment for a program: its record and the gain that follows from it."""
+    return {**to_json(experiment), "gain": experiment.gain}
 
 
 def json_text(value: object) -> None:
