@@ -1,0 +1,1 @@
+"""The JAX backend: CUDA, ROCm, TPUs and plain processors, through XLA."""

@@ -1,0 +1,172 @@
+"""The fixed side of the JAX backend: device facts, seeding and scoring on the device. JAX loads when called."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backends.base import Floats, Ids, Logits
+from core import hardware
+from core.records import UserError
+
+if TYPE_CHECKING:
+    import jax
+
+# Logits are float32 [rows, T, V]; more at once than this (in MB) gains nothing: on a CPU they stay in its cache.
+CHUNK_MB: dict[str, float] = {"cpu": 16, "tpu": 512, "cuda": 1024, "rocm": 1024}
+
+
+def missing() -> str | None:
+    """Whether JAX, Flax and Optax are installed; none of them is imported."""
+    if lacking := [name for name in ("jax", "flax", "optax") if find_spec(name) is None]:
+        return f"{', '.join(lacking)} not installed. Install with: uv pip install 'autoresearch[jax]'"
+    return None
+
+
+def environment(cache: Path, device: str) -> dict[str, str]:
+    """A compile cache below `cache` that keeps everything; memory that is taken as it is needed."""
+    extra = {
+        # glibc gives large blocks back to the system and faults every page in again.
+        "MALLOC_MMAP_THRESHOLD_": str(2**32),
+        "MALLOC_TRIM_THRESHOLD_": str(2**34),
+        "JAX_COMPILATION_CACHE_DIR": str(cache / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        # The scoring process waits beside the training one on the same device: neither may take 75 % of it at start.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "2",  # errors: a cache from this machine's other processor modes is told at length
+    }
+    # A trial on the CPU does not open the accelerator, which another process may hold.
+    return {**extra, "JAX_PLATFORMS": "cpu"} if device == "cpu" else extra
+
+
+def fetch(cache: Path) -> str | None:
+    """Nothing: JAX brings its kernels along, and what they rest on comes with its own extras."""
+    return None
+
+
+def resolve(device: str) -> str:
+    """`auto`: a TPU, CUDA or ROCm, then the CPU. One named that isn't there is a UserError."""
+    import jax
+
+    there: list[str] = []
+    for kind in ("tpu", "cuda", "rocm", "cpu"):
+        try:
+            count = len(jax.devices(kind))
+        except RuntimeError:
+            continue
+        there += [kind] if kind == "cpu" else [kind, *(f"{kind}:{index}" for index in range(count))]
+    if device == "auto":
+        return there[0]
+    if device not in there:
+        built = f"JAX {jax.__version__}"
+        raise UserError(f"device {device!r} is not here; {built} finds: {', '.join(there)}. Use --device auto or cpu")
+    return device
+
+
+def seed(seed: int) -> None:
+    """Seeds NumPy's and Python's generators. JAX has none of its own: a trainer makes its keys."""
+    import random
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  a trainer may draw from it
+
+
+def versions() -> dict[str, str]:
+    """JAX, what it rests on, and the driver libraries that came as packages."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"numpy": np.__version__}
+    drivers = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin")
+    for package in ("jax", "jaxlib", "flax", "optax", *drivers, "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: str) -> str:
+    """What a person calls the device."""
+    return hardware.processor() if device == "cpu" else _device(device).device_kind
+
+
+def peak_memory_mb(device: str) -> float | None:
+    """Peak of the memory that JAX held on the device, in MB; None on the CPU."""
+    if device == "cpu":
+        return None
+    told = _device(device).memory_stats()
+    return told["peak_bytes_in_use"] / 2**20 if told else None
+
+
+def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:
+    """Nats of each target, float32 [B, T]. Rows go through in chunks; the log-softmax is float32, on the device."""
+    import jax
+
+    out_BT = np.empty(targets_BT.shape, np.float32)
+    rows, length = tokens_BT.shape
+    nats = jax.jit(_nats)
+    at_once = _rows_at_once(logits, rows, length, device)
+    for first in range(0, rows, at_once):
+        part = slice(first, first + at_once)
+        count = len(tokens_BT[part])
+        # A chunk that is not full is filled up: another shape would be compiled.
+        tokens, targets = (_put(_filled(ids[part], at_once), device) for ids in (tokens_BT, targets_BT))
+        out_BT[part] = np.asarray(nats(logits(tokens), targets))[:count]
+    return out_BT
+
+
+def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) -> Floats:
+    """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
+    rows, index_N = np.unique(positions_N2[:, 0], return_inverse=True)
+    at_once = _rows_at_once(logits, max(1, len(rows)), tokens_BT.shape[1], device)
+    picked, order = [], []
+    for first in range(0, max(1, len(rows)), at_once):  # without a position one row still tells how wide they are
+        part = rows[first : first + at_once] if len(rows) else np.zeros(1, np.int32)
+        logits_BTV = logits(_put(_filled(tokens_BT[part], at_once), device))
+        mine_M = np.flatnonzero((index_N >= first) & (index_N < first + at_once))
+        picked.append(np.asarray(logits_BTV[index_N[mine_M] - first, positions_N2[mine_M, 1]], np.float32))
+        order.append(mine_M)
+    return np.concatenate(picked)[np.argsort(np.concatenate(order))]
+
+
+def _nats(logits_BTV: Any, targets_BT: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    wide_BTV = logits_BTV.astype(jnp.float32)
+    chosen_BT = jnp.take_along_axis(wide_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(wide_BTV, axis=-1) - chosen_BT
+
+
+def _rows_at_once(logits: Logits, rows: int, length: int, device: str) -> int:
+    """Rows of a chunk, from how wide the logits are; of few rows the next power of two, so that shapes stay few."""
+    import jax
+
+    row = jax.ShapeDtypeStruct((1, length), np.int32)
+    try:
+        width = jax.eval_shape(logits, row).shape[-1]
+    except jax.errors.JAXTypeError:  # a trainer whose logits leave JAX on the way: run it to see
+        width = logits(_put(np.zeros((1, length), np.int32), device)).shape[-1]
+    fitting = int(CHUNK_MB[device.partition(":")[0]] * 2**20 / (4 * length * width))
+    return max(1, min(fitting, 1 << (rows - 1).bit_length()))
+
+
+def _filled(ids_BT: Ids, rows: int) -> Ids:
+    return np.pad(ids_BT, ((0, rows - len(ids_BT)), (0, 0)))
+
+
+def _put(array: Ids, device: str) -> jax.Array:
+    import jax
+
+    return jax.device_put(np.ascontiguousarray(array, np.int32), _device(device))
+
+
+def _device(device: str) -> jax.Device:
+    import jax
+
+    kind, _, index = device.partition(":")
+    return jax.devices(kind)[int(index or 0)]
