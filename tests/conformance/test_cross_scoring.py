@@ -1,0 +1,112 @@
+"""Real trials: what one backend trained, another scores the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance import adapters
+from support import PRESET
+
+import backends
+from core.agents.tunables import write
+from core.data import Dataset, prepare
+from core.records import Budget, Facts, Preset, Score, Trial
+from core.trial.model import open_model
+from core.trial.supervisor import TrialSpec, run_trial
+
+SMALL = dataclasses.replace(
+    PRESET,
+    vocabulary=256,
+    sequence_length=64,
+    total_batch_size=1024,
+    device_batch_size=8,
+    startup_seconds=240.0,
+    silence_seconds=120.0,
+    score_bytes=20_000,
+    constants={"ASPECT_RATIO": 32, "HEAD_DIM": 32, "WINDOW_PATTERN": "SL", "SOFTCAP": 12.0},
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """One finished trial."""
+
+    trial: Trial
+    trainer: Path
+    folder: Path
+
+
+def preset_of(backend: str) -> Preset:
+    return dataclasses.replace(SMALL, backend=backend, name=backend)
+
+
+@pytest.fixture(scope="session")
+def dataset(cache: Path, corpus_folder: Path) -> Dataset:
+    return prepare(f"folder:{corpus_folder}", SMALL.vocabulary)
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """The trial of a backend's reference trainer with constants that no file has; run once."""
+    done: dict[str, Any] = {}
+
+    def of(backend: str) -> Trained:
+        if reason := adapters.unavailable(backend):
+            pytest.skip(reason)
+        if backend not in done:
+            folder = tmp_path_factory.mktemp(backend)
+            trainer = folder / "train.py"
+            text = backends.trainer_path(backend).read_text(encoding="utf-8")
+            trainer.write_text(write(text, preset_of(backend).trainer_constants()), encoding="utf-8")
+            spec = TrialSpec(
+                trainer=trainer,
+                preset=preset_of(backend),
+                budget=Budget(steps=12),
+                seed=3,
+                dataset=dataset,
+                into=folder / "trial",
+            )
+            done[backend] = Trained(run_trial(spec), trainer, spec.into)
+        assert done[backend].trial.verdict == "scored", done[backend].trial.reason
+        found: Trained = done[backend]
+        return found
+
+    return of
+
+
+def scored_by(scorer: Trained, made: Trained, dataset: Dataset) -> Score:
+    """The score that the trainer of one trial gives the weights of another."""
+    backend = scorer.trial.backend
+    facts = Facts(
+        vocabulary=dataset.tokenizer.vocabulary,
+        bos=dataset.tokenizer.bos,
+        seed=3,
+        backend=backend,
+        device="cpu",
+        sequence_length=64,
+    )
+    with open_model(scorer.trainer, made.folder / "weights.safetensors", facts, preset_of(backend)) as model:
+        return model.score(dataset.scored("val", SMALL.score_bytes))
+
+
+@pytest.mark.parametrize("backend", adapters.OTHERS)
+def test_what_one_backend_trained_another_scores_the_same(
+    trained: Callable[[str], Trained], dataset: Dataset, backend: str
+):
+    """In both directions; and the records of both agree in all but what depends on numbers."""
+    one, other = trained(backend), trained(adapters.REFERENCE)
+    for name in (
+        "verdict steps tokens parameters flops_per_token vocabulary sequence_length rows scored_bytes yardstick seed"
+    ).split():
+        assert getattr(one.trial, name) == getattr(other.trial, name), name
+    assert one.trial.choices.keys() == other.trial.choices.keys()
+    assert one.trial.final_loss == pytest.approx(other.trial.final_loss, abs=0.1)
+    for scorer, made in ((one, other), (other, one)):
+        score = scored_by(scorer, made, dataset)
+        assert score.yardstick == made.trial.yardstick
+        assert score.val_bpb == pytest.approx(made.trial.val_bpb, abs=1e-5), f"scored by {scorer.trial.backend}"
+        assert score.val_bpb < 6.0, "twelve steps have learnt something, so that weights matter"
