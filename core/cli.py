@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,14 +15,26 @@ import typer
 
 from core import asked
 from core.asked import Asked
-from core.options import AsJson, BudgetSeconds, Corpus, Device, Folder, Number, PresetName, Settings
+from core.commands import presets
+from core.options import (
+    CRASHED,
+    USER_ERROR,
+    AsJson,
+    BudgetSeconds,
+    Corpus,
+    Device,
+    Folder,
+    Number,
+    PresetName,
+    Settings,
+    all_of,
+    interruptible,
+)
 from core.records import Budget, Experiment, UserError, to_json
 from core.views import terminal
 
 if TYPE_CHECKING:
     from core.events import Repeat
-
-USER_ERROR, CRASHED, INTERRUPTED = 2, 1, 130
 
 HELP = """
 Train a model for minutes, keep what made it better, again and again.
@@ -81,7 +92,7 @@ def init(
     from core.campaign import Campaign
 
     chosen = asked.preset_for(
-        Asked(preset=preset, device=device, settings=_all(settings), corpus=corpus, budget=budget)
+        Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget)
     )
     prose = None if program is None else asked.read_text(program)
     text = None if trainer is None else asked.read_text(trainer)
@@ -105,8 +116,8 @@ def prepare(
 
     What is there already is only checked; what was cut off goes on.
     """
-    chosen = asked.preset_here(folder, Asked(preset=preset, settings=_all(settings), corpus=corpus))
-    with _interruptible("the same command goes on from here"):
+    chosen = asked.preset_here(folder, Asked(preset=preset, settings=all_of(settings), corpus=corpus))
+    with interruptible("the same command goes on from here"):
         dataset = asked.dataset_of(chosen)
         asked.fetch_kernels(chosen)
     text = dataset.scored("val", chosen.score_bytes)
@@ -155,11 +166,11 @@ def train(
 
     if budget is not None and steps is not None:
         raise UserError("a trial has one budget: give --budget SECONDS or --steps N, not both")
-    wanted = Asked(preset=preset, device=device, settings=_all(settings), corpus=corpus, budget=budget)
+    wanted = Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget)
     chosen = asked.preset_here(folder, wanted)
     if trainer is None and preset is None and (root := asked.root_of(folder)) is not None:
         trainer = root / "train.py"
-    with _interruptible("of a trial by itself nothing is kept: run the command again"):
+    with interruptible("of a trial by itself nothing is kept: run the command again"):
         record = asked.lone_trial(
             chosen,
             trainer=trainer,
@@ -205,12 +216,12 @@ def run(
     from core.views.run import Rows, summary
 
     campaign = asked.make_or_open(
-        folder, Asked(preset=preset, device=device, settings=_all(settings), corpus=corpus, budget=budget)
+        folder, Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget)
     )
     again = f"autoresearch run {folder or campaign.root}"
     rows = Rows(campaign, as_json)
     follower = Follower(terminal.err(), rows)
-    with campaign, _interruptible(f"`{again}` goes on from here"):
+    with campaign, interruptible(f"`{again}` goes on from here"):
         try:
             campaign.run(agents.make(agent), experiments=experiments, hours=hours, on_event=follower)
         finally:
@@ -241,7 +252,7 @@ def try_(
     from core.views.live import Follower
     from core.views.run import draw
 
-    with asked.campaign_of(folder) as campaign, _interruptible("the same command goes on from here"):
+    with asked.campaign_of(folder) as campaign, interruptible("the same command goes on from here"):
         follower = Follower(terminal.err(), lambda judged: None)
         try:
             result = campaign.try_worktree(message, follower, agent=agent)
@@ -351,36 +362,6 @@ def show(
 
 
 @app.command()
-def presets(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="print this one as TOML")] = None,
-    settings: Settings = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the presets, or print one as TOML.
-
-    What is printed can be saved, changed and given to --preset.
-    """
-    import backends
-    import presets as rooms
-    from core.views import tables
-
-    chosen = rooms.settings_from(settings or [])
-    if name is not None:
-        preset = rooms.load(name, chosen)
-        if as_json:
-            terminal.json_text(to_json(preset))
-        else:
-            sys.stdout.write(rooms.dump(preset))
-        return
-    found = [rooms.load(one, chosen) for one in rooms.names()]
-    missing = {backend: backends.get(backend).missing() for backend in sorted({preset.backend for preset in found})}
-    if as_json:
-        terminal.json_text([{**to_json(preset), "missing": missing[preset.backend]} for preset in found])
-    else:
-        terminal.out().print(tables.presets(found, missing))
-
-
-@app.command()
 def export(
     into: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new folder for the model")],
     number: Number = None,
@@ -429,7 +410,7 @@ def sample(
             campaign = stack.enter_context(asked.campaign_of(folder))
             tokenizer = asked.dataset_of(campaign.preset).tokenizer
             opened = asked.model_of(campaign, campaign.champion() if number is None else campaign.experiment(number))
-        with _interruptible("the same command starts again"), opened as ready:
+        with interruptible("the same command starts again"), opened as ready:
             pieces = generate(ready, tokenizer, prompt, taste)
             if as_json:
                 terminal.json_text({"prompt": prompt, "text": "".join(pieces), **dataclasses.asdict(taste)})
@@ -441,8 +422,9 @@ def sample(
             sys.stdout.write("\n")
 
 
-def _all(settings: list[str] | None) -> tuple[str, ...]:
-    return tuple(settings or ())
+# Those about devices, in the order in which they are met.
+for command in (presets.presets,):
+    app.command()(command)
 
 
 def _told(result: Experiment | Repeat) -> tuple[dict[str, Any], Experiment, bool]:
@@ -451,15 +433,6 @@ def _told(result: Experiment | Repeat) -> tuple[dict[str, Any], Experiment, bool
     experiment = result if isinstance(result, Experiment) else result.earlier
     told = {key: getattr(experiment, key) for key in ("verdict", "val_bpb", "champion_bpb", "gain", "spread", "reason")}
     return {**told, "experiment": experiment.number, "repeat": repeat}, experiment, repeat
-
-
-@contextlib.contextmanager
-def _interruptible(what_next: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        terminal.notice(f"interrupted; {what_next}")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def main() -> None:

@@ -1,11 +1,17 @@
-"""The options that several commands share, each with its help."""
+"""What several commands share: options with their help, exit statuses, and what Ctrl-C does."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from core.views import terminal
+
+USER_ERROR, CRASHED, INTERRUPTED = 2, 1, 130
 
 PresetName = Annotated[
     str | None,
@@ -26,3 +32,18 @@ Folder = Annotated[
     typer.Option("--dir", metavar="DIR", help="the campaign's folder; without it, this one or the nearest above"),
 ]
 Number = Annotated[int | None, typer.Option("--experiment", "-e", metavar="N", help="without it, the champion")]
+
+
+def all_of(settings: list[str] | None) -> tuple[str, ...]:
+    """Every `--set` that was given."""
+    return tuple(settings or ())
+
+
+@contextlib.contextmanager
+def interruptible(what_next: str) -> Iterator[None]:
+    """Ctrl-C within it ends the command with one line that says what comes next."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        terminal.notice(f"interrupted; {what_next}")
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,1 @@
+"""Commands about devices, each a file: parse, call, print. `core.cli` hangs them in."""
