@@ -1,6 +1,7 @@
 """Fixtures that every folder of tests shares: a cache of the session's own, and a small corpus."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from synthetic import synthetic_documents
 
 DOCUMENTS = 300
+
+# A shell starts what runs in the background deaf to Ctrl-C, and deafness is inherited by what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

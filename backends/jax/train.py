@@ -50,6 +50,7 @@ NORM_EPSILON = 1e-6
 ROTARY_BASE = 10000.0
 GATE_CHANNELS = 32  # of the layer's input, read by the gates of the value embeddings
 ADAM_EPSILON = 1e-10
+SCALAR_EPSILON = 1e-7  # of the two scales: their first gradients are rounding, of which 1e-10 makes whole steps
 X0_BETAS = (0.96, 0.95)
 MUON_MOMENTUM = (0.85, 0.95, 300)  # from, to, over so many steps
 MUON_BETA2 = 0.95
@@ -75,6 +76,11 @@ class Machine:
     capability: tuple[int, int] = (0, 0)  # CUDA compute capability
     arch: str = ""  # ROCm's name of the architecture, such as gfx942; empty elsewhere
     splash: bool = False  # this JAX has the TPU's attention kernel
+
+    @property
+    def instinct(self) -> bool:
+        """AMD's with matrix cores. The older gfx9 are Vega: without them, and without bfloat16."""
+        return self.arch.startswith(("gfx908", "gfx90a", "gfx94", "gfx95"))
 
     @staticmethod
     def of(device: str) -> Machine:
@@ -128,7 +134,7 @@ def choose_dtype(machine: Machine) -> tuple[Any, str]:
     if machine.device == "tpu":
         return jnp.bfloat16, "what a TPU multiplies"
     if machine.device == "rocm":
-        if machine.arch.startswith(("gfx9", "gfx11", "gfx12")):
+        if machine.instinct or machine.arch.startswith(("gfx11", "gfx12")):
             return jnp.bfloat16, f"{machine.arch} multiplies it natively"
         return jnp.float32, f"{machine.arch} lacks bfloat16"
     if machine.device == "cuda":
@@ -440,8 +446,8 @@ class Rates(NamedTuple):
 def optimizer(rates: Rates, names: Iterable[str], dtype: Any = jnp.float32) -> optax.GradientTransformation:
     """Muon for the matrices of the blocks, Adam for the rest. `dtype` is that of Muon's orthogonalization."""
 
-    def adam(rate: Array, betas: Any) -> optax.GradientTransformation:
-        return optax.adam(rate, betas[0], betas[1], eps=ADAM_EPSILON)
+    def adam(rate: Array, betas: Any, epsilon: float = ADAM_EPSILON) -> optax.GradientTransformation:
+        return optax.adam(rate, betas[0], betas[1], eps=epsilon)
 
     def kind(name: str) -> str:
         if name.startswith("blocks."):
@@ -451,8 +457,8 @@ def optimizer(rates: Rates, names: Iterable[str], dtype: Any = jnp.float32) -> o
     transforms = {
         "embeddings": adam(rates.embeddings, rates.betas),
         "unembedding": adam(rates.unembedding, rates.betas),
-        "residual_scales": adam(rates.residual_scales, rates.betas),
-        "x0_scales": adam(rates.x0_scales, X0_BETAS),
+        "residual_scales": adam(rates.residual_scales, rates.betas, SCALAR_EPSILON),
+        "x0_scales": adam(rates.x0_scales, X0_BETAS, SCALAR_EPSILON),
         "matrices": muon(rates.matrices, rates.momentum, rates.decay, dtype),
     }
     return optax.partition(transforms, {name: kind(name) for name in names})
@@ -523,6 +529,13 @@ def train_step(
     return optax.apply_updates(weights, updates), state, loss
 
 
+def runner(with_weights: Callable[[Weights], GPT], choices: Choices) -> Callable[..., Any]:
+    """`train_step` as it runs, a function of weights, state, tokens and rates. It takes shapes alone to lower it."""
+    run = partial(train_step, with_weights, choices.dtype)
+    # The weights and the state that go in are given up to those that come out, the model's own first of all.
+    return jax.jit(run, donate_argnums=(0, 1)) if choices.compiled else run
+
+
 class Stepper:
     """A model with its optimizer and what runs them: one call is one step."""
 
@@ -531,9 +544,7 @@ class Stepper:
         self.device = model.embedding[...].device
         self.slice_rows = slice_rows
         self.with_weights, self.weights = split(model)
-        run = partial(train_step, self.with_weights, choices.dtype)
-        # The weights and the state that go in are given up to those that come out, the model's own first of all.
-        self.run = jax.jit(run, donate_argnums=(0, 1)) if choices.compiled else run
+        self.run = runner(self.with_weights, choices)
         self.compiled = choices.compiled
         self.start(self.weights)
 

@@ -48,6 +48,7 @@ NORM_EPSILON = 1e-6
 ROTARY_BASE = 10000.0
 GATE_CHANNELS = 32  # of the layer's input, read by the gates of the value embeddings
 ADAM_EPSILON = 1e-10
+SCALAR_EPSILON = 1e-7  # of the two scales: their first gradients are rounding, of which 1e-10 makes whole steps
 X0_BETAS = (0.96, 0.95)
 MUON_MOMENTUM = (0.85, 0.95, 300)  # from, to, over so many steps
 MUON_BETA2 = 0.95
@@ -369,16 +370,16 @@ class MuonAdamW(optim.MultiOptimizer):
 
     def __init__(self, model: GPT) -> None:
         by_width = (model.width / 768) ** -0.5  # upstream's rates were found at a width of 768
-        groups: list[tuple[str, float, tuple[float, float]]] = [
-            ("embedding value_embeddings", EMBEDDING_LR * by_width, ADAM_BETAS),
-            ("unembedding", UNEMBEDDING_LR * by_width, ADAM_BETAS),
-            ("residual_scales", SCALAR_LR * 0.01, ADAM_BETAS),
-            ("x0_scales", SCALAR_LR, X0_BETAS),
+        groups: list[tuple[str, float, tuple[float, float], float]] = [
+            ("embedding value_embeddings", EMBEDDING_LR * by_width, ADAM_BETAS, ADAM_EPSILON),
+            ("unembedding", UNEMBEDDING_LR * by_width, ADAM_BETAS, ADAM_EPSILON),
+            ("residual_scales", SCALAR_LR * 0.01, ADAM_BETAS, SCALAR_EPSILON),
+            ("x0_scales", SCALAR_LR, X0_BETAS, SCALAR_EPSILON),
         ]
-        flags: dict[str, Any] = {"eps": ADAM_EPSILON, "weight_decay": 0.0, "bias_correction": True}
-        adams = [optim.AdamW(rate, list(betas), **flags) for _, rate, betas in groups]
-        super().__init__([*adams, Muon(model.dtype)], [self.within(names) for names, _, _ in groups])
-        self.initial_rates = [*(rate for _, rate, _ in groups), MATRIX_LR]
+        flags: dict[str, Any] = {"weight_decay": 0.0, "bias_correction": True}
+        adams = [optim.AdamW(rate, list(betas), eps=epsilon, **flags) for _, rate, betas, epsilon in groups]
+        super().__init__([*adams, Muon(model.dtype)], [self.within(names) for names, *_ in groups])
+        self.initial_rates = [*(rate for _, rate, *_ in groups), MATRIX_LR]
         self.init(model.trainable_parameters())
         self.schedule(0, 0.0)
 

@@ -52,6 +52,7 @@ NORM_EPSILON = 1e-6
 ROTARY_BASE = 10000.0
 GATE_CHANNELS = 32  # of the layer's input, read by the gates of the value embeddings
 ADAM_EPSILON = 1e-10
+SCALAR_EPSILON = 1e-7  # of the two scales: their first gradients are rounding, of which 1e-10 makes whole steps
 X0_BETAS = (0.96, 0.95)
 MUON_MOMENTUM = (0.85, 0.95, 300)  # from, to, over so many steps
 MUON_BETA2 = 0.95
@@ -79,6 +80,11 @@ class Machine:
     compiler: bool = False  # a C++ compiler is on the path
     onednn: bool = False  # a CPU whose float32 products are quicker in oneDNN than in MKL
     flash3: bool = False  # FlashAttention-3 is installed and cached for this environment
+
+    @property
+    def instinct(self) -> bool:
+        """AMD's with matrix cores. The older gfx9 are Vega: without them, and without bfloat16."""
+        return self.arch.startswith(("gfx908", "gfx90a", "gfx94", "gfx95"))
 
     @staticmethod
     def of(device: str) -> Machine:
@@ -128,7 +134,7 @@ def choose(machine: Machine, compiler: str = COMPILE, *, failed: str = "") -> Ch
     """
     dtype, dtype_reason = choose_dtype(machine)
     compiled, compile_reason = choose_compiler(machine, compiler, failed)
-    matrix_cores = machine.arch.startswith("gfx9") if machine.arch else machine.capability >= (8, 0)
+    matrix_cores = machine.instinct if machine.arch else machine.capability >= (8, 0)
     hopper = machine.capability == (9, 0)
     if machine.device != "cuda":
         kernel, reason = "sdpa", f"PyTorch's own on {machine.device}"
@@ -148,7 +154,7 @@ def choose_dtype(machine: Machine) -> tuple[torch.dtype, str]:
     if machine.device != "cuda":
         return torch.float32, f"no other was measured on {machine.device}"
     if machine.arch:
-        if machine.arch.startswith(("gfx9", "gfx11", "gfx12")):
+        if machine.instinct or machine.arch.startswith(("gfx11", "gfx12")):
             return torch.bfloat16, f"{machine.arch} multiplies it natively"
         return torch.float16, f"{machine.arch} lacks bfloat16; with a gradient scaler"
     if machine.capability >= (8, 0):
@@ -166,6 +172,8 @@ def choose_compiler(machine: Machine, asked: str, failed: str) -> tuple[bool, st
         lacks = "Triton is not installed"
     if not lacks and cuda and not machine.arch and machine.capability < (7, 0):
         lacks = "Triton needs Volta or newer"
+    if not lacks and machine.arch.startswith("gfx9") and not machine.instinct:
+        lacks = "Triton knows no Vega"
     # Triton for Windows brings a compiler of its own.
     if not lacks and not machine.compiler and not (cuda and machine.platform == "win32"):
         lacks = "no C++ compiler was found: install g++ or clang++"
@@ -422,11 +430,13 @@ class MuonAdamW:
     def __init__(self, model: GPT, update: Callable[..., None] = muon_update) -> None:
         by_width = (model.width / 768) ** -0.5  # upstream's rates were found at a width of 768
         embeddings = [model.embedding, *model.value_embeddings.values()]
+        adam: dict[str, Any] = {"betas": ADAM_BETAS, "eps": ADAM_EPSILON}
+        scalar: dict[str, Any] = {"betas": ADAM_BETAS, "eps": SCALAR_EPSILON}
         self.param_groups: list[dict[str, Any]] = [
-            {"params": embeddings, "initial_lr": EMBEDDING_LR * by_width, "betas": ADAM_BETAS},
-            {"params": [model.unembedding.weight], "initial_lr": UNEMBEDDING_LR * by_width, "betas": ADAM_BETAS},
-            {"params": [model.residual_scales], "initial_lr": SCALAR_LR * 0.01, "betas": ADAM_BETAS},
-            {"params": [model.x0_scales], "initial_lr": SCALAR_LR, "betas": X0_BETAS},
+            {"params": embeddings, "initial_lr": EMBEDDING_LR * by_width, **adam},
+            {"params": [model.unembedding.weight], "initial_lr": UNEMBEDDING_LR * by_width, **adam},
+            {"params": [model.residual_scales], "initial_lr": SCALAR_LR * 0.01, **scalar},
+            {"params": [model.x0_scales], "initial_lr": SCALAR_LR, **scalar, "betas": X0_BETAS},
         ]
         by_shape: dict[torch.Size, list[Tensor]] = {}
         for matrix in model.blocks.parameters():
@@ -462,7 +472,7 @@ class MuonAdamW:
             if "betas" in group:
                 averages, variances = group["state"]
                 beta1, beta2 = group["betas"]
-                rates: dict[str, Any] = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": ADAM_EPSILON}
+                rates: dict[str, Any] = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"]}
                 flags: dict[str, Any] = {"weight_decay": 0.0, "fused": True, "amsgrad": False, "maximize": False}
                 adamw(group["params"], gradients, averages, variances, [], group["steps"], **rates, **flags)
             else:

@@ -114,8 +114,7 @@ def optimizer(reference: Adapter, other: Adapter, text: Rows) -> Distances:
 def curve(reference: Adapter, other: Adapter, text: Rows) -> Distances:
     """Nats, at each of twenty steps, two slices a step.
 
-    From random weights, where no gradient is zero. At the initial ones those of the scales are zero but for rounding,
-    and Adam's first step makes of a number's sign a whole step: there every machine goes its own way.
+    From random weights, where no gradient is zero but for rounding; test_first_steps.py starts at the initial ones.
     """
     weights = random_weights(reference.shapes(), 9)
     batches = [ids(900 + step, 8, 65) for step in range(20)]  # of no regularity: what is learnt is to know nothing

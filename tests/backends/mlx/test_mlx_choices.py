@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import backends
@@ -11,15 +12,16 @@ from core.records import UserError
 mx = pytest.importorskip("mlx.core", reason="MLX is not installed here", exc_type=ImportError)
 
 
-@pytest.mark.parametrize(
-    ("facts", "dtype", "compiled"),
-    [
-        ({"device": "gpu"}, "bfloat16", True),
-        ({"device": "gpu", "compiler": True}, "bfloat16", True),
-        ({"device": "cpu", "compiler": True}, "float32", False),
-        ({"device": "cpu"}, "float32", False),
-    ],
-)
+# name, facts, dtype, compiled. Metal brings its compiler along; on a CPU MLX compiles with g++.
+TABLE = [
+    ("apple", {"device": "gpu"}, "bfloat16", True),
+    ("apple, command line tools", {"device": "gpu", "compiler": True}, "bfloat16", True),
+    ("cpu, g++", {"device": "cpu", "compiler": True}, "float32", False),
+    ("cpu, no g++", {"device": "cpu"}, "float32", False),
+]
+
+
+@pytest.mark.parametrize(("facts", "dtype", "compiled"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_a_machine_gets_what_it_can_run(load_trainer, facts, dtype, compiled):
     trainer = load_trainer()
     choices = trainer.choose(trainer.Machine(**facts))
@@ -31,6 +33,22 @@ def test_a_machine_gets_what_it_can_run(load_trainer, facts, dtype, compiled):
         chosen, _, reason = text.partition(" (")
         assert chosen, name
         assert len(reason) > len("x)"), f"{name} is told without a reason: {text}"
+
+
+def test_without_a_compiler_a_cpu_trains(load_trainer, facts, monkeypatch, tmp_path):
+    """Eager steps build nothing, also where MLX's own layers are compiled functions."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "built"))
+    (tmp_path / "built").mkdir()
+    trainer = load_trainer()
+    machine = trainer.Machine.of("cpu")
+    assert not machine.compiler
+    choices = trainer.choose(machine)
+    stepper = trainer.Stepper(trainer.build(facts, choices), choices, 4)
+    tokens = ((np.arange(17) * 7 + np.arange(8)[:, None]) % 61).astype(np.int32)
+    losses = [stepper.step(tokens, 0.0) for _ in range(40)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert list((tmp_path / "built").rglob("*")) == []
 
 
 def test_what_was_asked_for_is_had_or_is_an_error(load_trainer):

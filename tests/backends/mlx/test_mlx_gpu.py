@@ -17,12 +17,14 @@ pytestmark = [
 
 
 def test_steps_on_the_gpu_follow_those_on_the_cpu(load_trainer, facts):
+    """Three slices a step, so that each of the step's compiled graphs runs."""
     trainer = load_trainer(HEAD_DIM=64, ASPECT_RATIO=64, SEQUENCE_LENGTH=128)
     losses = []
     for device in ("gpu", "cpu"):
         choices = trainer.choose(trainer.Machine.of(device))
+        assert (choices.dtype, choices.compiled) == ((mx.bfloat16, True) if device == "gpu" else (mx.float32, False))
         stepper = trainer.Stepper(trainer.build(dataclasses.replace(facts, device=device), choices), choices, 4)
-        draws = [((np.arange(8)[:, None] + step + 7 * np.arange(129)) % 61).astype(np.int32) for step in range(20)]
+        draws = [((np.arange(12)[:, None] + step + 7 * np.arange(129)) % 61).astype(np.int32) for step in range(20)]
         stepper.warm(iter(draws))
         losses.append([stepper.step(tokens, step / 20) for step, tokens in enumerate(draws)])
     assert losses[0][-1] < 0.5 * losses[0][0]
@@ -67,4 +69,20 @@ def test_limits_are_what_metal_recommends(load_trainer):
         pytest.skip("only Metal recommends a working set")
     recommended = mx.device_info(mx.Device(mx.gpu))["max_recommended_working_set_size"]
     load_trainer().limit_memory("gpu")
+    # Each setter tells what was set before.
     assert mx.set_memory_limit(recommended) == recommended
+    assert mx.set_wired_limit(recommended) == recommended
+    assert mx.set_cache_limit(recommended // 2) == recommended // 2
+
+
+def test_a_step_in_bfloat16_leaves_float32_weights(load_trainer, facts):
+    trainer = load_trainer()
+    choices = trainer.choose(trainer.Machine.of("gpu"))
+    model = trainer.build(dataclasses.replace(facts, device="gpu"), choices)
+    assert model.embedding[mx.array([0])].dtype == mx.float32
+    stepper = trainer.Stepper(model, choices, 4)
+    loss = stepper.step(np.random.default_rng(0).integers(0, 61, (8, 17), dtype=np.int32), 0.0)
+    assert loss == pytest.approx(np.log(61), abs=0.05)
+    weights = trainer.named(model.parameters())
+    assert {value.dtype for value in weights.values()} == {mx.float32}
+    assert all(np.isfinite(np.array(value)).all() for value in weights.values())

@@ -118,22 +118,25 @@ def test_rates_momentum_and_decay_follow_the_schedule(load_trainer, facts):
 
 def test_the_learning_rates_of_the_file_are_those_that_run(load_trainer, facts):
     """Ten times the rate moves each kind of parameter further; a rate of another kind does not move it."""
-    # At the start the outputs of all blocks are zero: of the matrices only those that write them have a gradient.
     kinds = {
         "EMBEDDING_LR": ("embedding", "value_embeddings.1"),
         "UNEMBEDDING_LR": ("unembedding.weight",),
         "SCALAR_LR": ("residual_scales", "x0_scales"),
-        "MATRIX_LR": ("down.weight", "output.weight"),
+        "MATRIX_LR": tuple(f"{name}.weight" for name in "query key value gate output up down".split()),
     }
 
     def moved(**constants: float) -> dict[str, float]:
         stepper = stepper_of(load_trainer(WEIGHT_DECAY=0.0, **constants), facts)
+        for block in stepper.model.blocks:  # zero at first, where neither scales nor other matrices have a gradient
+            for matrix in (block.attention.output, block.down):
+                matrix.weight = 0.1 + 0.9 * mx.eye(*matrix.weight.shape)
         before = leaves(stepper.model.parameters())
         stepper.step(batch_of(8), progress=0.0)
         after = leaves(stepper.model.parameters())
         return {name: float(np.linalg.norm(after[name] - value)) for name, value in before.items()}
 
     base = moved()
+    assert all(distance > 1e-3 for distance in base.values()), base
     own = {"EMBEDDING_LR": 0.6, "UNEMBEDDING_LR": 0.004, "SCALAR_LR": 0.5, "MATRIX_LR": 0.04}
     for constant, names in kinds.items():
         other = moved(**{constant: own[constant] * 10})

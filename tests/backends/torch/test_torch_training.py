@@ -112,8 +112,13 @@ def test_adamw_is_pytorchs_own_with_the_rates_of_the_file(load_trainer, facts):
         [
             {"params": others, "lr": trainer.EMBEDDING_LR * by_width},
             {"params": [reference.model.unembedding.weight], "lr": trainer.UNEMBEDDING_LR * by_width},
-            {"params": [reference.model.residual_scales], "lr": trainer.SCALAR_LR / 100},
-            {"params": [reference.model.x0_scales], "lr": trainer.SCALAR_LR, "betas": trainer.X0_BETAS},
+            {"params": [reference.model.residual_scales], "lr": trainer.SCALAR_LR / 100, "eps": trainer.SCALAR_EPSILON},
+            {
+                "params": [reference.model.x0_scales],
+                "lr": trainer.SCALAR_LR,
+                "betas": trainer.X0_BETAS,
+                "eps": trainer.SCALAR_EPSILON,
+            },
         ],
         betas=trainer.ADAM_BETAS,
         eps=trainer.ADAM_EPSILON,
@@ -241,21 +246,25 @@ def test_training_learns_a_sequence_that_can_be_learnt(load_trainer, facts):
 
 def test_the_learning_rates_of_the_file_are_those_that_run(load_trainer, facts):
     """Ten times the rate moves each kind of parameter further; a rate of another kind does not move it."""
-    # At the start the outputs of all blocks are zero: of the matrices only those that write them have a gradient.
     kinds = {
         "EMBEDDING_LR": ("embedding", "value_embeddings.1"),
         "UNEMBEDDING_LR": ("unembedding.weight",),
         "SCALAR_LR": ("residual_scales", "x0_scales"),
-        "MATRIX_LR": ("down.weight", "output.weight"),
+        "MATRIX_LR": tuple(f"{name}.weight" for name in "query key value gate output up down".split()),
     }
 
     def moved(**constants: float) -> dict[str, float]:
         stepper = stepper_of(load_trainer(WEIGHT_DECAY=0.0, **constants), facts)
+        with torch.no_grad():  # they start at zero, where neither the scales nor the other matrices have a gradient
+            for block in stepper.model.blocks:
+                block.attention.output.weight.fill_(0.1).fill_diagonal_(1.0)
+                block.down.weight.fill_(0.1).fill_diagonal_(1.0)
         before = state_of(stepper)
         stepper.step(batch_of(8), progress=0.0)
         return {name: float((value - before[name]).norm()) for name, value in stepper.model.state_dict().items()}
 
     base = moved()
+    assert all(distance > 1e-3 for distance in base.values()), base
     own = {"EMBEDDING_LR": 0.6, "UNEMBEDDING_LR": 0.004, "SCALAR_LR": 0.5, "MATRIX_LR": 0.04}
     for constant, names in kinds.items():
         other = moved(**{constant: own[constant] * 10})
