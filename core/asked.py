@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from core.trial.model import Model
     from core.views.sample import Taste
 
-DEFAULT_PRESET = "cpu"
+DEFAULT_PRESET, AUTO = "cpu", "auto"
 OpenModel = contextlib.AbstractContextManager["Model"]
 
 
@@ -53,8 +53,17 @@ def preset_for(asked: Asked) -> Preset:
     name = asked.preset
     if name is None:
         name = DEFAULT_PRESET
-        terminal.notice(f"preset: {name} (none was named; `autoresearch presets` lists them)")
+        terminal.notice(f"preset: {name} (none was named; `autoresearch presets` lists them, --preset auto measures)")
+    if name == AUTO:
+        return presets.override(measured_preset(asked.changes())[0], asked.changes())
     return presets.load(name, asked.changes())
+
+
+def measured_preset(changes: Mapping[str, str], *, again: bool = False) -> tuple[Preset, str]:
+    """The preset for this machine, measured unless that was done before, and the TOML that can be saved."""
+    from core import auto
+
+    return auto.preset(changes, prepare=dataset_of, tell=terminal.notice, again=again)
 
 
 def preset_here(folder: Path | None, asked: Asked) -> Preset:

@@ -15,7 +15,7 @@ import typer
 
 from core import asked
 from core.asked import Asked
-from core.commands import presets
+from core.commands import doctor, presets
 from core.options import (
     CRASHED,
     USER_ERROR,
@@ -163,6 +163,7 @@ def train(
       autoresearch train --steps 5                          does my edit run at all?
     """
     from core.views import tables
+    from core.views.presets import doubts
 
     if budget is not None and steps is not None:
         raise UserError("a trial has one budget: give --budget SECONDS or --steps N, not both")
@@ -183,6 +184,8 @@ def train(
         terminal.json_line(to_json(record))
     else:
         terminal.out().print(tables.trial(record))
+        for doubt in doubts(record):
+            terminal.notice(f"doubt: {doubt}")
     if record.verdict != "scored":
         raise typer.Exit(CRASHED)
 
@@ -423,7 +426,7 @@ def sample(
 
 
 # Those about devices, in the order in which they are met.
-for command in (presets.presets,):
+for command in (doctor.doctor, presets.presets):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""What this machine is: its name, cores and memory, and the rate at which it multiplies matrices."""
+"""What this machine is: its name, cores, memory and accelerators, and the rate at which it multiplies matrices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+
+from core.accelerators import Accelerator, accelerators, tool_output
+
+__all__ = ["Accelerator", "accelerators", "cores", "matrix_flops", "memory_mb", "processor"]
 
 MATRIX = 2048
 PEAK_RUNS = 4
@@ -50,4 +54,6 @@ def processor() -> str:
         for line in information.read_text(errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
+    if platform.system() == "Darwin" and (name := tool_output("sysctl", "-n", "machdep.cpu.brand_string").strip()):
+        return name
     return platform.processor() or platform.machine()

@@ -1,28 +1,37 @@
-"""The presets: reads presets/*.toml and `--set KEY=VALUE`, checks every value, and writes a frozen copy.
+"""The presets: of files, of devices, and with `--set KEY=VALUE`; checked, and written as a frozen copy.
 
-A file states what differs from the preset named by its `base`. Nothing here looks at the machine.
+`presets/<name>.toml` holds numbers that were set or measured by hand, as what differs from its `base`. The preset of
+any other device in devices.toml follows from its facts by the rule. Nothing here looks at the machine.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import math
-import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.records import Constant, Preset, UserError
+from core.records import Preset, UserError
+from presets import devices, rule
+from presets.values import FIELDS, build, dump, toml, value
+
+__all__ = [
+    "ALIASES",
+    "About",
+    "about",
+    "anchors",
+    "dump",
+    "load",
+    "names",
+    "override",
+    "parse",
+    "program",
+    "settings_from",
+]
 
 FOLDER = Path(__file__).resolve().parent
-FIELDS = {field.name: field for field in dataclasses.fields(Preset)}
-REQUIRED = {
-    name
-    for name, field in FIELDS.items()
-    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-}
 # A trainer's constants that are fields of a preset: both names set the same number.
 ALIASES = {
     "DEPTH": "depth",
@@ -30,23 +39,37 @@ ALIASES = {
     "TOTAL_BATCH_SIZE": "total_batch_size",
     "DEVICE_BATCH_SIZE": "device_batch_size",
 }
-POSITIVE = (
-    "vocabulary",
-    "depth",
-    "sequence_length",
-    "total_batch_size",
-    "device_batch_size",
-    "budget_seconds",
-    "startup_seconds",
-    "silence_seconds",
-    "score_bytes",
-    "peak_tflops",
-)
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """Where the numbers of a preset come from."""
+
+    device: str  # the key in devices.toml of the device that it is for; empty for any
+    measured: str = ""  # date and result on that device; empty: derived, nothing was run there
+    note: str = ""
+    exempt: str = ""  # why the rules of meaning don't bind it; empty: they do
 
 
 def names() -> list[str]:
-    """The presets that come with autoresearch, in the order of the alphabet."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    """The presets that come with autoresearch: the known devices' in their order, then the others."""
+    known = devices.known()
+    return [
+        *known,
+        *sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem not in known and path != devices.FILE),
+    ]
+
+
+def about(name: str) -> About:
+    """Where the numbers of the preset `name`, of `names()`, come from."""
+    path = FOLDER / f"{name}.toml"
+    told = toml(path.read_text(encoding="utf-8"), str(path)).get("about", {}) if path.is_file() else {}
+    return About(**{"device": name if name in devices.known() else "", **told})
+
+
+def anchors() -> rule.Anchors:
+    """The two presets set by hand that all derived ones lie between or beyond."""
+    return rule.Anchors(load("h100"), load("cpu"), devices.named("h100"), devices.named("cpu"))
 
 
 def load(name: str, settings: Mapping[str, str] | None = None) -> Preset:
@@ -60,25 +83,12 @@ def load(name: str, settings: Mapping[str, str] | None = None) -> Preset:
 
 def override(preset: Preset, settings: Mapping[str, str]) -> Preset:
     """A preset with `--set` values put over it, as `load` does."""
-    return _with(tomllib.loads(dump(preset)), settings, f"preset {preset.name}")
+    return _with(toml(dump(preset), "the frozen preset"), settings, f"preset {preset.name}")
 
 
 def parse(text: str) -> Preset:
     """The preset that `dump` wrote."""
-    return _build(_toml(text, "the frozen preset"), "the frozen preset")
-
-
-def dump(preset: Preset) -> str:
-    """A preset as TOML that holds all of it, with no base."""
-    lines = []
-    for name in FIELDS:
-        value = getattr(preset, name)
-        if value is not None and name != "constants":
-            lines.append(f"{name} = {_literal(value)}")
-    if preset.constants:
-        lines += ["", "[constants]"]
-        lines += [f"{_key(name)} = {_literal(value)}" for name, value in preset.constants.items()]
-    return "\n".join(lines) + "\n"
+    return build(toml(text, "the frozen preset"), "the frozen preset")
 
 
 def program() -> str:
@@ -102,7 +112,7 @@ def _with(values: dict[str, Any], settings: Mapping[str, str], where: str) -> Pr
     values.setdefault("constants", {})
     for key, text in settings.items():
         _put(values, ALIASES.get(key, key), text)
-    preset = _build(values, where)
+    preset = build(values, where)
     if preset.corpus.startswith("folder:"):
         # A campaign may be gone on with from another folder, so its corpus is named from the root.
         folder = Path(preset.corpus.removeprefix("folder:")).expanduser().resolve()
@@ -114,6 +124,8 @@ def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
         raise UserError(f"preset {seen[0]}: its bases form a ring: {' -> '.join((*seen, name))}")
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if name in devices.known() and not path.is_file():
+        return toml(dump(rule.scaled(devices.named(name), anchors())), f"preset {name}")
     if name not in names() and not (name.endswith(".toml") and path.is_file()):
         close = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
@@ -121,7 +133,8 @@ def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
             f"there is no preset {name!r}: {hint}there are {', '.join(names())}, or name a .toml file of your own "
             "(see `autoresearch presets`)"
         )
-    values = _toml(path.read_text(encoding="utf-8"), str(path))
+    values = toml(path.read_text(encoding="utf-8"), str(path))
+    values.pop("about", None)
     base = values.pop("base", None)
     inherited = _values(base, (*seen, name)) if base is not None else {}
     constants = {**inherited.get("constants", {}), **values.get("constants", {})}
@@ -130,7 +143,7 @@ def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 def _put(values: dict[str, Any], key: str, text: str) -> None:
     if key.isupper():
-        values["constants"] = {**values["constants"], key: _value(text)}
+        values["constants"] = {**values["constants"], key: value(text)}
         return
     settable = [name for name in FIELDS if name not in ("name", "constants")]
     if key not in settable:
@@ -140,92 +153,9 @@ def _put(values: dict[str, Any], key: str, text: str) -> None:
             f"a preset has no {key!r}: {hint}it has {', '.join(settable)}; "
             "names in capitals, as in MATRIX_LR=0.03, are constants of the trainer"
         )
-    value = _value(text)
-    if value == "none" and FIELDS[key].default is None:
+    given = value(text)
+    if given == "none" and FIELDS[key].default is None:
         values.pop(key, None)
     else:
         # A bare word may read as TOML of another type, as in --set device=0: what is text stays text.
-        values[key] = text.strip("\"'") if FIELDS[key].type == "str" else value
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a bare word, as a shell leaves it of WINDOW_PATTERN="L"
-
-
-def _toml(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where} is not TOML: {error}") from error
-
-
-def _build(values: Mapping[str, Any], where: str) -> Preset:
-    if unknown := sorted(set(values) - set(FIELDS)):
-        raise UserError(f"{where}: unknown field {', '.join(unknown)}; known: {', '.join(FIELDS)}")
-    if missing := sorted(REQUIRED - set(values)):
-        raise UserError(f"{where}: no value for {', '.join(missing)}")
-    preset = Preset(**{name: _typed(name, value) for name, value in values.items()})
-    _check(preset)
-    return preset
-
-
-def _typed(name: str, value: Any) -> Any:
-    """The value as its field's type; whole numbers serve where fractions may stand, and nothing else is converted."""
-    wanted = str(FIELDS[name].type)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if wanted == "str" and isinstance(value, str):
-        return value
-    if wanted == "int" and whole:
-        return value
-    if wanted.startswith("float") and (whole or isinstance(value, float)):
-        return float(value)
-    if wanted.startswith("tuple") and isinstance(value, list) and all(type(item) is int for item in value):
-        return tuple(value)
-    if wanted.startswith("Mapping") and isinstance(value, dict):
-        return {key: _constant(key, item) for key, item in value.items()}
-    expected = {"str": "text", "int": "a whole number", "tuple[int, ...]": "whole numbers, as in [1, 2]"}
-    raise UserError(f"{name} is {expected.get(wanted, 'a number')}, not {value!r}")
-
-
-def _constant(name: str, value: Any) -> Constant:
-    if isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, list) and all(type(item) in (int, float) for item in value):
-        return tuple(value)
-    raise UserError(f"{name} is a number, true or false, a text or a list of numbers, not {value!r}")
-
-
-def _check(preset: Preset) -> None:
-    for name in POSITIVE:
-        value = getattr(preset, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UserError(f"{name} is a finite number above 0, not {value}")
-    if preset.vocabulary != 256 and preset.vocabulary < 258:
-        raise UserError(
-            f"vocabulary is 256 (plain bytes) or more than 257 (256 bytes, a document's start and merges), "
-            f"not {preset.vocabulary}"
-        )
-    if preset.total_batch_size < preset.sequence_length:
-        raise UserError(
-            f"total_batch_size counts tokens of a step and is at least one row: {preset.total_batch_size} is less "
-            f"than sequence_length {preset.sequence_length}"
-        )
-    if not preset.seeds or len(set(preset.seeds)) != len(preset.seeds) or min(preset.seeds) < 0:
-        raise UserError(f"seeds are different whole numbers, none below 0, at least one: not {list(preset.seeds)}")
-
-
-def _literal(value: Constant | tuple[int, ...]) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple):
-        return f"[{', '.join(_literal(item) for item in value)}]"
-    return repr(value)
-
-
-def _key(name: str) -> str:
-    return name if name.replace("_", "").isalnum() and name.isascii() else json.dumps(name)
+        values[key] = text.strip("\"'") if FIELDS[key].type == "str" else given

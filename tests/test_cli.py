@@ -238,8 +238,17 @@ def test_presets_lists_and_prints_what_can_be_saved(tmp_path: Path) -> None:
     table = call("presets").out
     assert all(name in table for name in presets.names())
     listed = {entry["name"]: entry for entry in call("presets", "--json").json}
-    assert sorted(listed) == presets.names()
+    assert list(listed) == presets.names()
     assert listed["numpy"]["missing"] is None
+    for name, entry in listed.items():
+        origins = [bool(entry["measured"]), entry["derived"], bool(entry["exempt"])]
+        assert sum(origins) == 1, f"{name} is one of measured, derived and exempt: {origins}"
+        assert entry["doubts"] == []
+    assert listed["cpu"]["measured"].startswith("2026-")
+    assert listed["rtx4090"]["estimate"]["steps"] >= 300
+    assert "doubts" in call("presets", "h100", "--set", "depth=24", "--json").json
+    assert "# doubt: " in call("presets", "h100", "--set", "depth=24").out
+    assert "# rtx4090: derived, for " in call("presets", "rtx4090").out
     path = tmp_path / "mine.toml"
     path.write_text(call("presets", "cpu", "--set", "depth=6").out, encoding="utf-8")
     again = call("presets", path, "--json").json

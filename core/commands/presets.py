@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from core.options import AsJson, Settings
+from core import asked
+from core.asked import Asked
+from core.options import AsJson, Device, Settings, all_of, interruptible
 from core.records import to_json
 from core.views import terminal
 
@@ -15,27 +17,38 @@ from core.views import terminal
 def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="print this one as TOML")] = None,
     settings: Settings = None,
+    device: Device = None,
+    again: Annotated[bool, typer.Option("--again", help="of auto: measure anew, whatever the cache holds")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the presets, or print one as TOML.
 
-    What is printed can be saved, changed and given to --preset.
+    What is printed can be saved, changed and given to --preset. `auto` measures this machine for up to a minute.
+
+    \b
+      autoresearch presets auto > mine.toml
+      autoresearch run night --preset mine.toml
     """
     import backends
     import presets as rooms
-    from core.views import tables
+    from core.views import presets as view
 
-    chosen = rooms.settings_from(settings or [])
-    if name is not None:
-        preset = rooms.load(name, chosen)
-        if as_json:
-            terminal.json_text(to_json(preset))
-        else:
-            sys.stdout.write(rooms.dump(preset))
+    chosen = Asked(device=device, settings=all_of(settings)).changes()
+    if name == asked.AUTO:
+        with interruptible("what was measured is lost: run the command again"):
+            preset, text = asked.measured_preset(chosen, again=again)
+        terminal.json_text(to_json(preset)) if as_json else sys.stdout.write(text)
         return
-    found = [rooms.load(one, chosen) for one in rooms.names()]
-    missing = {backend: backends.get(backend).missing() for backend in sorted({preset.backend for preset in found})}
+    if name is not None and name not in rooms.names():
+        preset = rooms.load(name, chosen)
+        terminal.json_text(to_json(preset)) if as_json else sys.stdout.write(rooms.dump(preset))
+        return
+    every = [view.listed(one, chosen) for one in ([name] if name is not None else rooms.names())]
+    missing = {backend: backends.get(backend).missing() for backend in sorted({one.preset.backend for one in every})}
     if as_json:
-        terminal.json_text([{**to_json(preset), "missing": missing[preset.backend]} for preset in found])
+        rows = [view.row(one, missing[one.preset.backend]) for one in every]
+        terminal.json_text(rows if name is None else rows[0])
+    elif name is not None:
+        sys.stdout.write(view.toml(every[0]))
     else:
-        terminal.out().print(tables.presets(found, missing))
+        terminal.out().print(view.table(every, missing))

@@ -76,6 +76,11 @@ def prepare(corpus: str, vocabulary: int, *, on_progress: OnProgress | None = No
     return dataset
 
 
+def prepared(corpus: str, vocabulary: int) -> Dataset | None:
+    """The dataset if all of it is in the cache and whole, else None: nothing is fetched or built."""
+    return _open(find(corpus), vocabulary)
+
+
 def _open(source: Source, vocabulary: int) -> Dataset | None:
     identity = source.identity()
     if identity is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.records import Experiment, UserError
 from core.views import plots, tables, terminal
+from core.views.presets import doubts
 from core.views.sample import Taste
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class Rows:
             if self._ended == 0:
                 tables.emit(self._console, tables.header())
             tables.emit(self._console, tables.row(experiment))
+        if experiment.number == 0 and experiment.trials:
+            for doubt in doubts(experiment.trials[0]):
+                terminal.notice(f"doubt about preset {self._campaign.preset.name}: {doubt}")
         self._ended += 1
         self._stale = True
         if experiment.verdict == "keep" and experiment.number > 0:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from core.records import Experiment, Preset, Trial
+from core.records import Experiment, Trial
 from core.views.terminal import STYLES, bpb, count, gain, one_line, seconds
 
 # name, width, alignment of the columns that tell an experiment; the hypothesis takes what is left
@@ -112,31 +111,6 @@ def status(values: Mapping[str, object], champion: Experiment | None, title: str
         rows["pace"] = f"{rate:.1f} experiments an hour; {overhead:.0%} of the wall time is not training"
     rows["yardstick"] = str(values["yardstick"] or "-")[:12]
     return Group(Text(title, style="bold"), _pairs(rows))
-
-
-def presets(records: Sequence[Preset], missing: Mapping[str, str | None]) -> Table:
-    """The presets; `missing` says for a backend why it can't run here."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for name in ("preset", "backend", "device", "corpus"):
-        table.add_column(name, no_wrap=True)
-    for name in ("depth", "context", "vocabulary", "tokens a step", "budget"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("here")
-    for preset in records:
-        why = missing.get(preset.backend)
-        table.add_row(
-            Text(preset.name, style="bold"),
-            preset.backend,
-            preset.device,
-            Text(preset.corpus),
-            str(preset.depth),
-            str(preset.sequence_length),
-            str(preset.vocabulary),
-            str(preset.total_batch_size),
-            seconds(preset.budget_seconds),
-            Text("backend installed", style="green") if why is None else Text(why, style="yellow"),
-        )
-    return table
 
 
 def _cells(experiment: Experiment) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ def test_a_folder_is_named_from_the_root(tmp_path: Path, monkeypatch: pytest.Mon
     ("name", "settings", "said"),
     [
         ("smok", {}, "did you mean smoke"),
-        ("nothing-like-it", {}, "there are cpu, h100"),
+        ("nothing-like-it", {}, "there are h100, "),
         ("../presets/cpu", {}, "there is no preset"),
         ("missing.toml", {}, "there is no preset"),
         ("cpu", {"depht": "3"}, "did you mean depth"),

@@ -1,0 +1,86 @@
+"""What a backend would take here: its device, versions and choices, told by a process of its own that loads it.
+
+`python -P -m core.trial.describe BACKEND DEVICE` prints one line of JSON: device, device_name, versions and choices, or
+error. A framework that is broken, or takes the process down with it, breaks nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import backends
+from core.data.cache import cache_root
+from core.records import UserError
+from core.trial.environment import scrubbed
+
+SECONDS = 120.0
+
+
+def describe(backend: str, device: str = "auto", *, timeout: float = SECONDS) -> dict[str, Any]:
+    """The backend's `device` (resolved), `device_name`, `versions` and `choices`, or why not, as `error`.
+
+    `choices` are those of the reference trainer, each with its reason; empty where it makes none. The process runs in
+    the environment of a trial. UserError only for a backend that isn't known.
+    """
+    module = backends.get(backend)
+    if reason := module.missing():
+        return {"error": reason}
+    environment = module.environment(cache_root() / "compile" / backend, device)
+    with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as scratch:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "core.trial.describe", backend, device],
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+                check=False,
+                cwd=scratch,
+                env=scrubbed(Path(scratch), environment),
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"it told nothing within {timeout:g} s"}
+    for line in reversed(done.stdout.splitlines()):  # a framework may print, too
+        with contextlib.suppress(ValueError):
+            if isinstance(told := json.loads(line), dict):
+                return told
+    last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it printed nothing")
+    return {"error": f"its process ended {_how(done.returncode)}: {last[:300]}"}
+
+
+def tell(backend: str, device: str) -> dict[str, Any]:
+    """Loads the backend in this process. What `describe` returns."""
+    from core.trial.launch import load
+
+    try:
+        module = backends.get(backend)
+        resolved = module.resolve(device)
+        facts = {"device": resolved, "device_name": module.device_name(resolved), "versions": module.versions()}
+        trainer = load(backends.trainer_path(backend))
+        chooses = hasattr(trainer, "choose") and hasattr(trainer, "Machine")
+        choices = trainer.choose(trainer.Machine.of(resolved)).told() if chooses else {}
+        return {**facts, "choices": choices}
+    except UserError as error:
+        return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001  whatever a broken framework raises is what is to be told
+        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given").strip()
+        return {"error": f"{type(error).__name__}: {first[:300]}"}
+
+
+def _how(returncode: int) -> str:
+    if returncode >= 0:
+        return f"with status {returncode}"
+    known = {one.value: one.name for one in signal.Signals}
+    return f"by {known.get(-returncode, f'signal {-returncode}')}"
+
+
+if __name__ == "__main__":
+    print(json.dumps(tell(*sys.argv[1:])), flush=True)

@@ -1,0 +1,110 @@
+"""Whether a preset's budget can mean something on a device: estimates before a trial, the record's numbers after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.records import Preset, Trial
+from presets import cost
+from presets.devices import Device
+
+LEAST_STEPS = 300
+TOKENS_PER_PARAMETER = (2.0, 40.0)
+MOST_MEMORY = 0.85
+MOST_OVERHEAD = 0.10
+
+# Share of the dense peak that training reaches. Upstream's H100 with FlashAttention-3, and this project's CPU trainer,
+# were measured; the others are taken to be lower, as their kernels are less fused.
+UTILIZATION = {
+    "flash-attn-3": 0.398,
+    "flex": 0.35,
+    "cudnn": 0.35,
+    "splash": 0.35,
+    "mx.fast": 0.3,
+    "sdpa": 0.3,
+    "xla": 0.2,
+}
+CPU_UTILIZATION = 0.5
+# Seconds until the first real batch, warm: 3 s was measured on a CPU; upstream's H100 spent 26 s beside training.
+STARTUP_SECONDS = {"cpu": 3.0, "cuda": 20.0, "tpu": 20.0, "gpu": 8.0}
+# Scoring is one forward pass, a third of a training pass, and less fused: taken as a whole one.
+SCORING_PASSES = 1.0
+BYTES_PER_TOKEN = 3.4  # of English at a vocabulary of 2048; more at a larger one, so that scoring is not underrated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What one trial of the preset's budget would come to."""
+
+    tokens_per_second: float
+    steps: float
+    tokens_per_parameter: float
+    memory_gb: float
+    memory_share: float | None  # None: what there is is not known
+    overhead_share: float  # start-up and scoring, of the wall time
+    measured: bool = False
+
+    def doubts(self) -> list[str]:
+        """Each rule of meaning that does not hold, with the number and what to change; empty if all hold."""
+        least, most = TOKENS_PER_PARAMETER
+        told = []
+        if self.steps < LEAST_STEPS:
+            told.append(f"{self.steps:.0f} steps, fewer than {LEAST_STEPS}: lower total_batch_size or depth")
+        if self.tokens_per_parameter < least:
+            told.append(
+                f"{self.tokens_per_parameter:.1f} tokens a parameter, under {least:g}: lower depth or vocabulary"
+            )
+        if self.tokens_per_parameter > most:
+            told.append(f"{self.tokens_per_parameter:.1f} tokens a parameter, over {most:g}: raise depth")
+        if self.memory_share is not None and self.memory_share >= MOST_MEMORY:
+            told.append(f"{self.memory_share:.0%} of the memory, not under {MOST_MEMORY:.0%}: lower device_batch_size")
+        if self.overhead_share >= MOST_OVERHEAD:
+            told.append(
+                f"start-up and scoring are {self.overhead_share:.0%} of the wall time, not under {MOST_OVERHEAD:.0%}: "
+                "lower score_bytes or raise budget_seconds"
+            )
+        return told
+
+
+def sustained_flops(device: Device) -> float:
+    """FLOP/s that training is taken to reach there."""
+    share = CPU_UTILIZATION if device.device == "cpu" else UTILIZATION[device.kernel]
+    return device.peak_tflops * 1e12 * share
+
+
+def is_compiled(device: Device) -> bool:
+    """Whether activations are kept as a compiler's fused kernels keep them."""
+    return device.backend == "torch" and device.device == "cuda"
+
+
+def estimate(preset: Preset, device: Device, *, flops: float | None = None) -> Estimate:
+    """What the preset would come to on the device, at `flops` FLOP/s if they were measured there."""
+    speed = (flops or sustained_flops(device)) / cost.flops_per_token(preset)
+    tokens = speed * preset.budget_seconds
+    memory = cost.memory_gb(preset, device.kernel, device.dtype, compiled=is_compiled(device))
+    scoring = preset.score_bytes / BYTES_PER_TOKEN / speed * SCORING_PASSES
+    overhead = STARTUP_SECONDS.get(device.device, 20.0) + scoring
+    return Estimate(
+        tokens_per_second=speed,
+        steps=tokens / (cost.rows(preset) * preset.sequence_length),
+        tokens_per_parameter=tokens / cost.parameters(preset),
+        memory_gb=memory,
+        memory_share=memory / device.usable_gb,
+        overhead_share=overhead / (overhead + preset.budget_seconds),
+    )
+
+
+def of_trial(trial: Trial, memory_gb: float | None) -> Estimate | None:
+    """What a finished trial of a budget in seconds came to; None if it failed. `memory_gb` is what it could take."""
+    if trial.val_bpb is None or trial.budget_seconds is None or not trial.parameters:
+        return None
+    peak = (trial.peak_memory_mb or 0.0) / 1024
+    return Estimate(
+        tokens_per_second=trial.tokens_per_second or 0.0,
+        steps=float(trial.steps),
+        tokens_per_parameter=trial.tokens / trial.parameters,
+        memory_gb=peak,
+        memory_share=peak / memory_gb if memory_gb else None,
+        overhead_share=(trial.wall_seconds - trial.train_seconds) / trial.wall_seconds,
+        measured=True,
+    )

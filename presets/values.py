@@ -1,0 +1,130 @@
+"""Between TOML and a Preset: the type and the range of every value, both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from core.records import Constant, Preset, UserError
+
+FIELDS = {field.name: field for field in dataclasses.fields(Preset)}
+REQUIRED = {
+    name
+    for name, field in FIELDS.items()
+    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+}
+POSITIVE = (
+    "vocabulary",
+    "depth",
+    "sequence_length",
+    "total_batch_size",
+    "device_batch_size",
+    "budget_seconds",
+    "startup_seconds",
+    "silence_seconds",
+    "score_bytes",
+    "peak_tflops",
+)
+
+
+def build(values: Mapping[str, Any], where: str) -> Preset:
+    """A checked preset; `where` names the source in errors. UserError: unknown or missing field, bad value."""
+    if unknown := sorted(set(values) - set(FIELDS)):
+        raise UserError(f"{where}: unknown field {', '.join(unknown)}; known: {', '.join(FIELDS)}")
+    if missing := sorted(REQUIRED - set(values)):
+        raise UserError(f"{where}: no value for {', '.join(missing)}")
+    preset = Preset(**{name: _typed(name, value) for name, value in values.items()})
+    _check(preset)
+    return preset
+
+
+def dump(preset: Preset) -> str:
+    """A preset as TOML that holds all of it, with no base."""
+    lines = []
+    for name in FIELDS:
+        value = getattr(preset, name)
+        if value is not None and name != "constants":
+            lines.append(f"{name} = {_literal(value)}")
+    if preset.constants:
+        lines += ["", "[constants]"]
+        lines += [f"{_key(name)} = {_literal(value)}" for name, value in preset.constants.items()]
+    return "\n".join(lines) + "\n"
+
+
+def value(text: str) -> Any:
+    """What `text` is in TOML; a bare word, as a shell leaves it of WINDOW_PATTERN="L", stands for itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of a TOML text. UserError if it is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not TOML: {error}") from error
+
+
+def _typed(name: str, value: Any) -> Any:
+    """The value as its field's type; whole numbers serve where fractions may stand, and nothing else is converted."""
+    wanted = str(FIELDS[name].type)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if wanted == "str" and isinstance(value, str):
+        return value
+    if wanted == "int" and whole:
+        return value
+    if wanted.startswith("float") and (whole or isinstance(value, float)):
+        return float(value)
+    if wanted.startswith("tuple") and isinstance(value, list) and all(type(item) is int for item in value):
+        return tuple(value)
+    if wanted.startswith("Mapping") and isinstance(value, dict):
+        return {key: _constant(key, item) for key, item in value.items()}
+    expected = {"str": "text", "int": "a whole number", "tuple[int, ...]": "whole numbers, as in [1, 2]"}
+    raise UserError(f"{name} is {expected.get(wanted, 'a number')}, not {value!r}")
+
+
+def _constant(name: str, value: Any) -> Constant:
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, list) and all(type(item) in (int, float) for item in value):
+        return tuple(value)
+    raise UserError(f"{name} is a number, true or false, a text or a list of numbers, not {value!r}")
+
+
+def _check(preset: Preset) -> None:
+    for name in POSITIVE:
+        value = getattr(preset, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{name} is a finite number above 0, not {value}")
+    if preset.vocabulary != 256 and preset.vocabulary < 258:
+        raise UserError(
+            f"vocabulary is 256 (plain bytes) or more than 257 (256 bytes, a document's start and merges), "
+            f"not {preset.vocabulary}"
+        )
+    if preset.total_batch_size < preset.sequence_length:
+        raise UserError(
+            f"total_batch_size counts tokens of a step and is at least one row: {preset.total_batch_size} is less "
+            f"than sequence_length {preset.sequence_length}"
+        )
+    if not preset.seeds or len(set(preset.seeds)) != len(preset.seeds) or min(preset.seeds) < 0:
+        raise UserError(f"seeds are different whole numbers, none below 0, at least one: not {list(preset.seeds)}")
+
+
+def _literal(value: Constant | tuple[int, ...]) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple):
+        return f"[{', '.join(_literal(item) for item in value)}]"
+    return repr(value)
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "").isalnum() and name.isascii() else json.dumps(name)
