@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from core.views.sample import Taste
 
 DEFAULT_PRESET, AUTO = "cpu", "auto"
+RECORD = "trial.json"  # in the folder that a lone trial is kept in
 OpenModel = contextlib.AbstractContextManager["Model"]
 
 
@@ -133,9 +134,16 @@ def fetch_kernels(preset: Preset) -> None:
 
 
 def lone_trial(
-    preset: Preset, *, trainer: Path | None, constants: Mapping[str, str], budget: Budget, seed: int, into: Path | None
+    preset: Preset,
+    *,
+    trainer: Path | None,
+    constants: Mapping[str, str],
+    budget: Budget,
+    seed: int,
+    into: Path | None,
+    title: str = "",
 ) -> Trial:
-    """One trial outside the ledger, of `trainer` or of the preset's own. `into` receives its files.
+    """One trial outside the ledger, of `trainer` or of the preset's own. `into` receives its files and its record.
 
     A trainer that was given is taken as it is but for the `constants` that were asked for.
     """
@@ -159,8 +167,10 @@ def lone_trial(
         path.write_text(text, encoding="utf-8", newline="\n")
         kept = into or Path(temporary) / "trial"
         spec = TrialSpec(trainer=path, preset=preset, budget=budget, seed=seed, dataset=dataset, into=kept)
-        with TrialBar(terminal.err()) as bar:
+        with TrialBar(terminal.err(), title) as bar:
             record = run_trial(spec, on_progress=bar)
+        if into is not None:
+            (into / RECORD).write_text(json.dumps(to_json(record), indent=1), encoding="utf-8")
         printed = kept / "output.txt"
         if record.verdict != "scored" and printed.exists():
             lines = printed.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)

@@ -127,6 +127,8 @@ class Trial:
     scored_bytes: int | None
     sandbox: str  # the tier that applied
     started: str  # UTC, ISO 8601
+    corpus: str = ""  # empty: a record from before it was kept
+    scored_tokens: int | None = None  # predictions that the score counts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import shutil
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import call
 
 import presets
-from core.cli import main
 from core.records import Trial
 
 COMMAND = [sys.executable, "-m", "core.cli"]
@@ -36,37 +35,6 @@ STATUS_KEYS = [
     "overhead_fraction",
     "yardstick",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def last(self) -> Any:
-        """What the last line of standard output holds."""
-        return json.loads(self.out.splitlines()[-1])
-
-
-def call(*arguments: object, code: int = 0) -> Answer:
-    """Runs the command in this process. Fails if it doesn't end with `code`."""
-    out, err = io.StringIO(), io.StringIO()
-    before, sys.argv = sys.argv, ["autoresearch", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = before
-    answer = Answer(int(ended.value.code or 0), out.getvalue(), err.getvalue())
-    assert answer.code == code, answer
-    assert "core/cli.py" not in answer.err.replace(os.sep, "/")  # no traceback of our own
-    return answer
 
 
 @pytest.fixture(scope="session")

@@ -201,6 +201,8 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         scored_bytes=score.bytes if score else None,
         sandbox="none",
         started=started,
+        corpus=preset.corpus,
+        scored_tokens=score.tokens if score else None,
     )
     return Trial(**fields)
 

@@ -15,6 +15,7 @@ from core.views.terminal import gain, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, FAINT, KEPT, FAILED, BAND, RULE = "#24292f", "#8b949e", "#1a7f37", "#cf222e", "#54aeff", "#d0d7de"
 SIZE_INCHES, DPI = (13.0, 6.2), 150
@@ -36,6 +37,11 @@ def progress(experiments: Sequence[Experiment], path: Path, title: str = "") -> 
     axes, margin = figure.subplots(1, 2, width_ratios=(3.0, 1.0))
     _draw(axes, experiments, title)
     _list(margin, experiments)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, at once or not at all."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(descriptor)
     try:
