@@ -92,6 +92,25 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audit:
+    """How the losses that a score rests on held against a process that never saw what they were to predict.
+
+    A difference is the audited loss minus the claimed one, in nats a token: positive where the claim was too good.
+    """
+
+    kind: Literal["small", "deep"]
+    positions: int  # predictions that were held against their claims
+    dtype: str  # of the model, which the tolerance comes from
+    tolerance: float  # of a single difference
+    largest: float  # single difference, as it was found, without its sign
+    mean: float  # difference over positions drawn alike
+    standard_error: float  # of that mean
+    hidden_bpb: float  # a gain that the claims could still hide, in bits per byte
+    permuted_bpb: float | None  # the score of the same weights in another order; None: not asked for
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One run of one trainer with one seed under one budget. Its JSON is what `train --json` prints."""
 
@@ -129,6 +148,13 @@ class Trial:
     started: str  # UTC, ISO 8601
     corpus: str = ""  # empty: a record from before it was kept
     scored_tokens: int | None = None  # predictions that the score counts
+    audit: Audit | None = None
+    unenforced: tuple[str, ...] = ()  # what the sandbox's tier can't keep a trial from on this platform
+    device_rows: int | None = None  # rows that the device took at once
+    notes: tuple[str, ...] = ()  # what a person should know about this trial, such as a retry
+    conditions: Mapping[str, float | str | None] = field(default_factory=dict)  # of the device while it trained
+    test_bpb: float | None = None  # only where the test split was asked for: in a confirmation
+    test_yardstick: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +185,7 @@ class Experiment:
     train_seconds: float  # of all its trials
     ended: str  # UTC, ISO 8601
     trials: tuple[Trial, ...]
+    audit: Audit | None = None  # the deep one, of what was to be kept
 
     @property
     def gain(self) -> float | None:
@@ -168,7 +195,7 @@ class Experiment:
         return self.champion_bpb - self.val_bpb
 
 
-R = TypeVar("R", Preset, Budget, Facts, Score, Trial, Proposal, Experiment)
+R = TypeVar("R", Preset, Budget, Facts, Score, Audit, Trial, Proposal, Experiment)
 # Of each kind: the names of its fields, and of those that have no default.
 _NAMES: dict[type, tuple[frozenset[str], frozenset[str]]] = {
     kind: (
@@ -179,7 +206,7 @@ _NAMES: dict[type, tuple[frozenset[str], frozenset[str]]] = {
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         ),
     )
-    for kind in (Preset, Budget, Facts, Score, Trial, Proposal, Experiment)
+    for kind in (Preset, Budget, Facts, Score, Audit, Trial, Proposal, Experiment)
 }
 
 
@@ -199,6 +226,8 @@ def from_json(kind: type[R], data: Mapping[str, Any]) -> R:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     if kind is Experiment:
         values["trials"] = tuple(from_json(Trial, trial) for trial in values.get("trials", ()))
+    if kind in (Trial, Experiment) and values.get("audit") is not None:
+        values["audit"] = from_json(Audit, values["audit"])
     if "constants" in values:
         values["constants"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["constants"].items()}
     return kind(**values)
