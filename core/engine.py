@@ -11,6 +11,7 @@ from core.records import Budget, Preset, Trial
 
 if TYPE_CHECKING:
     from core.data import Dataset
+    from core.trial.audit import Finding
     from core.trial.training import Progress
 
 
@@ -30,6 +31,19 @@ class Engine(Protocol):
         on_progress: Callable[[Progress], None],
     ) -> Trial:
         """One trial, its files left in `into`. Whatever the trainer does ends in the record, not in an exception."""
+        ...
+
+    def review(
+        self,
+        *,
+        trainer: Path,
+        preset: Preset,
+        trial: Trial,
+        folder: Path,
+        reference: Path | None,
+        noise_bpb: float | None,
+    ) -> Finding:
+        """Audits a trial deeply, whose files are in `folder`; `reference` is that of the one it is held against."""
         ...
 
 
@@ -65,3 +79,28 @@ class Local:
         assert self._dataset is not None, "prepare comes first"
         spec = TrialSpec(trainer=trainer, preset=preset, budget=budget, seed=seed, dataset=self._dataset, into=into)
         return run_trial(spec, on_progress=on_progress)
+
+    def review(
+        self,
+        *,
+        trainer: Path,
+        preset: Preset,
+        trial: Trial,
+        folder: Path,
+        reference: Path | None,
+        noise_bpb: float | None,
+    ) -> Finding:
+        from core.trial.review import ReviewSpec, review
+
+        assert self._dataset is not None, "prepare comes first"
+        return review(
+            ReviewSpec(
+                trainer=trainer,
+                preset=preset,
+                trial=trial,
+                folder=folder,
+                dataset=self._dataset,
+                reference=reference,
+                noise_bpb=noise_bpb,
+            )
+        )

@@ -13,7 +13,8 @@ from core.agents import tunables
 from core.agents.base import History
 from core.campaign import Campaign
 from core.events import OnEvent, Repeat
-from core.records import Budget, Experiment, Preset, Proposal, Trial
+from core.records import Audit, Budget, Experiment, Preset, Proposal, Trial
+from core.trial.audit import Finding
 
 YARDSTICK = hashlib.sha256(b"yardstick").hexdigest()
 SEED_NOISE = 0.01  # how much worse the baseline's second seed is
@@ -46,6 +47,7 @@ class ScriptedEngine:
 
     yardstick: str = YARDSTICK
     ran: list[tuple[float, int]] = field(default_factory=list)  # (SCORE, seed)
+    reviewed: list[tuple[str, str, float | None]] = field(default_factory=list)  # (experiment, trial, noise)
     during: Callable[[Path], None] = lambda trainer: None  # called while a trial runs
 
     def prepare(self, preset: Preset, tell: OnEvent) -> None:
@@ -61,7 +63,7 @@ class ScriptedEngine:
         (into / "curve.jsonl").write_text('{"step": 1, "seconds": 0.1, "progress": 1.0, "loss": 5.0}\n')
         self.during(trainer)
         self.ran.append((score, seed))
-        scored = outcome in {"scored", "nan"}
+        scored = outcome in {"scored", "nan", "cheat"}
         if scored:
             (into / "weights.safetensors").write_bytes(b"weights")
         bpb = math.nan if outcome == "nan" else score + SEED_NOISE * (seed != preset.seeds[0])
@@ -72,6 +74,22 @@ class ScriptedEngine:
             seed=seed,
             yardstick=self.yardstick,
         )
+
+    def review(
+        self,
+        *,
+        trainer: Path,
+        preset: Preset,
+        trial: Trial,
+        folder: Path,
+        reference: Path | None,
+        noise_bpb: float | None,
+    ) -> Finding:
+        """Holds but where the trainer is a cheat."""
+        assert (folder / "weights.safetensors").exists()
+        self.reviewed.append((trainer.parents[1].name, folder.name, noise_bpb))
+        outcome = tunables.constants(trainer.read_text(encoding="utf-8"))["OUTCOME"]
+        return Finding(an_audit(), "its logits depend on tokens that come later" if outcome == "cheat" else "")
 
 
 def a_trial(**values: Any) -> Trial:
@@ -86,6 +104,15 @@ def a_trial(**values: Any) -> Trial:
         "scored_bytes": 1000, "sandbox": "none", "started": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
     return Trial(**{**base, **values})
+
+
+def an_audit(**values: Any) -> Audit:
+    """A deep audit's record with these fields, the others plausible."""
+    base: dict[str, Any] = {
+        "kind": "deep", "positions": 250, "dtype": "float32", "tolerance": 0.02, "largest": 1e-5, "mean": 1e-7,
+        "standard_error": 1e-7, "hidden_bpb": 0.001, "permuted_bpb": 8.0, "seconds": 0.5,
+    }  # fmt: skip
+    return Audit(**{**base, **values})
 
 
 class ScriptedAgent:

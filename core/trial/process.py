@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -40,6 +42,16 @@ class Mistake(Exception):
     """The process says that what the user asked for can't be had: told as a user's error."""
 
 
+def _class_and_line(reason: str, trainer: Path) -> str:
+    """What may be told of a failure in a process that has seen held-out text: nothing that it could choose freely."""
+    name, _, rest = reason.partition(" ")
+    kind = getattr(builtins, name, None)
+    told = name if isinstance(kind, type) and issubclass(kind, BaseException) else "an exception"
+    place = re.fullmatch(r"\(line (\d{1,6}) of .*\)", rest)
+    lines = len(trainer.read_bytes().splitlines()) if place and trainer.is_file() else 0
+    return f"{told} (line {place[1]} of {trainer.name})" if place and int(place[1]) <= lines else told
+
+
 class Process:
     """A trial's process of one role. Use as a context manager: on leaving, it and all it started have ended."""
 
@@ -47,6 +59,7 @@ class Process:
         self, role: str, trainer: Path, backend: str, device: str, environment: Mapping[str, str], usage: Path
     ) -> None:
         self.role = role
+        self._trainer = trainer
         self.scratch = Path(tempfile.mkdtemp(prefix="autoresearch-"))
         self._usage = usage
         self._usage.unlink(missing_ok=True)
@@ -167,6 +180,8 @@ class Process:
     def _raise_if_failed(self, message: Message) -> None:
         if message["type"] == "failed":
             reason = str(message.get("error"))[:1000]
+            if self.role == "score" and self._ready:
+                reason = _class_and_line(reason, self._trainer)
             raise Mistake(reason) if message.get("mistake") is True and not self._ready else TrialFailed(reason)
 
     def _gone(self) -> TrialFailed:

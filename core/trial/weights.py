@@ -55,3 +55,18 @@ def inspect(path: Path) -> Weights:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Weights(path, parameters, digest)
+
+
+def permuted(source: Path, target: Path, random: np.random.Generator, kinds: str) -> Path:
+    """Writes the same weights with the values of each array in another order.
+
+    Only arrays of these kinds (NumPy's letters), and of 16 values or more: what is smaller may be a size or an index.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    arrays = load_file(source)
+    for name, array in arrays.items():
+        if array.size >= 16 and array.dtype.kind in kinds:
+            arrays[name] = random.permutation(array.reshape(-1)).reshape(array.shape)
+    save_file(arrays, target)
+    return target

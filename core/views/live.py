@@ -123,6 +123,8 @@ class Follower:
                     self._bar(event.progress)
             case events.TrialEnded():
                 self.close()
+            case events.Reviewing():
+                self._line(f"experiment {event.number} would be kept: its score is audited first")
             case events.Judged():
                 self.close()
                 self._on_experiment(event)
