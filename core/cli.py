@@ -15,7 +15,7 @@ import typer
 
 from core import asked
 from core.asked import Asked
-from core.commands import compare, doctor, presets
+from core.commands import bench, compare, doctor, presets
 from core.options import (
     CRASHED,
     USER_ERROR,
@@ -426,7 +426,7 @@ def sample(
 
 
 # Those about devices, in the order in which they are met.
-for command in (doctor.doctor, presets.presets, compare.compare):
+for command in (doctor.doctor, presets.presets, compare.compare, bench.bench):
     app.command()(command)
 
 
