@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core import seals
 from core.records import Constant, Experiment, Trial, UserError, from_json, to_json
 
 VERSION = 1
 _APPLICATION = 0x61727363  # "arsc"; `file` and SQLite's tools show whose database it is
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE trials (
     experiment INTEGER NOT NULL, trial INTEGER NOT NULL, candidate TEXT NOT NULL, seed INTEGER NOT NULL,
@@ -46,11 +48,14 @@ CREATE TRIGGER trials_in_order BEFORE INSERT ON trials
     BEGIN SELECT RAISE(ABORT, 'trials belong to the next experiment, in order'); END;
 CREATE TRIGGER facts_once BEFORE INSERT ON facts WHEN EXISTS (SELECT 1 FROM facts WHERE name = NEW.name)
     BEGIN SELECT RAISE(ABORT, 'a fact is recorded once'); END;
-""" + "".join(
-    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-    f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
-    for table in ("facts", "trials", "experiments")
-    for verb in ("UPDATE", "DELETE")
+"""
+    + seals.SCHEMA
+    + "".join(
+        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
+        for table in ("facts", "trials", "experiments", "seals")
+        for verb in ("UPDATE", "DELETE")
+    )
 )
 
 
@@ -123,6 +128,13 @@ class Ledger:
     def close(self) -> None:
         self._connection.close()
 
+    def broken(self) -> list[str]:
+        """What was changed after it was written, in words; empty if nothing was. Reads all of the file."""
+        with _told(self.path):
+            answers = [row[0] for row in self._connection.execute("PRAGMA integrity_check")]
+            damaged = [f"the ledger's file: {answer}" for answer in answers if answer != "ok"]
+            return damaged or list(seals.broken(self._connection))
+
     def check(self) -> None:
         """Raises UserError if the file's pages are damaged. Reads all of it."""
         with _told(self.path):
@@ -136,14 +148,14 @@ class Ledger:
         return dict(self._rows("SELECT name, value FROM facts"))
 
     def record_fact(self, name: str, value: str) -> None:
-        self._write("INSERT INTO facts VALUES (?, ?)", (name, value))
+        self._write("facts", (name, value))
 
     # Writing
 
     def record_trial(self, experiment: int, trial: int, candidate: str, record: Trial) -> None:
         """One trial of the experiment that comes next, durable when this returns."""
         self._write(
-            "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "trials",
             (
                 experiment,
                 trial,
@@ -161,7 +173,7 @@ class Ledger:
         record = to_json(experiment)
         del record["trials"]  # they have rows of their own
         self._write(
-            "INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "experiments",
             (
                 experiment.number,
                 experiment.commit,
@@ -279,9 +291,23 @@ class Ledger:
         with _told(self.path):
             return self._connection.execute(query, values).fetchall()
 
-    def _write(self, statement: str, values: tuple[object, ...]) -> None:
-        with _told(self.path):
-            self._connection.execute(statement, values)  # autocommit: one statement is one durable transaction
+    def _write(self, table: str, values: tuple[object, ...]) -> None:
+        """One row with its seal, in one durable transaction."""
+        places = ", ".join("?" * len(values))
+        with _told(self.path), self._transaction():
+            cursor = self._connection.execute(f"INSERT INTO {table} VALUES ({places})", values)
+            seals.seal(self._connection, table, str(values[0] if table == "facts" else cursor.lastrowid))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite itself has rolled back where the disk was full
+                self._connection.execute("ROLLBACK")
+            raise
 
 
 def _dump(value: dict[str, Any]) -> str:

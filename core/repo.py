@@ -184,6 +184,11 @@ class Repo:
 
     # Upkeep
 
+    def fsck(self) -> None:
+        """Raises GitFailed if git finds an object damaged, malformed or missing."""
+        if told := self._run("fsck", "--strict", "--no-dangling", "--no-progress"):
+            raise GitFailed(told)
+
     def tidy(self) -> None:
         """Packs loose objects and refs: thousands of experiments stay a handful of files. Loses nothing."""
         self._run("repack", "-d", "-q")

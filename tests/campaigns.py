@@ -13,7 +13,7 @@ from core.agents import tunables
 from core.agents.base import History
 from core.campaign import Campaign
 from core.events import OnEvent, Repeat
-from core.records import Audit, Budget, Experiment, Preset, Proposal, Trial
+from core.records import Audit, Budget, Experiment, Facts, Preset, Proposal, Score, Trial
 from core.trial.audit import Finding
 
 YARDSTICK = hashlib.sha256(b"yardstick").hexdigest()
@@ -74,6 +74,11 @@ class ScriptedEngine:
             seed=seed,
             yardstick=self.yardstick,
         )
+
+    def score(self, *, trainer: Path, preset: Preset, weights: Path, facts: Facts) -> Score:
+        constants = tunables.constants(trainer.read_text(encoding="utf-8"))
+        bpb = float(str(constants["SCORE"])) + SEED_NOISE * (facts.seed != preset.seeds[0])
+        return Score(val_bpb=bpb, bytes=1000, tokens=1000, yardstick=self.yardstick)
 
     def review(
         self,

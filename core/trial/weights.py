@@ -52,9 +52,13 @@ def inspect(path: Path) -> Weights:
                     raise TrialFailed(f"weight {name[:80]!r} is not finite")
     except SafetensorError as error:
         raise TrialFailed(f"the weights are no safetensors file: {error}") from None
+    return Weights(path, parameters, sha256(path))
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Weights(path, parameters, digest)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def permuted(source: Path, target: Path, random: np.random.Generator, kinds: str) -> Path:
