@@ -27,6 +27,15 @@ def seal(connection: sqlite3.Connection, table: str, key: str) -> None:
 
 def broken(connection: sqlite3.Connection) -> Iterator[str]:
     """What does not fit its seal, in words: rows in the order in which they were written, then rows without a seal."""
+    # Bytes that are no text any more are what is looked for here, not an error.
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    try:
+        yield from _broken(connection)
+    finally:
+        connection.text_factory = str
+
+
+def _broken(connection: sqlite3.Connection) -> Iterator[str]:
     before = ""
     for place, (number, table, key, digest) in enumerate(
         connection.execute("SELECT number, sealed, key, digest FROM seals ORDER BY number").fetchall(), 1
@@ -50,7 +59,7 @@ def broken(connection: sqlite3.Connection) -> Iterator[str]:
 def _digest(connection: sqlite3.Connection, before: str, table: str, key: str) -> str:
     row = connection.execute(f"SELECT * FROM {table} WHERE {KEYS[table]} = ?", (key,)).fetchone()
     content = json.dumps([before, table, key, row], ensure_ascii=False)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _named(connection: sqlite3.Connection, table: str, key: str) -> str:

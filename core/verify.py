@@ -19,6 +19,8 @@ from core.ratchet import fingerprint
 from core.records import FACTS, LOSSES, TRAINER, WEIGHTS, Experiment, Facts, Preset, Trial, UserError, from_json
 from core.repo import GitFailed, Repo
 
+UNREADABLE = (UserError, ValueError, TypeError, OSError)  # what damaged rows and objects end in
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
@@ -46,9 +48,14 @@ def of_records(folder: Folder, ledger: Ledger, repo: Repo, preset: Preset) -> It
         yield Check(subject="repository", what="git fsck", fault=str(error))
     champion: Experiment | None = None
     for number in range(ledger.count()):
-        experiment = ledger.experiment(number)
-        assert experiment is not None, "experiments are numbered without a gap"
-        fault = _contradiction(experiment, champion, repo, preset)
+        try:
+            experiment = ledger.experiment(number)
+            assert experiment is not None, "experiments are numbered without a gap"
+            fault = _contradiction(experiment, champion, repo, preset)
+        except UNREADABLE as error:
+            yield Check(subject=f"experiment {number}", what="record", fault=f"can't be read: {error}")
+            repo.close()  # the helper process that a damaged object has ended
+            continue
         yield Check(subject=f"experiment {number}", what="record", fault=fault, found=experiment.verdict)
         if experiment.verdict == "keep":
             champion = experiment
@@ -67,12 +74,17 @@ def of_scores(
     champion: Experiment | None = None
     baseline = ledger.experiment(0)
     for number in range(ledger.count()):
-        experiment = ledger.experiment(number)
+        try:
+            experiment = ledger.experiment(number)
+            text = repo.text(experiment.commit) if experiment is not None else ""
+        except UNREADABLE:  # told by `of_records`
+            repo.close()
+            continue
         if experiment is None or experiment.verdict != "keep":
             continue
         with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
             trainer = Path(temporary) / TRAINER
-            trainer.write_text(repo.text(experiment.commit), encoding="utf-8", newline="")
+            trainer.write_text(text, encoding="utf-8", newline="")
             for place, trial in enumerate(experiment.trials):
                 at, subject = folder.trial(number, place), f"trial {place} of experiment {number}"
                 if not (at / WEIGHTS).is_file() or not (at / FACTS).is_file():
