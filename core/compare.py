@@ -102,7 +102,9 @@ class Scored:
     asked_bytes: int | None = None  # the preset's score_bytes
 
 
-def of_backends(preset: Preset, names: Sequence[str] | None, device: str | None, tell: Tell) -> dict[str, Preset]:
+def of_backends(
+    preset: Preset, names: Sequence[str] | None, device: str | None, tell: Tell = lambda line: None
+) -> dict[str, Preset]:
     """The preset for each backend, by its name: of those named, else of all that can run here.
 
     `tell` hears what is left out. UserError for a backend that was named, or is the preset's own, and can't.
