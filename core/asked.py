@@ -111,7 +111,9 @@ def make_or_open(folder: Path | None, asked: Asked) -> Campaign:
     if root is None:
         raise UserError("no campaign here or above: name a folder for one, as in autoresearch run night --preset cpu")
     if not _is_campaign(root):
-        return Campaign.create(root, preset_for(asked))
+        preset = preset_for(asked)
+        _check_device(preset)
+        return Campaign.create(root, preset)
     campaign = Campaign.open(root)
     frozen, wanted = campaign.preset, presets.override(campaign.preset, asked.changes())
     old, new = to_json(frozen), to_json(wanted)
@@ -172,6 +174,7 @@ def lone_trial(
         wanted = {name: value for name, value in preset.trainer_constants().items() if _is_asked(name, constants)}
         text = tunables.write(read_text(trainer), wanted, trainer.name)
     tunables.check(text)
+    _check_device(preset)
     dataset = dataset_of(preset)
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
         path = Path(temporary) / "trainer" / "train.py"
@@ -228,6 +231,15 @@ def text_from(campaign: Campaign, experiment: Experiment, prompt: str, taste: Ta
 
     with model_of(campaign, experiment) as model:
         return "".join(generate(model, dataset_of(campaign.preset).tokenizer, prompt, taste))
+
+
+def _check_device(preset: Preset) -> None:
+    """UserError before data is prepared for a device that is not here; with data at hand the trial itself tells it."""
+    from core.data.dataset import prepared
+    from core.trial.describe import require
+
+    if prepared(preset.corpus, preset.vocabulary) is None:
+        require(preset)
 
 
 def _is_campaign(path: Path) -> bool:

@@ -14,8 +14,13 @@ from typing import Any
 
 import backends
 import presets
+from core import hardware
+from core.agents import tunables
 from core.records import Budget, Preset, Trial, UserError, to_json
+from core.trial.describe import require
+from presets.devices import DRIVERS
 
+Tell = Callable[[str], None]
 Curve = list[dict[str, float]]  # step, seconds since the first batch, progress, loss in nats a token
 Run = Callable[[Preset, Budget, int, str], tuple[Trial, Curve]]  # of a preset under a budget with a seed, and a title
 
@@ -97,10 +102,12 @@ class Scored:
     asked_bytes: int | None = None  # the preset's score_bytes
 
 
-def of_backends(preset: Preset, names: Sequence[str] | None, device: str | None) -> dict[str, Preset]:
+def of_backends(
+    preset: Preset, names: Sequence[str] | None, device: str | None, tell: Tell = lambda line: None
+) -> dict[str, Preset]:
     """The preset for each backend, by its name: of those named, else of all that can run here.
 
-    UserError for one that was named and can't.
+    `tell` hears what is left out. UserError for a backend that was named, or is the preset's own, and can't.
     """
     missing = {name: backends.get(name).missing() for name in names or backends.names()}
     if names:
@@ -110,17 +117,48 @@ def of_backends(preset: Preset, names: Sequence[str] | None, device: str | None)
     chosen = names or [name for name, reason in missing.items() if reason is None and name != NO_MODEL]
     if not chosen:
         raise UserError("no backend is installed to compare: make setup, or uv pip install 'autoresearch[torch]'")
-    return {name: _on(preset, name, device) for name in dict.fromkeys(chosen)}
+    sides, left_out = {}, []
+    for name in dict.fromkeys(chosen):
+        try:
+            sides[name] = _on(preset, name, device, tell)
+            require(sides[name])
+        except UserError as error:
+            if names or name == preset.backend:
+                raise
+            sides.pop(name, None)
+            left_out.append(str(error))
+            tell(f"without {name}: {error}")
+    if not sides:
+        raise UserError(f"no backend can run preset {preset.name} here: {'; '.join(left_out)}")
+    return sides
 
 
-def _on(preset: Preset, backend: str, device: str | None) -> Preset:
+def _on(preset: Preset, backend: str, device: str | None, tell: Tell) -> Preset:
     if backend == preset.backend:
         return preset if device is None else dataclasses.replace(preset, device=device)
-    # "cpu" is the CPU everywhere; the other names of devices are a backend's own.
-    own = device or ("cpu" if preset.device == "cpu" else "auto")
-    constants = {key: value for key, value in preset.constants.items() if key not in OWN_CONSTANTS}
-    # A peak in the preset is that of its device, which another backend may drive as well; on a CPU there is none.
+    has = tunables.constants(backends.trainer_path(backend).read_text(encoding="utf-8"))
+    constants = {key: value for key, value in preset.constants.items() if key in has and key not in OWN_CONSTANTS}
+    if dropped := [key for key in preset.constants if key not in constants]:
+        tell(f"{backend}: without {', '.join(dropped)}, which mean nothing to its trainer")
+    own = device or _same_device(preset, backend)
     return dataclasses.replace(preset, backend=backend, device=own, constants=constants)
+
+
+def _same_device(preset: Preset, backend: str) -> str:
+    """What another backend calls the preset's device; UserError if it drives none like it."""
+    kind, colon, index = preset.device.partition(":")
+    if kind in ("cpu", "auto"):
+        return preset.device
+    of_kind = {of: dict(drivers) for of, drivers in DRIVERS.items() if (preset.backend, kind) in drivers}
+    called = {of: names[backend] for of, names in of_kind.items() if backend in names}
+    if not called:
+        raise UserError(
+            f"backend {backend!r} drives nothing like {preset.backend}'s {preset.device}, what preset {preset.name} is "
+            "for: name a device with --device, or leave the backend out"
+        )
+    # PyTorch calls NVIDIA's and AMD's GPUs cuda, others don't.
+    here = {one.kind for one in hardware.accelerators()}
+    return next((name for of, name in called.items() if of in here), next(iter(called.values()))) + colon + index
 
 
 def run(
@@ -222,4 +260,5 @@ def named_presets(names: Sequence[str], changes: Mapping[str, str]) -> dict[str,
     for name, preset in sides.items():
         if reason := backends.get(preset.backend).missing():
             raise UserError(f"preset {name} needs backend {preset.backend!r}, which can't run here: {reason}")
+        require(preset)
     return sides

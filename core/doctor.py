@@ -87,7 +87,7 @@ def examine(preset: Preset, origin: str = "", *, name: str = "", tell: Tell = la
     """
     tell("load")
     here = hardware.accelerators()
-    load = _load(here)  # before this process adds to it
+    load = load_here(here)  # before this process adds to it
     tell("machine")
     facts, findings = _machine(here)
     parts: Facts = {"machine": facts}
@@ -243,7 +243,7 @@ def _room(backend: str, device: str, name: str, here: Here) -> tuple[float | Non
     if not mine:
         return None, None
     one = mine[min(int(index or 0), len(mine) - 1)]
-    return devices.like(one.kind, one.name, one.memory_gb, backend, kind)[0].usable_gb, one.free_gb
+    return devices.like(one.kind, one.name, one.memory_gb, backend, kind).usable_gb, one.free_gb
 
 
 def _memory_gb(preset: Preset, choices: Mapping[str, str]) -> float | None:
@@ -347,7 +347,7 @@ def _size(size: float) -> str:
     return f"{size / GB:.1f} GB" if size >= 0.95 * GB else f"{size / 2**20:.1f} MB"
 
 
-def _load(here: Here) -> tuple[Facts, list[Finding]]:
+def load_here(here: Here) -> tuple[Facts, list[Finding]]:
     """What else runs: the last minute's load, cores in use over half a second, and who uses them."""
     cores = psutil.cpu_count() or 1
     minute = psutil.getloadavg()[0]

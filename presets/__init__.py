@@ -110,14 +110,21 @@ def settings_from(pairs: Iterable[str]) -> dict[str, str]:
 
 def _with(values: dict[str, Any], settings: Mapping[str, str], where: str) -> Preset:
     values.setdefault("constants", {})
+    device = _kind(values)
     for key, text in settings.items():
         _put(values, ALIASES.get(key, key), text)
+    if _kind(values) != device and "peak_tflops" not in settings:
+        values.pop("peak_tflops", None)  # of the device that it was for
     preset = build(values, where)
     if preset.corpus.startswith("folder:"):
         # A campaign may be gone on with from another folder, so its corpus is named from the root.
         folder = Path(preset.corpus.removeprefix("folder:")).expanduser().resolve()
         preset = dataclasses.replace(preset, corpus=f"folder:{folder}")
     return preset
+
+
+def _kind(values: Mapping[str, Any]) -> str:
+    return str(values.get("device")).partition(":")[0]
 
 
 def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:

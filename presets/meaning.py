@@ -68,8 +68,8 @@ class Estimate:
 
 def sustained_flops(device: Device) -> float:
     """FLOP/s that training is taken to reach there."""
-    share = CPU_UTILIZATION if device.device == "cpu" else UTILIZATION[device.kernel]
-    return device.peak_tflops * 1e12 * share
+    share = CPU_UTILIZATION if device.device == "cpu" else device.utilization or UTILIZATION[device.kernel]
+    return device.likely_tflops * 1e12 * share
 
 
 def is_compiled(device: Device) -> bool:

@@ -13,7 +13,8 @@ from campaigns import a_trial
 
 import backends
 import presets
-from core import auto, hardware
+from core import auto, doctor, hardware
+from core.accelerators import Kind
 from core.data import Dataset
 from core.hardware import Accelerator
 from core.records import Preset, Trial, UserError
@@ -24,7 +25,9 @@ UNKNOWN = Accelerator(name="Imaginary 9000", kind="cuda", memory_gb=48, free_gb=
 Measure = Callable[[Preset], Trial]
 
 
-def measured(flops: float, memory_factor: float = 1.0, kernel: str = "sdpa (plain)") -> Measure:
+def measured(
+    flops: float, memory_factor: float = 1.0, kernel: str = "flex (windows)", dtype: str = "bfloat16 (native)"
+) -> Measure:
     """Trials on a device that reaches so many FLOP/s whatever the shape."""
 
     def trial(preset: Preset) -> Trial:
@@ -34,7 +37,7 @@ def measured(flops: float, memory_factor: float = 1.0, kernel: str = "sdpa (plai
             tokens_per_second=flops / cost.flops_per_token(preset),
             flops_per_token=cost.flops_per_token(preset),
             peak_memory_mb=memory_factor * estimate * 1e9 / 2**20,
-            choices={"kernel": kernel, "dtype": "bfloat16 (native)"},
+            choices={"kernel": kernel, "dtype": dtype},
         )
 
     return trial
@@ -51,6 +54,8 @@ class Machine:
         for name in backends.names():
             patch.setattr(backends.get(name), "missing", lambda name=name: self.lacks.get(name))
         patch.setattr(hardware, "matrix_flops", lambda: 2e11)
+        self.load: list[doctor.Finding] = []
+        patch.setattr(doctor, "load_here", lambda here: ({}, self.load))
         self.has()
 
     def has(self, *accelerators: Accelerator) -> None:
@@ -122,9 +127,118 @@ def test_an_unknown_device_is_tried_with_the_numbers_of_one_like_it(machine: Mac
     preset = machine.preset()
     assert (preset.backend, preset.device) == ("torch", "cuda")
     assert "Imaginary 9000: torch on cuda, not in devices.toml" in machine.told[0]
+    assert preset.peak_tflops is None, "nobody knows it"
     # 1e14 FLOP/s lie between a 3090's and an H100's.
     assert presets.load("rtx3090").depth <= preset.depth <= presets.load("h100").depth
     assert "WINDOW_PATTERN" not in preset.constants, "flex was seen, so windows pay"
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 4080", "NVIDIA GeForce RTX 5080", "AMD Radeon RX 9070 XT"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_card_of_16_gb_is_no_t4(machine: Machine, name: str, dtype: str) -> None:
+    """Whose facts it starts from: of the dtypes that the card's trainer may choose, a T4 has no bfloat16."""
+    kind: Kind = "rocm" if name.startswith("AMD") else "cuda"
+    machine.has(Accelerator(name=name, kind=kind, memory_gb=16, free_gb=None, driver="1"))
+    machine.measures(measured(3e13, dtype=f"{dtype} (seen)"))
+    preset = machine.preset()
+    assert (preset.device, preset.peak_tflops) == ("cuda", None)
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "kernel", "dtype", "windows", "peak"),
+    [
+        ("jax", "NVIDIA H100 80GB HBM3", "cudnn", "bfloat16", True, 989.5),
+        ("jax", "NVIDIA H100 80GB HBM3", "xla", "bfloat16", False, 989.5),
+        ("torch", "NVIDIA H100 80GB HBM3", "sdpa", "bfloat16", False, 989.5),  # no FlashAttention, no Triton
+        ("jax", "Tesla T4", "xla", "float32", False, 8.1),
+    ],
+)
+def test_what_the_trainer_chose_counts(
+    machine: Machine, backend: str, name: str, kernel: str, dtype: str, windows: bool, peak: float
+) -> None:
+    machine.has(Accelerator(name=name, kind="cuda", memory_gb=80, free_gb=None, driver="1"))
+    machine.measures(measured(3e14, kernel=f"{kernel} (seen)", dtype=f"{dtype} (seen)"))
+    preset = machine.preset({"backend": backend})
+    assert (preset.backend, preset.peak_tflops) == (backend, peak)
+    assert ("WINDOW_PATTERN" not in preset.constants) is windows, "windows pay where a kernel keeps no scores"
+
+
+def test_one_of_several_devices_can_be_asked_for(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.has(RTX4090, RTX4090)
+    machine.measures(measured(5e13))
+    preset = machine.preset({"device": "cuda:1"})
+    assert preset.device == "cuda:1"
+    assert {one.device for one in machine.tried} == {"cuda:1"}
+    with pytest.raises(UserError, match="no device for device cuda:2"):
+        auto.find({"device": "cuda:2"})
+    # The driver's order need not be the framework's: which of unequal cards is meant, the framework tells.
+    machine.has(UNKNOWN, RTX4090)
+    monkeypatch.setattr(auto, "describe", lambda backend, device: {"device_name": UNKNOWN.name})
+    assert auto.find({"device": "cuda:1"})[0].device.name == UNKNOWN.name
+
+
+def test_what_other_work_slowed_is_told_and_not_kept(machine: Machine) -> None:
+    machine.has(RTX4090)
+    machine.measures(measured(5e13))
+    machine.load = [doctor.Finding(about="load", mark="warning", told="1.9 of 2 cores in use: a\x1bthief (7) 1.9")]
+    _, text = auto.preset({}, prepare=lambda preset: cast(Dataset, None), tell=machine.told.append)
+    assert "# measured beside other work, so too slow perhaps: 1.9 of 2 cores in use: a?thief (7) 1.9\n" in text
+    assert presets.parse(text).name == "auto"
+    assert "not kept" in machine.told[-1]
+    machine.load = []
+    machine.tried.clear()
+    machine.preset()
+    assert machine.tried, "it is measured again, and that is kept"
+    machine.tried.clear()
+    machine.preset()
+    assert not machine.tried
+
+
+def late(preset: Preset) -> Trial:
+    """A trial that compiled until its allowance was spent."""
+    reason = f"no batch was asked for within the start-up allowance of {preset.startup_seconds:g} s"
+    return a_trial(verdict="crash", reason=reason, val_bpb=None, steps=0, startup_seconds=preset.startup_seconds + 0.1)
+
+
+def test_a_cold_compile_has_its_allowance_beside_the_minute(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.has(RTX4090)
+    seconds = 0.0
+
+    def cold(preset: Preset) -> Trial:
+        nonlocal seconds
+        startup = 100.0 if len(machine.tried) == 1 else 5.0
+        seconds += startup + 4.0
+        trial = measured(5e13)(preset)
+        return dataclasses.replace(trial, startup_seconds=startup, wall_seconds=startup + 4.0)
+
+    machine.measures(cold)
+    monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    machine.preset()
+    assert machine.tried[0].startup_seconds == presets.load("rtx4090").startup_seconds == 300
+    assert all(one.startup_seconds < 60 for one in machine.tried[1:])
+    assert "may compile for up to 300 s, then the minute starts" in " ".join(machine.told)
+
+
+def test_a_start_up_that_takes_too_long_leads_to_no_smaller_model_and_to_no_processor(machine: Machine) -> None:
+    machine.has(RTX4090)
+    machine.lacks["jax"] = "no jax"
+    machine.measures(late)
+    with pytest.raises(UserError, match=r"allowance of 300 s. --set startup_seconds=600 gives it more"):
+        machine.preset()
+    assert len(machine.tried) == 1
+    machine.tried.clear()
+    with pytest.raises(UserError, match="allowance of 600 s"):
+        machine.preset({"startup_seconds": "600"})
+    assert [one.startup_seconds for one in machine.tried] == [600]
+
+
+def test_a_trainer_that_breaks_is_not_tried_with_fewer_rows(machine: Machine) -> None:
+    machine.has(RTX4090)
+    broken = a_trial(verdict="crash", reason="RuntimeError: no kernel image is available", val_bpb=None, steps=0)
+    machine.measures(lambda preset: broken)
+    with pytest.raises(UserError, match="no kernel image"):
+        machine.preset({"device": "cuda", "backend": "torch"})
+    assert len(machine.tried) == 1
 
 
 def test_a_device_that_cannot_train_is_passed_over_and_that_is_told(machine: Machine) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from campaigns import YARDSTICK, ScriptedAgent, a_campaign, a_trial, trainer
@@ -12,9 +14,11 @@ from command import call
 
 import backends
 import presets
-from core import compare, finished
+from core import asked, compare, finished, hardware
+from core.accelerators import Accelerator, Kind
 from core.compare import Entry, Scored
 from core.records import Budget, Preset, Trial, UserError, to_json
+from core.trial import describe as describing
 
 SMALL = ["--set", "score_bytes=8000", "--set", "peak_tflops=0.001", "--preset", "numpy"]
 
@@ -49,6 +53,11 @@ def test_rows_have_the_keys_of_train_and_one_yardstick(corpus_folder: Path, tmp_
     # What was kept can be compared again, and by itself.
     again = call("compare", kept, "--json").json
     assert again == [row]
+    (curves,) = [one.curves for one in finished.read([kept])]
+    assert [len(curve) > 1 for curve in curves] == [True, True], "they lie beside the rows"
+    call("compare", kept, "--out", tmp_path / "again")
+    assert finished.read([tmp_path / "again"]) == finished.read([kept])
+    assert "is not empty" in call("compare", kept, "--out", kept, code=2).err
     lone = call("compare", kept / "trials" / "01-numpy-numpy-3", "--json").json
     assert (lone[0]["val_bpb"], lone[0]["val_bpb_spread"]) == (scores[0], None)
     assert "numpy alone has a score" in call("compare", kept).out
@@ -101,14 +110,14 @@ def test_a_trainer_that_fails_is_a_row_and_status_1(corpus_folder: Path, monkeyp
 
 
 def test_wall_leaves_for_training_what_start_up_does_not_take() -> None:
-    asked: list[Budget] = []
+    budgets: list[Budget] = []
 
     def run_one(preset: Preset, budget: Budget, seed: int, title: str) -> tuple[Trial, compare.Curve]:
-        asked.append(budget)
-        return a_trial(startup_seconds=9.0 if len(asked) == 1 else 3.5), []
+        budgets.append(budget)
+        return a_trial(startup_seconds=9.0 if len(budgets) == 1 else 3.5), []
 
     assert compare.within_wall(presets.load("cpu"), 60.0, run_one) == Budget(seconds=56.5)
-    assert asked == [Budget(steps=2), Budget(steps=2)]
+    assert budgets == [Budget(steps=2), Budget(steps=2)]
     with pytest.raises(UserError, match="leaves nothing of --wall 4"):
         compare.within_wall(presets.load("cpu"), 4.0, run_one)
 
@@ -134,13 +143,100 @@ def test_every_installed_backend_is_taken_but_the_one_that_is_no_model(monkeypat
     preset = dataclasses.replace(
         presets.load("cpu"), device="cuda", constants={"COMPILE": "inductor", "MATRIX_LR": 0.1}
     )
-    sides = compare.of_backends(preset, None, None)
+    monkeypatch.setattr(describing, "describe", lambda backend, device: {"device": device})
+    told: list[str] = []
+    sides = compare.of_backends(preset, None, None, told.append)
     assert list(sides) == ["jax", "torch"]
     assert sides["torch"] == preset
-    assert (sides["jax"].device, sides["jax"].constants) == ("auto", {"MATRIX_LR": 0.1})
-    assert compare.of_backends(presets.load("cpu"), ["jax"], None)["jax"].device == "cpu"
+    assert (sides["jax"].device, sides["jax"].constants) == ("cuda", {"MATRIX_LR": 0.1})
+    assert told == ["jax: without COMPILE, which mean nothing to its trainer"]
+    assert compare.of_backends(presets.load("cpu"), ["jax"], None, told.append)["jax"].device == "cpu"
     with pytest.raises(UserError, match="'mlx' can't run here: no mlx"):
-        compare.of_backends(preset, ["torch", "mlx"], None)
+        compare.of_backends(preset, ["torch", "mlx"], None, told.append)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """Every backend is installed and finds these devices."""
+    there = {"torch": {"cuda", "mps"}, "jax": {"cuda", "rocm"}, "mlx": {"gpu"}, "numpy": {"cpu"}}
+    for name in backends.names():
+        monkeypatch.setattr(backends.get(name), "missing", lambda: None)
+
+    def describe(backend: str, device: str) -> dict[str, str]:
+        return {} if device.partition(":")[0] in there[backend] else {"error": f"no {device} for {backend}"}
+
+    monkeypatch.setattr(describing, "describe", describe)
+    monkeypatch.setattr(hardware, "accelerators", tuple)
+    return there
+
+
+@pytest.mark.parametrize(
+    ("preset", "here", "devices", "left_out"),
+    [
+        ("m4-max", (), {"mlx": "gpu", "torch": "mps"}, "jax"),
+        ("h100", (), {"torch": "cuda", "jax": "cuda"}, "mlx"),
+        ("mi300x", ("rocm",), {"torch": "cuda", "jax": "rocm"}, "mlx"),
+    ],
+)
+@pytest.mark.usefixtures("installed")
+def test_a_device_is_the_same_one_on_every_backend(
+    preset: str, here: tuple[Kind, ...], devices: dict[str, str], left_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [Accelerator(name="x", kind=kind, memory_gb=1, free_gb=None, driver="") for kind in here]
+    monkeypatch.setattr(hardware, "accelerators", lambda: found)
+    told: list[str] = []
+    sides = compare.of_backends(presets.load(preset), None, None, told.append)
+    assert {name: side.device for name, side in sides.items()} == devices
+    assert any(line.startswith(f"without {left_out}: backend '{left_out}' drives nothing like") for line in told)
+
+
+def test_a_device_that_is_not_here_is_told_before_anything_runs(installed: dict[str, set[str]]) -> None:
+    m4_max, told = presets.load("m4-max"), list[str]()
+    installed["torch"].clear()
+    assert list(compare.of_backends(m4_max, None, None, told.append)) == ["mlx"], "torch has no mps, jax drives none"
+    with pytest.raises(UserError, match="torch on mps, as preset m4-max has it, can't run here: no mps for torch"):
+        compare.of_backends(m4_max, ["mlx", "torch"], None, told.append)
+    installed["mlx"].clear()
+    with pytest.raises(UserError, match="mlx on gpu, as preset m4-max has it, can't run here: no gpu for mlx"):
+        compare.of_backends(m4_max, None, None, told.append)
+    with pytest.raises(UserError, match="no gpu for mlx"):
+        compare.named_presets(["cpu", "m4-max"], {})
+
+
+@pytest.mark.parametrize("command", ["train", "run night", "compare --backends numpy"])
+def test_no_data_is_prepared_for_a_device_that_is_not_here(
+    command: str, fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def must_not(*values: object, **named: object) -> None:
+        raise AssertionError("data was prepared")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("core.data.prepare", must_not)
+    told = call(*command.split(), "--preset", "numpy", "--device", "cuda", code=2).err
+    assert "numpy on cuda, as preset numpy has it, can't run here" in told
+    assert not (tmp_path / "night").exists(), "and no campaign is made"
+
+
+def test_what_ran_before_a_side_that_cannot_is_shown(corpus_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = asked.lone_trial
+
+    def second_fails(preset: Preset, **named: Any) -> Trial:
+        if named["seed"] == 2:
+            raise UserError("the disk is full")
+        return run(preset, **named)
+
+    monkeypatch.setattr(asked, "lone_trial", second_fails)
+    options = ["--corpus", f"folder:{corpus_folder}", *SMALL, "--backends", "numpy", "--seeds", "1,2"]
+    told = call("compare", *options, code=2).err
+    assert "the disk is full" in told
+    assert re.search(r"numpy +[0-9]\.[0-9]+", told), "the row of seed 1"
+
+
+def test_what_a_backends_trainer_lacks_is_left_out_and_told(corpus_folder: Path) -> None:
+    options = ["--preset", "smoke", "--corpus", f"folder:{corpus_folder}", "--seeds", "1", "--backends", "numpy"]
+    answer = call("compare", *options, "--set", "score_bytes=8000", "--json")
+    assert answer.json[0]["verdict"] == "scored"
+    assert "numpy: without ASPECT_RATIO, WINDOW_PATTERN, HEAD_DIM, which mean nothing to its trainer" in answer.err
 
 
 # Rows
@@ -235,7 +331,10 @@ def test_files_of_records_are_grouped_by_all_but_the_seed(tmp_path: Path) -> Non
         (["nowhere"], "nowhere can't be read"),
         (["empty"], "is no campaign and holds no trial.json"),
         (["text.txt"], "holds no JSON"),
-        (["text.txt", "--backends", "numpy"], "leave --preset, --presets and --backends out"),
+        (["text.txt", "--backends", "numpy"], "leave --backends out"),
+        (["text.txt", "--corpus", "apidocs", "--set", "depth=3"], "leave --set, --corpus out"),
+        (["text.txt", "--budget", "9", "--wall", "9", "--seeds", "1"], "leave --budget, --wall, --seeds out"),
+        (["text.txt", "--device", "cpu"], "leave --device out"),
         (["--presets", "cpu", "--backends", "torch"], "each on its own backend"),
         (["--presets", "cpu,nonsense"], "there is no preset 'nonsense'"),
         (["--backends", "tensorflow"], "no backend 'tensorflow'"),
@@ -252,6 +351,35 @@ def test_mistakes_are_told(arguments: list[str], said: str, tmp_path: Path, monk
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "thing").write_text("mine", encoding="utf-8")
     assert said in call("compare", *arguments, code=2).err
+
+
+GOOD = to_json(a_trial())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], "holds no record"),
+        ([{"name": "x", "trials": []}], "a row has a list of at least one trial, not []"),
+        ([{"name": "x", "trials": 3}], "a row has a list of at least one trial, not 3"),
+        ([{"trials": ["low"]}], "a record is a JSON object, not 'low'"),
+        (3, "a record is a JSON object, not 3"),
+        ({**GOOD, "val_bpb": "low"}, "val_bpb of a record is float or null, not 'low'"),
+        ({**GOOD, "steps": None}, "steps of a record is int, not None"),
+        ({**GOOD, "yardstick": ["a"]}, "yardstick of a record is str"),
+        ({**GOOD, "audit": "fine"}, "bad.json: "),
+        ({**GOOD, "colour": 1}, "bad.json: Trial: unknown field colour"),
+        (
+            {"name": "x", "trials": [GOOD, {**GOOD, "yardstick": "f" * 64}]},
+            "row 'x' are scored on different yardsticks",
+        ),
+    ],
+)
+def test_bad_records_are_told(content: object, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    told = call("compare", path, code=2).err
+    assert "bad.json" in told and said in told
 
 
 def test_unequal_records_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from core.asked import Asked
 from core.compare import Curve, Entry
 from core.disk import refuse_occupied
 from core.options import CRASHED, AsJson, BudgetSeconds, Corpus, Device, PresetName, Settings, all_of, interruptible
-from core.records import Budget, Preset, Trial, UserError
+from core.records import Budget, Preset, Trial, UserError, to_json
 from core.views import show, terminal
 
 PLOT = "compare.png"
@@ -57,19 +58,26 @@ def compare(
     from core import finished
     from core.views import compare as view
 
-    if records and (preset or presets or backends):
-        raise UserError(
-            "records are compared as they are: leave --preset, --presets and --backends out, or the records"
-        )
+    if records:
+        options = {
+            "preset": preset, "presets": presets, "backends": backends, "device": device, "set": settings,
+            "corpus": corpus, "budget": budget, "wall": wall, "seeds": seeds,
+        }  # fmt: skip
+        if given := [f"--{name}" for name, value in options.items() if value not in (None, [])]:
+            raise UserError(f"records are compared as they are: leave {', '.join(given)} out, or the records")
+    if output is not None:
+        refuse_occupied(output, "a comparison that is kept")
     if records:
         entries = finished.read(records)
     else:
-        if output is not None:
-            refuse_occupied(output, "a comparison that is kept")
         wanted = Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget)
         entries = _run(wanted, _split(presets), _split(backends), wall, _seeds(seeds), output)
     logic.check_yardsticks([logic.scored_by(entry) for entry in entries])
     entries = logic.ranked(entries)
+    if records and output is not None:
+        places = _Places(output)
+        for entry in entries:
+            _keep(entry, places)
     rows = [entry.row() for entry in entries]
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -88,7 +96,7 @@ def compare(
 def _run(
     wanted: Asked, presets: list[str], backends: list[str], wall: float | None, seeds: list[int], output: Path | None
 ) -> list[Entry]:
-    """Runs every side's trials. What ran before Ctrl-C is told."""
+    """Runs every side's trials. What ran before Ctrl-C, or before a side that can't, is told."""
     from core import compare as logic
     from core.views import compare as view
 
@@ -99,7 +107,7 @@ def _run(
     if presets:
         sides = logic.named_presets(presets, wanted.changes())
     else:
-        sides = logic.of_backends(asked.preset_for(wanted), backends, wanted.device)
+        sides = logic.of_backends(asked.preset_for(wanted), backends, wanted.device, terminal.notice)
     texts = {name: asked.dataset_of(side).scored("val", side.score_bytes) for name, side in sides.items()}
     logic.check_yardsticks(
         [
@@ -115,7 +123,7 @@ def _run(
         place = _Places(output or Path(temporary))
 
         def run_one(side: Preset, budget: Budget, seed: int, title: str) -> tuple[Trial, Curve]:
-            into = place.next(side, seed)
+            into = place.next(side.name, side.backend, seed)
             trial = asked.lone_trial(side, trainer=None, constants={}, budget=budget, seed=seed, into=into, title=title)
             return trial, show.points(into)
 
@@ -132,7 +140,7 @@ def _run(
                         trial.reason or f"{terminal.bpb(trial.val_bpb)} bpb in {terminal.seconds(trial.wall_seconds)}"
                     )
                     terminal.notice(f"{name}, seed {trial.seed}: {trial.verdict}: {told}")
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, UserError):
                 if entries := _entries(done):
                     terminal.err().print(view.table(entries))
                 raise
@@ -146,9 +154,19 @@ class _Places:
         self._root = root
         self._count = 0
 
-    def next(self, side: Preset, seed: int) -> Path:
+    def next(self, preset: str, backend: str, seed: int) -> Path:
         self._count += 1
-        return self._root / "trials" / f"{self._count:02d}-{side.name}-{side.backend}-{seed}"
+        name = re.sub(r"[^\w.-]", "-", f"{preset}-{backend}-{seed}")  # of a record somebody else wrote, perhaps
+        return self._root / "trials" / f"{self._count:02d}-{name}"
+
+
+def _keep(entry: Entry, places: _Places) -> None:
+    """Writes what is compared again of trials that ran before: their records and curves, not their weights."""
+    for trial, curve in zip(entry.trials, entry.curves, strict=False):
+        into = places.next(trial.preset, trial.backend, trial.seed)
+        into.mkdir(parents=True)
+        (into / asked.RECORD).write_text(json.dumps(to_json(trial), indent=1), encoding="utf-8")
+        (into / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), encoding="utf-8")
 
 
 def _entries(done: dict[str, list[tuple[Trial, Curve]]]) -> list[Entry]:

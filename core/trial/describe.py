@@ -17,7 +17,7 @@ from typing import Any
 
 import backends
 from core.data.cache import cache_root
-from core.records import UserError
+from core.records import Preset, UserError
 from core.trial.environment import scrubbed
 
 SECONDS = 120.0
@@ -54,6 +54,18 @@ def describe(backend: str, device: str = "auto", *, timeout: float = SECONDS) ->
                 return told
     last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it printed nothing")
     return {"error": f"its process ended {_how(done.returncode)}: {last[:300]}"}
+
+
+def require(preset: Preset) -> None:
+    """UserError where the preset's backend or its device is not here.
+
+    What is always there, "cpu" and "auto", is not looked for: loading a framework takes seconds.
+    """
+    error = backends.get(preset.backend).missing()
+    if error is None and preset.device not in ("cpu", "auto"):
+        error = describe(preset.backend, preset.device).get("error")
+    if error is not None:
+        raise UserError(f"{preset.backend} on {preset.device}, as preset {preset.name} has it, can't run here: {error}")
 
 
 def tell(backend: str, device: str) -> dict[str, Any]:

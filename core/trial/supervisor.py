@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 import backends
-from core import hardware
 from core.data import Dataset
 from core.data.cache import cache_root
 from core.disk import full_disk_told
@@ -39,6 +38,7 @@ from core.records import (
 )
 from core.trial import audit
 from core.trial import weights as handed
+from core.trial.peak import peak_flops
 from core.trial.process import Mistake, Process, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.training import Course, OnProgress, Progress, Training, check_budget
@@ -221,7 +221,7 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
     course, preset, score = seen.course, spec.preset, seen.score
     start_up = (time.monotonic() if course.started is None else course.started) - seen.begun
     speed = course.tokens / course.seconds if course.seconds > 0 and course.stopped is not None else None
-    peak = _peak_flops(preset, seen.device)
+    peak = peak_flops(preset, seen.device, seen.device_name, course.choices)
     achieved = speed * course.flops_per_token if speed and course.flops_per_token else None
     fields: dict[str, Any] = dict(
         verdict=seen.verdict,
@@ -261,10 +261,3 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         audit=seen.audit,
     )
     return Trial(**fields)
-
-
-def _peak_flops(preset: Preset, device: str) -> float | None:
-    """What MFU is held against: the preset's peak, on a CPU without one a measured matrix product."""
-    if preset.peak_tflops is not None:
-        return preset.peak_tflops * 1e12
-    return hardware.matrix_flops() if device == "cpu" else None

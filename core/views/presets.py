@@ -25,6 +25,7 @@ class Listed:
     preset: Preset
     about: presets.About
     estimate: meaning.Estimate | None
+    elsewhere: bool = False  # settings put it on another device or backend than its numbers are for
 
     @property
     def doubts(self) -> list[str]:
@@ -36,6 +37,9 @@ class Listed:
         """`measured` with date and result, or `derived`."""
         if self.about.exempt:
             return f"exempt: {self.about.exempt}"
+        if self.elsewhere:
+            place = f"{self.preset.backend} on {self.preset.device}"
+            return f"numbers for another device or backend; of {place} nothing is measured or estimated"
         if self.about.measured:
             return f"measured {self.about.measured}"
         return f"derived: {self.about.note}" if self.about.note else "derived"
@@ -43,10 +47,11 @@ class Listed:
 
 def listed(name: str, settings: Mapping[str, str]) -> Listed:
     """The preset `name` of `presets.names()` with `--set` values put over it."""
-    preset, about = presets.load(name, settings), presets.about(name)
-    held_against = devices.named(about.device) if about.device and not about.exempt else None
+    preset, about, own = presets.load(name, settings), presets.about(name), presets.load(name)
+    elsewhere = (preset.backend, preset.device.partition(":")[0]) != (own.backend, own.device.partition(":")[0])
+    held_against = devices.named(about.device) if about.device and not about.exempt and not elsewhere else None
     found = meaning.estimate(preset, held_against) if held_against else None
-    return Listed(preset=preset, about=about, estimate=found)
+    return Listed(preset=preset, about=about, estimate=found, elsewhere=elsewhere)
 
 
 def doubts(trial: Trial) -> list[str]:
@@ -63,8 +68,8 @@ def row(one: Listed, missing: str | None) -> dict[str, Any]:
     facts = {} if one.estimate is None else to_json(one.estimate)
     return {
         **to_json(one.preset),
-        "measured": one.about.measured or None,
-        "derived": not one.about.measured and not one.about.exempt,
+        "measured": (one.about.measured or None) if not one.elsewhere else None,
+        "derived": not one.about.measured and not one.about.exempt and not one.elsewhere,
         "note": one.about.note,
         "exempt": one.about.exempt,
         "estimate": facts,
@@ -84,7 +89,7 @@ def table(every: Sequence[Listed], missing: Mapping[str, str | None]) -> Group:
     for one in every:
         preset, found = one.preset, one.estimate
         lacks = missing.get(preset.backend) is not None
-        told = Text(one.origin, style="green" if one.about.measured else "")
+        told = Text(one.origin, style="green" if one.about.measured and not one.elsewhere else "")
         for doubt in one.doubts:
             told.append(f"\n{doubt}", style="yellow")
         columns.add_row(
@@ -111,7 +116,7 @@ def table(every: Sequence[Listed], missing: Mapping[str, str | None]) -> Group:
 def toml(one: Listed) -> str:
     """A preset as TOML that can be saved, with a comment on its numbers."""
     lines = [f"# {one.preset.name}: {one.origin}"]
-    if one.about.device and not one.about.exempt:
+    if one.about.device and not one.about.exempt and not one.elsewhere:
         device = devices.named(one.about.device)
         lines[0] += f", for {device.name}"
         lines.append(f"# The device's facts: {device.source}")

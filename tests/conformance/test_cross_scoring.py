@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conformance import adapters
@@ -14,7 +13,7 @@ from support import PRESET
 import backends
 from core.agents.tunables import write
 from core.data import Dataset, prepare
-from core.records import Budget, Facts, Preset, Score, Trial
+from core.records import Budget, Constant, Facts, Preset, Score, Trial
 from core.trial.model import open_model
 from core.trial.supervisor import TrialSpec, run_trial
 
@@ -27,21 +26,32 @@ SMALL = dataclasses.replace(
     startup_seconds=240.0,
     silence_seconds=120.0,
     score_bytes=20_000,
-    constants={"ASPECT_RATIO": 32, "HEAD_DIM": 32, "WINDOW_PATTERN": "SL", "SOFTCAP": 12.0},
 )
+# Constants that no file has: windows, width of heads and of the model, and what is no shape.
+CONSTANTS: dict[str, dict[str, Constant]] = {
+    "windows": {"ASPECT_RATIO": 32, "HEAD_DIM": 32, "WINDOW_PATTERN": "SL", "SOFTCAP": 12.0},
+    "narrow heads": {"DEPTH": 3, "ASPECT_RATIO": 16, "HEAD_DIM": 16, "WINDOW_PATTERN": "SSL", "ROTARY_BASE": 500.0},
+}
+PAIRS = [
+    *((backend, adapters.REFERENCE, "windows") for backend in adapters.OTHERS),
+    (*adapters.OTHERS, "narrow heads"),
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """One finished trial."""
 
+    preset: Preset
     trial: Trial
     trainer: Path
     folder: Path
 
 
-def preset_of(backend: str) -> Preset:
-    return dataclasses.replace(SMALL, backend=backend, name=backend)
+def preset_of(backend: str, constants: str) -> Preset:
+    values = dict(CONSTANTS[constants])
+    depth = int(str(values.pop("DEPTH", SMALL.depth)))
+    return dataclasses.replace(SMALL, backend=backend, name=backend, depth=depth, constants=values)
 
 
 @pytest.fixture(scope="session")
@@ -50,30 +60,30 @@ def dataset(cache: Path, corpus_folder: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
-    """The trial of a backend's reference trainer with constants that no file has; run once."""
-    done: dict[str, Any] = {}
+def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Trained]:
+    """The trial of a backend's reference trainer with some of CONSTANTS; run once."""
+    done: dict[tuple[str, str], Trained] = {}
 
-    def of(backend: str) -> Trained:
+    def of(backend: str, constants: str) -> Trained:
         if reason := adapters.unavailable(backend):
             pytest.skip(reason)
-        if backend not in done:
+        key, preset = (backend, constants), preset_of(backend, constants)
+        if key not in done:
             folder = tmp_path_factory.mktemp(backend)
             trainer = folder / "train.py"
             text = backends.trainer_path(backend).read_text(encoding="utf-8")
-            trainer.write_text(write(text, preset_of(backend).trainer_constants()), encoding="utf-8")
+            trainer.write_text(write(text, preset.trainer_constants()), encoding="utf-8")
             spec = TrialSpec(
                 trainer=trainer,
-                preset=preset_of(backend),
+                preset=preset,
                 budget=Budget(steps=12),
                 seed=3,
                 dataset=dataset,
                 into=folder / "trial",
             )
-            done[backend] = Trained(run_trial(spec), trainer, spec.into)
-        assert done[backend].trial.verdict == "scored", done[backend].trial.reason
-        found: Trained = done[backend]
-        return found
+            done[key] = Trained(preset, run_trial(spec), trainer, spec.into)
+        assert done[key].trial.verdict == "scored", done[key].trial.reason
+        return done[key]
 
     return of
 
@@ -89,16 +99,16 @@ def scored_by(scorer: Trained, made: Trained, dataset: Dataset) -> Score:
         device="cpu",
         sequence_length=64,
     )
-    with open_model(scorer.trainer, made.folder / "weights.safetensors", facts, preset_of(backend)) as model:
+    with open_model(scorer.trainer, made.folder / "weights.safetensors", facts, scorer.preset) as model:
         return model.score(dataset.scored("val", SMALL.score_bytes))
 
 
-@pytest.mark.parametrize("backend", adapters.OTHERS)
+@pytest.mark.parametrize(("backend", "against", "constants"), PAIRS)
 def test_what_one_backend_trained_another_scores_the_same(
-    trained: Callable[[str], Trained], dataset: Dataset, backend: str
+    trained: Callable[[str, str], Trained], dataset: Dataset, backend: str, against: str, constants: str
 ):
     """In both directions; and the records of both agree in all but what depends on numbers."""
-    one, other = trained(backend), trained(adapters.REFERENCE)
+    one, other = trained(backend, constants), trained(against, constants)
     for name in (
         "verdict steps tokens parameters flops_per_token vocabulary sequence_length rows scored_bytes yardstick seed"
     ).split():

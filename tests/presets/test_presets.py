@@ -16,6 +16,7 @@ import presets
 from core.agents import tunables
 from core.campaign import reference_trainer
 from core.records import UserError
+from core.views.presets import listed, row, toml
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -207,3 +208,16 @@ def test_a_wheel_holds_the_presets_the_trainers_and_the_program(tmp_path: Path) 
     run = [sys.executable, "-c", code, str(target)]
     said = subprocess.run(run, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
     assert said.split() == ["#", "Program", *presets.names(), "True"]
+
+
+def test_numbers_on_another_device_are_claimed_for_none() -> None:
+    for settings in ({"device": "cpu"}, {"backend": "jax"}):
+        found = listed("cpu" if "backend" in settings else "h100", settings)
+        assert (found.estimate, found.elsewhere) == (None, True)
+        told = toml(found)
+        assert "measured on" not in told and "derived" not in told and "989.5" not in told
+        assert f"of {found.preset.backend} on cpu nothing is measured or estimated" in told
+        rows = row(found, None)
+        assert (rows["measured"], rows["derived"], rows["estimate"]) == (None, False, {})
+    same = listed("h100", {"device": "cuda:1"})
+    assert not same.elsewhere and same.estimate is not None

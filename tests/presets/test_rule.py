@@ -46,7 +46,12 @@ def test_those_that_are_exempt_say_why() -> None:
 def test_facts_of_a_device_are_whole(name: str) -> None:
     device = devices.named(name)
     assert device.backend in backends.names()
-    assert device.peak_tflops > 0 and device.bandwidth_gb_s > 0 and 0 < device.usable_gb <= device.memory_gb
+    assert (
+        device.peak_tflops is not None
+        and device.peak_tflops > 0
+        and device.bandwidth_gb_s > 0
+        and 0 < device.usable_gb <= device.memory_gb
+    )
     assert device.source and device.name
     for part in device.match:
         found = devices.matching(part, device.memory_gb)
@@ -72,9 +77,61 @@ def test_a_drivers_name_finds_the_device(reported: str, memory_gb: float, key: s
 def test_an_unknown_device_is_not_taken_for_a_known_one() -> None:
     for other in ("Imaginary Accelerator 9000", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 3060 Ti"):
         assert devices.matching(other) is None, other
-    facts, known = devices.like("cuda", "Imaginary Accelerator 9000", 23.0, "torch", "cuda")
-    assert not known
+    assert devices.matching("NVIDIA H200 NVL", 141) is None, "slower than the SXM card of that memory"
+    facts = devices.like("cuda", "Imaginary Accelerator 9000", 23.0, "torch", "cuda")
+    assert not facts.known and facts.peak_tflops is None
     assert (facts.name, facts.memory_gb, facts.kernel) == ("Imaginary Accelerator 9000", 23.0, "sdpa")
+
+
+@pytest.mark.parametrize("memory_gb", [8, 12, 16, 24, 48])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("kind", ["cuda", "rocm", "apple", "tpu"])
+def test_an_unknown_device_of_any_dtype_gets_a_preset_and_no_peak(kind: str, dtype: str, memory_gb: float) -> None:
+    """Whatever it is taken to be like: its trainer may choose a dtype that one has no peak for."""
+    backend, name = devices.DRIVERS[kind][0]
+    assumed = devices.like(kind, "Imaginary 9000", memory_gb, backend, name)
+    assert (assumed.kind, assumed.known) == (kind, False)
+    seen = dataclasses.replace(assumed, dtype=dtype)
+    for measured in (None, rule.Measured(flops=3e13)):
+        preset = rule.scaled(seen, presets.anchors(), measured, name="found")
+        assert preset.peak_tflops is None
+    assert meaning.estimate(preset, seen, flops=3e13).steps >= meaning.LEAST_STEPS
+
+
+def test_devices_are_told_apart_by_their_makers() -> None:
+    """PyTorch calls AMD's GPUs cuda, too."""
+    assert {one.key for one in devices.known_of("rocm")} == {"mi300x", "rx7900xtx"}
+    assert {"t4", "h100", "gb10"} <= {one.key for one in devices.known_of("cuda")}
+    assert not {one.key for one in devices.known_of("cuda")} & {"mi300x", "rx7900xtx"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reported", "memory_gb", "backend", "device", "kernel", "dtype", "peak"),
+    [
+        ("cuda", "NVIDIA H100 80GB HBM3", 80, "torch", "cuda", "flash-attn-3", "bfloat16", 989.5),
+        ("cuda", "NVIDIA H100 80GB HBM3", 80, "jax", "cuda", "cudnn", "bfloat16", 989.5),
+        ("cuda", "Tesla T4", 16, "jax", "cuda", "cudnn", "float32", 8.1),
+        ("rocm", "AMD Instinct MI300X", 192, "jax", "rocm", "xla", "bfloat16", 1307.4),
+        ("apple", "Apple M4 Max", 64, "torch", "mps", "sdpa", "float32", 12.9),
+        ("apple", "Apple M5", 16, "mlx", "gpu", "mx.fast", "bfloat16", 16.6),
+        ("apple", "Apple M5", 16, "torch", "mps", "sdpa", "float32", 4.1),
+        ("tpu", "TPU v4", 32, "jax", "tpu", "splash", "bfloat16", None),
+    ],
+)
+def test_another_backend_has_a_kernel_and_a_dtype_of_its_own(
+    kind: str, reported: str, memory_gb: float, backend: str, device: str, kernel: str, dtype: str, peak: float | None
+) -> None:
+    facts = devices.like(kind, reported, memory_gb, backend, device)
+    assert (facts.kernel, facts.dtype, facts.peak_tflops) == (kernel, dtype, peak)
+    if kernel == "splash":
+        assert "HEAD_DIM" not in rule.scaled(facts, presets.anchors()).constants, "it takes heads of 128 alone"
+
+
+def test_the_m5_is_derived_as_a_faster_m4() -> None:
+    """Its peak is four times an M4's, but a small model is further from it."""
+    old, new = devices.named("m4"), devices.named("m5")
+    assert 2 <= meaning.sustained_flops(new) / meaning.sustained_flops(old) <= 3
+    assert presets.load("m4").depth <= presets.load("m5").depth <= presets.load("m4-max").depth
 
 
 @given(

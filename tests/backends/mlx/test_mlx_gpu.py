@@ -75,6 +75,19 @@ def test_limits_are_what_metal_recommends(load_trainer):
     assert mx.set_cache_limit(recommended // 2) == recommended // 2
 
 
+def test_the_cache_is_limited_by_what_a_step_takes(load_trainer, facts):
+    trainer = load_trainer()
+    choices = trainer.choose(trainer.Machine.of("gpu"))
+    stepper = trainer.Stepper(trainer.build(dataclasses.replace(facts, device="gpu"), choices), choices, 4)
+    draws = np.random.default_rng(0).integers(0, 61, (12, 17), dtype=np.int32)
+    stepper.warm(draws for _ in range(3))
+    trainer.limit_cache("gpu")
+    for step in range(20):
+        stepper.step(draws, step / 20)
+    kept, limit = mx.get_cache_memory(), mx.set_cache_limit(2**32)
+    assert kept <= limit < 2**32
+
+
 def test_a_step_in_bfloat16_leaves_float32_weights(load_trainer, facts):
     trainer = load_trainer()
     choices = trainer.choose(trainer.Machine.of("gpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -183,3 +184,53 @@ def test_a_compiled_step_is_an_eager_one_and_is_traced_once(load_trainer, facts)
     assert len(traced) == after_warm_up
     for name, value in leaves(compiled.model.parameters()).items():
         np.testing.assert_allclose(value, leaves(eager.model.parameters())[name], atol=1e-4, err_msg=name)
+
+
+@pytest.fixture
+def limits() -> Iterator[None]:
+    """Leaves MLX's limits as they were."""
+    memory, cache = mx.set_memory_limit(2**40), mx.set_cache_limit(2**40)
+    mx.clear_cache()
+    yield
+    mx.set_memory_limit(memory)
+    mx.set_cache_limit(cache)
+
+
+@pytest.mark.usefixtures("limits")
+def test_the_cache_holds_what_a_steps_rows_need_and_no_more(load_trainer, facts):
+    """The allocator is MLX's own on a CPU as well; only the trainer leaves its limits alone there."""
+    trainer = load_trainer()
+    caps = []
+    for slice_rows in (2, 8):
+        mx.set_cache_limit(2**40)
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        stepper = stepper_of(trainer, facts, slice_rows)
+        stepper.warm(batch_of(8) for _ in range(3))
+        trainer.limit_cache("cpu")
+        assert mx.set_cache_limit(2**40) == 2**40, "not on a CPU"
+        taken = mx.get_peak_memory() - mx.get_active_memory()
+        trainer.limit_cache("gpu")
+        for _ in range(4):
+            stepper.step(batch_of(8), progress=0.1)
+        kept = mx.get_cache_memory()
+        caps.append(mx.set_cache_limit(2**40))
+        assert caps[-1] == taken * 3 // 2
+        assert kept <= caps[-1]
+    assert caps[1] > 1.2 * caps[0], "more rows, more to keep"
+
+
+@pytest.mark.usefixtures("limits")
+def test_the_scoring_process_has_the_trainers_limits(load_trainer, facts, monkeypatch):
+    trainer = load_trainer()
+    asked: list[str] = []
+    monkeypatch.setattr(trainer, "limit_memory", asked.append)
+    weights = {name: np.array(value) for name, value in trainer.named(trainer.GPT(61).parameters()).items()}
+    trainer.restore(weights, facts)
+    assert asked == [facts.device]
+    monkeypatch.undo()
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 2**33})
+    monkeypatch.setattr(mx, "set_wired_limit", lambda size: asked.append(str(size)))  # Metal's alone
+    trainer.limit_memory("gpu")
+    assert asked[-1] == str(2**33)
+    assert (mx.set_memory_limit(2**40), mx.set_cache_limit(2**40)) == (2**33, 2**32)
