@@ -52,9 +52,13 @@ def inspect(path: Path) -> Weights:
                     raise TrialFailed(f"weight {name[:80]!r} is not finite")
     except SafetensorError as error:
         raise TrialFailed(f"the weights are no safetensors file: {error}") from None
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Weights(path, parameters, digest)
+    return Weights(path, parameters, _digest(path))
+
+
+def check_unchanged(weights: Weights) -> None:
+    """TrialFailed if the file is not what was inspected: whoever can write it could leave word for an auditor."""
+    if weights.path.is_symlink() or not weights.path.is_file() or _digest(weights.path) != weights.sha256:
+        raise TrialFailed("the weights were changed while they were scored", "invalid")
 
 
 def permuted(source: Path, target: Path, random: np.random.Generator, kinds: str) -> Path:
@@ -70,3 +74,8 @@ def permuted(source: Path, target: Path, random: np.random.Generator, kinds: str
             arrays[name] = random.permutation(array.reshape(-1)).reshape(array.shape)
     save_file(arrays, target)
     return target
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
