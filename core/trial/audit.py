@@ -195,15 +195,20 @@ def _why(auditor: Scorer, claim: Claim, place: int, allowed: float, random: np.r
     if np.ptp(again) > allowed:
         steps = np.diff(again)
         if (steps <= 0).all() or (steps >= 0).all():
-            return "the same question gets another answer the more often it is asked, so the model learns while scored"
+            return "the same question gets another answer the more often it is asked: it remembers what it was shown"
         return "the same question gets another answer each time, so the model is random (dropout left on?)"
+    if abs(again[0] - claimed) <= allowed:  # alone it answers as it claimed
+        return "its logits depend on other rows of the batch"
     whole = claim.rows.inputs_BT[row : row + 1]
-    if abs(loss(whole, 0) - claimed) <= allowed:
+    first, second = loss(whole, 0), loss(whole, 0)
+    if abs(first - second) > allowed:
+        return "a row that was shown before gets another answer: it remembers what it was shown"
+    if abs(first - claimed) <= allowed:
         return "its logits depend on tokens that come later"
     for rows, index in _neighbours(row, len(claim.rows.inputs_BT), max(1, REQUEST_TOKENS // length)):
         if abs(loss(claim.rows.inputs_BT[rows], index) - claimed) <= allowed:
             return "its logits depend on other rows of the batch"
-    return "they are not the losses of its logits: the scorer was patched, or restore remembers what it was shown"
+    return "they are not the losses of its logits: the scorer was patched, or it knows what it was shown"
 
 
 def _neighbours(row: int, count: int, at_once: int) -> Iterator[tuple[slice, int]]:
