@@ -23,11 +23,12 @@ from core.trial.client import Batch
 from core.trial.process import TrialFailed
 from core.trial.scoring import REQUEST_TOKENS, Scorer, claimed_losses
 
-SMALL_POSITIONS = 16
-DEEP_POSITIONS = (256, 2048)  # at least and at most
+SMALL_DRAWS = 8  # alike, and as many by gain
+DEEP_DRAWS = (128, 1024)  # of each kind, at least and at most
 LEAST_NOISE = 0.002  # bits per byte: the least that seeds were seen to differ by, where a campaign's noise is unknown
 PERMUTED_ROWS = 32
 _COLLAPSED = 0.5  # of what was learned must be gone with the weights in another order
+_ASKED_AGAIN = 6
 _LEARNED = 0.1  # of a uniform guess's loss: who learned less has nothing that could collapse
 
 
@@ -63,22 +64,22 @@ class Finding:
 
 def small(auditor: Scorer, claim: Claim, random: np.random.Generator | None = None) -> Finding:
     """What every trial gets: enough to see a claim that is wrong in general."""
-    return _examine(auditor, claim, "small", SMALL_POSITIONS, math.inf, random or _unpredictable())
+    return _examine(auditor, claim, "small", (SMALL_DRAWS, SMALL_DRAWS), math.inf, random or _unpredictable())
 
 
 def deep(auditor: Scorer, claim: Claim, noise_bpb: float, random: np.random.Generator | None = None) -> Finding:
     """What would be kept gets: as many positions as bound a hidden gain below the noise, within limits."""
     random = random or _unpredictable()
     noise = max(noise_bpb, LEAST_NOISE) * claim.nats_per_bpb
-    least, most = DEEP_POSITIONS
-    gains = claims.draw(*_flat(claim), 2, random).gain
-    positions = min(most, max(least, claims.needed(gains, noise)))
+    claimed, reference, counted = _flat(claim)
+    gain = float(claims.gains_on(claimed[counted], reference[counted]).mean())
+    alike, gaining = (_within(claims.needed(most, noise)) for most in (claims.TRADED, gain))
     while True:
-        found = _examine(auditor, claim, "deep", positions, noise, random)
+        found = _examine(auditor, claim, "deep", (alike, gaining), noise, random)
         told = found.audit
         if found.fault or told is None or claims.scatter(told.mean, told.standard_error) <= noise:
             return found
-        positions = min(most, 4 * positions)
+        alike = _within(4 * alike)
 
 
 def permuted(impostor: Scorer, claim: Claim, random: np.random.Generator | None = None) -> tuple[float | None, str]:
@@ -112,14 +113,14 @@ def _examine(
     auditor: Scorer,
     claim: Claim,
     kind: Literal["small", "deep"],
-    positions: int,
+    draws: tuple[int, int],
     noise: float,
     random: np.random.Generator,
 ) -> Finding:
     begun = time.monotonic()
     claimed, reference, counted = _flat(claim)
     allowed = claims.tolerance(claim.dtype)
-    drawn = claims.draw(claimed, reference, counted, positions, random)
+    drawn = claims.draw(claimed, reference, counted, *draws, random)
     places = drawn.places
     audited = _audited(auditor, claim, places, random)
     difference = audited - claimed[places]
@@ -137,7 +138,7 @@ def _examine(
         )
     elif claims.biased(mean, error, len(alike), allowed):
         fault = f"the claimed losses are off by {mean:.4f} nats a token on average: more than rounding comes to"
-    elif kind == "deep" and positions == DEEP_POSITIONS[1] and claims.scatter(mean, error) > noise:
+    elif kind == "deep" and draws[0] == DEEP_DRAWS[1] and claims.scatter(mean, error) > noise:
         fault = f"the claimed losses scatter by {error:.4f} nats about those found: too much to bound a hidden gain"
     found = Audit(
         kind=kind,
@@ -184,19 +185,30 @@ def _why(auditor: Scorer, claim: Claim, place: int, allowed: float, random: np.r
     claimed = float(claim.losses_BT[row, at])
 
     def loss(tokens_BT: Batch, index: int) -> float:
-        logits_1V = _logits(auditor, claim, tokens_BT, np.array([[index, at]], np.int32))
-        return float(claims.losses_from(logits_1V, target)[0])
+        # A position in each row, because a row without one need not be computed at all.
+        everywhere_N2 = np.stack((np.arange(len(tokens_BT)), np.full(len(tokens_BT), at)), axis=1).astype(np.int32)
+        logits_NV = _logits(auditor, claim, tokens_BT, everywhere_N2)
+        return float(claims.losses_from(logits_NV[index : index + 1], target)[0])
 
     past = claims.replaced(claim.rows, np.array([place]), claim.vocabulary, random)
-    if abs(loss(past, 0) - loss(past, 0)) > allowed:
+    again = np.array([loss(past, 0) for _ in range(_ASKED_AGAIN)])
+    if np.ptp(again) > allowed:
+        steps = np.diff(again)
+        if (steps <= 0).all() or (steps >= 0).all():
+            return "the same question gets another answer the more often it is asked: it remembers what it was shown"
         return "the same question gets another answer each time, so the model is random (dropout left on?)"
+    if abs(again[0] - claimed) <= allowed:  # alone it answers as it claimed
+        return "its logits depend on other rows of the batch"
     whole = claim.rows.inputs_BT[row : row + 1]
-    if abs(loss(whole, 0) - claimed) <= allowed:
+    first, second = loss(whole, 0), loss(whole, 0)
+    if abs(first - second) > allowed:
+        return "a row that was shown before gets another answer: it remembers what it was shown"
+    if abs(first - claimed) <= allowed:
         return "its logits depend on tokens that come later"
     for rows, index in _neighbours(row, len(claim.rows.inputs_BT), max(1, REQUEST_TOKENS // length)):
         if abs(loss(claim.rows.inputs_BT[rows], index) - claimed) <= allowed:
             return "its logits depend on other rows of the batch"
-    return "they are not the losses of its logits: the scorer was patched, or restore remembers what it was shown"
+    return "they are not the losses of its logits: the scorer was patched, or it knows what it was shown"
 
 
 def _neighbours(row: int, count: int, at_once: int) -> Iterator[tuple[slice, int]]:
@@ -206,6 +218,11 @@ def _neighbours(row: int, count: int, at_once: int) -> Iterator[tuple[slice, int
     for size in (2, 4, 8):
         low = max(0, min(row - row % size, count - size))
         yield slice(low, low + size), row - low
+
+
+def _within(draws: int) -> int:
+    least, most = DEEP_DRAWS
+    return min(most, max(least, draws))
 
 
 def _flat(claim: Claim) -> tuple[claims.Losses, claims.Losses, npt.NDArray[np.bool_]]:

@@ -22,6 +22,9 @@ Random = np.random.Generator
 # summation come to after the layers of a model, several times over. A dtype that isn't told counts as the coarsest.
 TOLERANCES = {"float32": 0.02, "float16": 0.1, "bfloat16": 0.25}
 MISSED = 0.01  # chance that a gain of the size that `hidden_nats` tells went unseen
+# Nats that a place can profit by although its claim is no lower than the reference's: a distribution that gives up a
+# share s of its mass gains -ln(1 - s) where it keeps, and has to lie at a share s of all places, so less than 1 each.
+TRADED = 1.0
 _Z_MISSED = 2.33  # of a normal distribution, one-sided
 _Z_BIASED = 4.0  # standard errors beyond which a mean difference is no accident
 
@@ -33,7 +36,7 @@ class Drawn:
     alike: Places
     gaining: Places
     gaining_draws: int
-    gain: float  # mean over all counted places of what they gain on the reference, losses not set off; nats a token
+    gain: float  # as `gain_on` has it
 
     @property
     def places(self) -> Places:
@@ -54,27 +57,38 @@ def unigram_losses(rows: Rows) -> Losses:
     return found
 
 
-def draw(claimed: Losses, reference: Losses, counted: npt.NDArray[np.bool_], positions: int, random: Random) -> Drawn:
-    """Half of `positions` alike, half by how far the claimed loss lies below the reference's (flat arrays [N])."""
+def gains_on(claimed: Losses, reference: Losses) -> npt.NDArray[np.float64]:
+    """Nats by which each claim is better than the reference, 0 where it is worse."""
+    return np.maximum(reference.astype(np.float64) - claimed, 0.0)
+
+
+def draw(
+    claimed: Losses, reference: Losses, counted: npt.NDArray[np.bool_], alike: int, gaining: int, random: Random
+) -> Drawn:
+    """`alike` places with equal chances, `gaining` ones by what the claim gains on the reference (flat arrays [N])."""
     places = np.flatnonzero(counted)
-    half = min(len(places), max(1, positions // 2))
-    alike = random.choice(places, half, replace=False)
-    gains = np.maximum(reference[places].astype(np.float64) - claimed[places], 0.0)
+    some = random.choice(places, min(len(places), alike), replace=False)
+    gains = gains_on(claimed[places], reference[places])
     total = float(gains.sum())
-    gaining = random.choice(places, half, p=gains / total) if total > 0 else random.choice(places, half)
-    return Drawn(np.sort(alike), np.unique(gaining), half, total / len(places))
+    others = random.choice(places, gaining, p=gains / total if total > 0 else None)
+    return Drawn(np.sort(some), np.unique(others), gaining, total / len(places))
 
 
 def needed(gain: float, noise: float) -> int:
-    """Positions after which a hidden gain of `noise` nats a token, out of `gain`, was met all but surely."""
+    """Draws after which a hidden gain of `noise` nats, out of the `gain` that they follow, was met (see `MISSED`)."""
     share = min(1.0, noise / gain) if gain > 0 else 1.0
-    return 2 if share >= 1.0 else 2 * math.ceil(math.log(MISSED) / math.log1p(-share))
+    return 1 if share >= 1.0 else math.ceil(math.log(MISSED) / math.log1p(-share))
 
 
 def hidden_nats(drawn: Drawn, mean: float, standard_error: float) -> float:
     """The gain, in nats a token, that these draws could have missed with a chance of `MISSED`."""
-    rare = 1.0 - math.exp(math.log(MISSED) / drawn.gaining_draws)
-    return rare * drawn.gain + scatter(mean, standard_error)
+    by_gain = _unseen(drawn.gaining_draws) * drawn.gain
+    return max(by_gain, _unseen(len(drawn.alike)) * TRADED) + scatter(mean, standard_error)
+
+
+def _unseen(draws: int) -> float:
+    """The share of what draws follow that they miss with a chance of `MISSED`."""
+    return 1.0 - math.exp(math.log(MISSED) / draws)
 
 
 def scatter(mean: float, standard_error: float) -> float:

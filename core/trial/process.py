@@ -128,7 +128,9 @@ class Process:
         """The next message, which must be of that kind."""
         message = self.receive(deadline, silence, what)
         if message["type"] != kind:
-            raise TrialFailed(f"broke the protocol: {message['type'][:40]!r} came where {kind!r} was expected")
+            # What a scoring process says may be about held-out text, or meant for an agent.
+            came = "something else" if self.role == "score" else repr(message["type"][:40])
+            raise TrialFailed(f"broke the protocol: {came} came where {kind!r} was expected")
         return message
 
     def end(self) -> None:

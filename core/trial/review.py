@@ -51,6 +51,8 @@ def review(spec: ReviewSpec, random: np.random.Generator | None = None) -> audit
     claim = claim_of(spec, facts)
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as scratch:
         try:
+            if handed.inspect(weights).sha256 != spec.trial.weights_sha256:
+                return audit.Finding(None, "the weights are not those that the score was recorded of")
             with _restored(spec, facts, weights, Path(scratch)) as auditor:
                 found = audit.deep(auditor, claim, spec.noise_bpb or 0.0, random)
         except TrialFailed as failure:

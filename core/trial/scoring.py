@@ -97,8 +97,10 @@ class Scorer:
 
 
 def _shown(shape: object) -> str:
-    whole = isinstance(shape, list) and len(shape) < 8 and all(type(size) is int for size in shape)
-    return str(shape)[:80] if whole else "of no shape"
+    whole = (
+        isinstance(shape, list) and len(shape) < 4 and all(type(size) is int and 0 <= size < 2**31 for size in shape)
+    )
+    return str(shape) if whole else "of no shape"
 
 
 def claimed_losses(

@@ -189,8 +189,8 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             # Before the auditor is shown anything: the two share no moment either.
             scorer.end()
             seen.score_seconds = time.monotonic() - scoring
-        np.save(into / LOSSES, losses_BT.ravel()[: len(text.stream) - 1], allow_pickle=False)
         try:
+            handed.check_unchanged(seen.weights)
             auditor.restore(path, facts)
             claim = audit.Claim(
                 rows=rows,
@@ -205,6 +205,8 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
         except TrialFailed as failure:
             seen.score = None
             raise TrialFailed(f"the audit: {failure}", failure.verdict) from None
+        # Not before: an auditor that could read the claims would only have to agree with them.
+        np.save(into / LOSSES, losses_BT.ravel()[: len(text.stream) - 1], allow_pickle=False)
 
 
 def dtype_of(choices: Mapping[str, str]) -> str:
