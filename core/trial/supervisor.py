@@ -21,6 +21,7 @@ from core.data import Dataset
 from core.data.cache import cache_root
 from core.disk import full_disk_told
 from core.records import Budget, Facts, Preset, Score, Trial, TrialVerdict, UserError, to_json
+from core.trial import memory
 from core.trial import weights as handed
 from core.trial.process import Mistake, Process, TrialFailed
 from core.trial.scoring import Scorer, bits_per_byte
@@ -43,7 +44,8 @@ class TrialSpec:
 class _Seen:
     """What is known of a trial so far, so that a failure at any point still has a full record."""
 
-    begun: float
+    begun: float  # monotonic seconds
+    again: memory.Again | None = None  # set where a first attempt ran out of memory
     course: Course = field(default_factory=Course)
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -71,7 +73,14 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
         try:
-            _train_and_score(spec, environment, seen, tell)
+            try:
+                _train_and_score(spec, environment, seen, tell)
+            except TrialFailed as failure:
+                again = memory.again(failure, seen.course, backends.get(spec.preset.backend), spec.into)
+                if again is None:
+                    raise
+                seen = _Seen(time.monotonic(), again)
+                _train_and_score(spec, environment, seen, tell)
         except TrialFailed as failure:
             seen.verdict = "invalid" if failure.verdict == "invalid" else "crash"
             seen.reason = str(failure)
@@ -82,7 +91,7 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
             (spec.into / "curve.jsonl").write_text("".join(lines), encoding="utf-8")
         if seen.verdict != "scored":
             (spec.into / "weights.safetensors").unlink(missing_ok=True)
-    return _record(spec, seen, started)
+    return _record(spec, seen, begun, started)
 
 
 def backend_environment(preset: Preset) -> dict[str, str]:
@@ -126,7 +135,7 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
         )
         # The scorer is parked before the clock starts, so that its imports take nothing from training.
         training = Training(
-            trainer, preset, spec.budget, facts, spec.dataset.train, lambda: scorer.park(deadline), tell
+            trainer, preset, spec.budget, facts, spec.dataset.train, lambda: scorer.park(deadline), tell, seen.again
         )
         seen.course = training.course
         try:
@@ -162,7 +171,7 @@ def _keep_output(source: Process | Scorer, path: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
+def _record(spec: TrialSpec, seen: _Seen, begun: float, started: str) -> Trial:
     course, preset, score = seen.course, spec.preset, seen.score
     start_up = (time.monotonic() if course.started is None else course.started) - seen.begun
     speed = course.tokens / course.seconds if course.seconds > 0 and course.stopped is not None else None
@@ -178,7 +187,7 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         startup_seconds=start_up,
         train_seconds=course.seconds,
         score_seconds=seen.score_seconds,
-        wall_seconds=time.monotonic() - seen.begun,
+        wall_seconds=time.monotonic() - begun,
         tokens_per_second=speed,
         flops_per_token=course.flops_per_token,
         mfu=achieved / peak if achieved and peak else None,
@@ -203,6 +212,8 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         started=started,
         corpus=preset.corpus,
         scored_tokens=score.tokens if score else None,
+        device_rows=course.device_rows,
+        notes=(seen.again.note,) if seen.again else (),
     )
     return Trial(**fields)
 
