@@ -68,8 +68,8 @@ OUT_OF_MEMORY = {
         ),
         "RuntimeError: [malloc_or_wait] Unable to allocate 131072 bytes.",
         (
-            "ended by SIGABRT libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] "
-            "Command buffer execution failed: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"
+            "ended by SIGABRT libc++abi: terminating due to uncaught exception std::runtime_error: [METAL] Command "
+            "buffer execution failed: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"
         ),
     ],
 }

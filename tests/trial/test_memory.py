@@ -12,15 +12,12 @@ from core.records import Trial
 
 Run = Callable[..., Trial]
 
-# An allocation that no machine grants, made where more rows than fit are to be taken at once.
-TOO_MUCH = "if trial.device_rows > {fitting}: np.zeros((trial.device_rows, 2**50), np.float64)"
 
-
-def short_of_memory(fitting: int, at: str = "each", **parts: str) -> str:
-    line = TOO_MUCH.format(fitting=fitting)
-    if at == "each":
-        line = f"if step == 2 and trial.device_rows > {fitting}: np.zeros((trial.device_rows, 2**50), np.float64)"
-    return trainer_text(**{at: line, **parts})  # of four rows that it asks for
+def short_of_memory(fitting: int, at: str = "each") -> str:
+    """Asks for an allocation that no machine grants where more than `fitting` of its four rows are granted."""
+    late = "step == 2 and " if at == "each" else ""
+    line = f"if {late}trial.device_rows > {fitting}: np.zeros((trial.device_rows, 2**50), np.float64)"
+    return trainer_text(each=line) if at == "each" else trainer_text(before=line)
 
 
 @pytest.mark.parametrize(("at", "when"), [("before", "before the first step"), ("each", "at step 3")])

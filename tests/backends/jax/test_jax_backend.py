@@ -148,5 +148,5 @@ def test_the_device_and_versions_are_told():
 
 def test_what_xla_says_of_too_little_memory_is_known():
     with pytest.raises(jax.errors.JaxRuntimeError) as told:
-        jnp.zeros((2**45,), "int8").block_until_ready()
+        jax.numpy.zeros((2**45,), "int8").block_until_ready()
     assert backend.out_of_memory(f"JaxRuntimeError: {told.value}")
