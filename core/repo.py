@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -29,6 +30,7 @@ _NAME = re.compile(rb"[0-9a-f]{40}")
 # Every commit has an author; this is who it is where the person has configured nobody.
 _FALLBACK_NAME, _FALLBACK_EMAIL = "autoresearch", "autoresearch@localhost"
 _STALE_LOCK_SECONDS = 5.0  # git holds a ref's lock for milliseconds
+_TOO_LITTLE = 2**16  # bytes left on a disk
 _SMALLEST_INDEX = 32  # bytes: a header and a checksum
 _OPTIONS = {
     "core.fsync": "added",  # git's default leaves loose objects and the index to the disk's mercy at a power loss
@@ -325,6 +327,9 @@ class Repo:
         out, err = process.communicate(data if data is not None else b"")
         if process.returncode != 0:
             told = err.decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
+            # Of a lock that it couldn't write git gives no reason.
+            if "No space left" in told or shutil.disk_usage(self._dir).free < _TOO_LITTLE:
+                told += "; free some space and run the same command again"
             raise GitFailed(f"{said or f'git {arguments[0]} in {self.root}'}: {told}")
         return str(out.decode("utf-8").removesuffix("\n"))
 

@@ -21,10 +21,11 @@ from core.data import Dataset
 from core.data.cache import cache_root
 from core.disk import full_disk_told
 from core.records import Budget, Facts, Preset, Score, Trial, TrialVerdict, UserError, to_json
-from core.trial import memory
+from core.trial import memory, space
 from core.trial import weights as handed
 from core.trial.process import Mistake, Process, TrialFailed
 from core.trial.scoring import Scorer, bits_per_byte
+from core.trial.slots import NoRoom
 from core.trial.training import Course, OnProgress, Progress, Training, check_budget
 
 
@@ -81,9 +82,10 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
                     raise
                 seen = _Seen(time.monotonic(), again)
                 _train_and_score(spec, environment, seen, tell)
-        except TrialFailed as failure:
-            seen.verdict = "invalid" if failure.verdict == "invalid" else "crash"
-            seen.reason = str(failure)
+        except (TrialFailed, NoRoom) as error:
+            ended = space.judge(error)
+            seen.verdict = "invalid" if ended.verdict == "invalid" else "crash"
+            seen.reason = str(ended)
         except Mistake as mistake:
             raise UserError(str(mistake)) from None
         finally:
