@@ -316,7 +316,7 @@ class Campaign:
         from core.ratchet import Ratchet
 
         tell = on_event or (lambda event: None)
-        with only_writer(self._folder.state), full_disk_told(self.root):
+        with full_disk_told(self.root), only_writer(self._folder.state):
             try:
                 self._program = self.program()
                 yield (

@@ -102,6 +102,8 @@ def existing(root: Path) -> Folder:
     """The campaign in `root`. Raises UserError, with the command that makes one, if there is none."""
     folder = Folder(root.absolute())
     if not folder.exists():
+        if folder.state.is_dir():
+            raise UserError(f"{folder.ledger} is missing; restore it from a copy of the campaign's folder")
         what = "is a git repository, but no campaign" if (folder.root / ".git").exists() else "holds no campaign"
         raise UserError(f"{root} {what}; make one with: autoresearch init DIR --preset NAME")
     partial = folder.root / _PARTIAL

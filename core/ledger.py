@@ -104,6 +104,7 @@ class Ledger:
         """The ledger at `path`. One of another version is refused and left untouched."""
         if not path.exists():
             raise UserError(f"expected a ledger at {path}, and there is none")
+        _refuse_foreign(path)
         with _told(path):
             # mode=rw makes no file, and falls back to reading where the file can't be written
             connection = sqlite3.connect(
@@ -111,15 +112,8 @@ class Ledger:
             )
         try:
             with _told(path):
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                application = connection.execute("PRAGMA application_id").fetchone()[0]
-            if application != _APPLICATION or version != VERSION:
-                raise UserError(
-                    f"{path}: expected a ledger of version {VERSION}, found version {version}"
-                    f"{'' if application == _APPLICATION else ' of another application'}; it was left untouched: "
-                    "use the version of autoresearch that wrote it"
-                )
-            connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # takes back what was cut off
+                connection.execute("PRAGMA synchronous = EXTRA")
         except BaseException:
             connection.close()
             raise
@@ -140,7 +134,7 @@ class Ledger:
         with _told(self.path):
             answers = [row[0] for row in self._connection.execute("PRAGMA quick_check")]
         if answers != ["ok"]:
-            raise UserError(f"{self.path} is damaged: {answers[0]}; restore it from a copy of the campaign's folder")
+            raise _damaged(self.path, answers[0])
 
     # Identity
 
@@ -194,6 +188,10 @@ class Ledger:
     def count(self) -> int:
         """How many experiments are recorded, the baseline included; also the number of the next one."""
         return int(self._rows("SELECT COALESCE(MAX(number) + 1, 0) FROM experiments")[0][0])
+
+    def candidates(self) -> dict[int, str]:
+        """The commit of every experiment, by its number."""
+        return dict(self._rows("SELECT number, candidate FROM experiments ORDER BY number"))
 
     def trials(self, experiment: int) -> tuple[Trial, ...]:
         rows = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (experiment,))
@@ -310,6 +308,35 @@ class Ledger:
             raise
 
 
+def _refuse_foreign(path: Path) -> None:
+    """UserError for a file of another version or kind, by its first bytes: to open it with SQLite could change it.
+
+    A journal beside it is a transaction that was cut off, and SQLite takes it back when it opens the file: so only what
+    is surely no ledger of this version is refused here (https://www.sqlite.org/fileformat2.html#the_database_header).
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
+    if head[:16] != b"SQLite format 3\0" or len(head) < 100:
+        journal = path.with_name(f"{path.name}-journal")
+        if not (journal.exists() and journal.stat().st_size):
+            raise _damaged(path, "it is empty" if not head else "it does not begin as a ledger does")
+        return
+    version, application = int.from_bytes(head[60:64]), int.from_bytes(head[68:72])
+    if application != _APPLICATION or version != VERSION:
+        raise UserError(
+            f"{path}: expected a ledger of version {VERSION}, found version {version}"
+            f"{'' if application == _APPLICATION else ' of another application'}; it was left untouched: "
+            "use the version of autoresearch that wrote it"
+        )
+
+
+def _damaged(path: Path, how: object) -> UserError:
+    return UserError(f"{path} is damaged: {how}; restore it from a copy of the campaign's folder")
+
+
 def _dump(value: dict[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
@@ -332,4 +359,4 @@ def _told(path: Path) -> Iterator[None]:
         mend = _MENDS.get(str(error), "see that its folder exists and can be written")
         raise UserError(f"{path}: {error}; {mend}") from None
     except sqlite3.DatabaseError as error:
-        raise UserError(f"{path} is damaged: {error}; restore it from a copy of the campaign's folder") from None
+        raise _damaged(path, error) from None

@@ -21,6 +21,7 @@ from core.events import Judged, Notice, OnEvent, Proposed, Reviewing, TrialEnded
 from core.folder import Folder
 from core.judge import AnotherTrial, Evidence, Policy, Ruling
 from core.ledger import Ledger
+from core.mending import mended
 from core.program import Program
 from core.records import (
     PROGRAM,
@@ -73,13 +74,12 @@ class Ratchet:
 
         Raises UserError, naming the commits, where they contradict each other.
         """
-        for lock in self._repo.remove_stale_locks():
-            self._tell(Notice(f"removed {lock}, which a git that was killed left behind"))
-        self._ledger.check()
+        for told in mended(self._repo, self._ledger):
+            self._tell(Notice(told))
         last, champion, head = self._ledger.last(), self._ledger.champion(), self._repo.head()
-        if last is not None and (pinned := self._repo.experiment(last.number)) != last.commit:
+        if last is not None and (pinned := self._repo.experiment(last.number)) not in {None, last.commit}:
             raise UserError(
-                f"refs/experiments/{last.number} is {pinned or 'missing'}, the ledger has {last.commit}; "
+                f"refs/experiments/{last.number} is {pinned}, the ledger has {last.commit}; "
                 f"mend it with: git update-ref refs/experiments/{last.number} {last.commit}"
             )
         if champion is not None and head != champion.commit:
@@ -331,6 +331,10 @@ class Ratchet:
         )
 
     def _elsewhere(self, head: str | None, expected: str) -> UserError:
+        if head is None:
+            return UserError(
+                f"the branch {self._repo.branch} is gone; mend it with: git branch {self._repo.branch} {expected}"
+            )
         return UserError(
             f"the branch {self._repo.branch} is at {head}, the ledger's champion is {expected}; a commit of your own "
             f"is tried as edits of the work tree: git reset --soft {expected}, then autoresearch try"

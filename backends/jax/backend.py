@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.base import Floats, Ids, Logits
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits
 from core import hardware
 from core.records import UserError
 
@@ -46,6 +46,11 @@ def environment(cache: Path, device: str) -> dict[str, str]:
 def fetch(cache: Path) -> str | None:
     """Nothing: JAX brings its kernels along, and what they rest on comes with its own extras."""
     return None
+
+
+def out_of_memory(said: str) -> bool:
+    """XLA's RESOURCE_EXHAUSTED, from compiling for too little memory or from allocating it."""
+    return MEMORY_ERROR.search(said) is not None or "RESOURCE_EXHAUSTED" in said
 
 
 def resolve(device: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Self, cast
 
 import psutil
 
+from core.interrupts import deferred
 from core.trial.channel import Channel, ChannelError, Message
 from core.trial.environment import scrubbed
 
@@ -55,6 +56,7 @@ def _class_and_line(reason: str, trainer: Path) -> str:
 class Process:
     """A trial's process of one role. Use as a context manager: on leaving, it and all it started have ended."""
 
+    @deferred()  # from its scratch's folder on there is a keeper who deletes it
     def __init__(
         self, role: str, trainer: Path, backend: str, device: str, environment: Mapping[str, str], usage: Path
     ) -> None:
@@ -133,6 +135,7 @@ class Process:
             raise TrialFailed(f"broke the protocol: {came} came where {kind!r} was expected")
         return message
 
+    @deferred()
     def end(self) -> None:
         """Ends the process and everything it started, and deletes its scratch. Safe to call again."""
         if self._keeper.poll() is None:

@@ -36,11 +36,12 @@ from core.records import (
     UserError,
     to_json,
 )
-from core.trial import audit
+from core.trial import audit, memory, space
 from core.trial import weights as handed
 from core.trial.peak import peak_flops
 from core.trial.process import Mistake, Process, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
+from core.trial.slots import NoRoom
 from core.trial.training import Course, OnProgress, Progress, Training, check_budget
 
 
@@ -64,7 +65,8 @@ class TrialSpec:
 class _Seen:
     """What is known of a trial so far, so that a failure at any point still has a full record."""
 
-    begun: float
+    begun: float  # monotonic seconds
+    again: memory.Again | None = None  # set where a first attempt ran out of memory
     course: Course = field(default_factory=Course)
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -94,10 +96,18 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
         try:
-            _train_and_score(spec, environment, seen, tell)
-        except TrialFailed as failure:
-            seen.verdict = "invalid" if failure.verdict == "invalid" else "crash"
-            seen.reason = str(failure)
+            try:
+                _train_and_score(spec, environment, seen, tell)
+            except TrialFailed as failure:
+                again = memory.again(failure, seen.course, backends.get(spec.preset.backend), spec.into)
+                if again is None:
+                    raise
+                seen = _Seen(time.monotonic(), again)
+                _train_and_score(spec, environment, seen, tell)
+        except (TrialFailed, NoRoom) as error:
+            ended = space.judge(error)
+            seen.verdict = "invalid" if ended.verdict == "invalid" else "crash"
+            seen.reason = str(ended)
         except Mistake as mistake:
             raise UserError(str(mistake)) from None
         finally:
@@ -106,7 +116,7 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
         if seen.verdict != "scored":
             for name in (WEIGHTS, LOSSES):
                 (spec.into / name).unlink(missing_ok=True)
-    return _record(spec, seen, started)
+    return _record(spec, seen, begun, started)
 
 
 def backend_environment(preset: Preset) -> dict[str, str]:
@@ -158,7 +168,7 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             scorer.park(deadline)
             auditor.park(deadline)
 
-        training = Training(trainer, preset, spec.budget, facts, spec.dataset.train, park, tell)
+        training = Training(trainer, preset, spec.budget, facts, spec.dataset.train, park, tell, seen.again)
         seen.course = training.course
         try:
             arrived = training.serve(deadline)
@@ -219,7 +229,7 @@ def _keep_output(source: Process, path: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
+def _record(spec: TrialSpec, seen: _Seen, begun: float, started: str) -> Trial:
     course, preset, score = seen.course, spec.preset, seen.score
     start_up = (time.monotonic() if course.started is None else course.started) - seen.begun
     speed = course.tokens / course.seconds if course.seconds > 0 and course.stopped is not None else None
@@ -235,7 +245,7 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         startup_seconds=start_up,
         train_seconds=course.seconds,
         score_seconds=seen.score_seconds,
-        wall_seconds=time.monotonic() - seen.begun,
+        wall_seconds=time.monotonic() - begun,
         tokens_per_second=speed,
         flops_per_token=course.flops_per_token,
         mfu=achieved / peak if achieved and peak else None,
@@ -261,5 +271,7 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         corpus=preset.corpus,
         scored_tokens=score.tokens if score else None,
         audit=seen.audit,
+        device_rows=course.device_rows,
+        notes=(seen.again.note,) if seen.again else (),
     )
     return Trial(**fields)
