@@ -37,8 +37,8 @@ format: setup  ## mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: setup  ## measure: packing, tokenizer, ledger, an experiment beside its trial
-	@$(BIN)/python -m pytest -p pytest_benchmark.plugin benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds
+bench: setup  ## every suite of autoresearch bench, held against the last run; PRESET=cpu
+	@$(BIN)/autoresearch bench all --preset $(PRESET)
 
 # A pin stays where its line stays: delete the line to let it move. Torch pins the libraries of its own devices.
 constraints: setup  ## pin what pyproject.toml asks for and constraints.txt lacks

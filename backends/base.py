@@ -8,12 +8,16 @@ supervisor loads the module, only a trial's own process calls what stands below 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+# Python's own, NumPy's and PyTorch's error; what a framework says otherwise is its backend's to know.
+MEMORY_ERROR = re.compile(r"\b\w*MemoryError\b")
 
 Logits = Callable[[Any], Any]  # tokens [B, T] -> [B, T, vocabulary], both the framework's own arrays on the device
 Ids = npt.NDArray[np.int32]
@@ -33,6 +37,12 @@ class Backend(Protocol):
         """Fetches below `cache` what trials need and, having no network, can't fetch; the line to tell, if any.
 
         Called in a process of its own. OSError where the network fails.
+        """
+
+    def out_of_memory(self, said: str) -> bool:
+        """Whether a trainer's last words, `Class: message` or what it printed, say that memory ran out.
+
+        The device's or, on a CPU, the machine's. Imports nothing heavy: a process may be dead when this is asked.
         """
 
     # ---- Below: only in a trial's own process. -----------------------------------------------------------------

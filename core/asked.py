@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING
 
 import presets
 from core.disk import refuse_occupied
-from core.records import Budget, Experiment, Facts, Preset, Trial, UserError, from_json, to_json
+from core.records import (
+    FACTS,
+    TRAINER,
+    WEIGHTS,
+    Budget,
+    Experiment,
+    Facts,
+    Preset,
+    Trial,
+    UserError,
+    from_json,
+    to_json,
+)
 from core.views import terminal
 
 if TYPE_CHECKING:
@@ -184,7 +196,7 @@ def lone_trial(
 def model_of(campaign: Campaign, experiment: Experiment) -> OpenModel:
     """The model of a kept experiment, restored in a process of its own."""
     from core.trial.model import open_model
-    from core.views.export import FACTS, WEIGHTS, weights_of
+    from core.views.export import weights_of
 
     trial = weights_of(campaign, experiment)
     trainer = campaign.trainer_path(experiment.number)
@@ -195,7 +207,7 @@ def exported_model(folder: Path) -> tuple[Tokenizer, OpenModel]:
     """The tokenizer and the model in a folder that `export` wrote."""
     from core.data.tokenizer import Tokenizer
     from core.trial.model import open_model
-    from core.views.export import FACTS, PRESET, TOKENIZER, TRAINER, WEIGHTS
+    from core.views.export import PRESET, TOKENIZER
 
     folder = folder.resolve()  # the model's process has a current folder of its own
     tokenizer = Tokenizer.load(folder / TOKENIZER)

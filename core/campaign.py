@@ -31,6 +31,7 @@ from core.records import Experiment, Preset, Proposal, UserError
 if TYPE_CHECKING:
     from core.ratchet import Ratchet
     from core.repo import Repo
+    from core.verify import Check
 
 REPEATS_IN_A_ROW = 50
 
@@ -184,6 +185,19 @@ class Campaign:
         experiment = self.experiment(number)
         return self._repo.diff(experiment.parent, experiment.commit)
 
+    def verify(self, on_event: OnEvent | None = None, *, scores: bool = True) -> Iterator[Check]:
+        """Holds the campaign against its own records, refs and hashes, and with `scores` its champions' scores anew."""
+        from core import verify
+
+        tell = on_event or (lambda event: None)
+        try:
+            yield from verify.of_records(self._folder, self._ledger, self._repo, self.preset)
+            if scores:
+                self._engine.prepare(self.preset, tell)
+                yield from verify.of_scores(self._folder, self._ledger, self._repo, self.preset, self._engine, tell)
+        finally:
+            self._repo.close()
+
     # What it does
 
     def run(
@@ -302,7 +316,7 @@ class Campaign:
         from core.ratchet import Ratchet
 
         tell = on_event or (lambda event: None)
-        with only_writer(self._folder.state), full_disk_told(self.root):
+        with full_disk_told(self.root), only_writer(self._folder.state):
             try:
                 self._program = self.program()
                 yield (

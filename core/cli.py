@@ -15,7 +15,7 @@ import typer
 
 from core import asked
 from core.asked import Asked
-from core.commands import compare, doctor, presets
+from core.commands import audit, bench, compare, doctor, presets
 from core.options import (
     CRASHED,
     USER_ERROR,
@@ -425,8 +425,9 @@ def sample(
             sys.stdout.write("\n")
 
 
+app.command()(audit.audit)
 # Those about devices, in the order in which they are met.
-for command in (doctor.doctor, presets.presets, compare.compare):
+for command in (doctor.doctor, presets.presets, compare.compare, bench.bench):
     app.command()(command)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from core.records import UserError
+
+_LEFT = 0.05  # of a disk; with less it counts as full
 
 
 @contextlib.contextmanager
@@ -16,11 +19,28 @@ def full_disk_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if not is_full(error):
             raise
-        raise UserError(
-            f"no space left for {error.filename or folder}: free some, then run the same command again"
-        ) from error
+        raise no_space(error.filename or folder) from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the system refused to write for want of space or quota."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def no_space(where: object) -> UserError:
+    """The error that asks for space."""
+    return UserError(f"no space left for {where}: free some, then run the same command again")
+
+
+def is_filled(folder: Path) -> bool:
+    """Whether the folder's disk has next to nothing left. Asked when all that a failed trial wrote is deleted.
+
+    Where there is room again, the trial itself had filled the disk.
+    """
+    usage = shutil.disk_usage(folder)
+    return usage.free < _LEFT * usage.total
 
 
 def refuse_occupied(folder: Path, what: str) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from core.events import OnEvent, Preparing
-from core.records import Budget, Preset, Trial
+from core.records import Budget, Facts, Preset, Score, Trial
 
 if TYPE_CHECKING:
     from core.data import Dataset
+    from core.trial.audit import Finding
     from core.trial.training import Progress
 
 
@@ -30,6 +31,23 @@ class Engine(Protocol):
         on_progress: Callable[[Progress], None],
     ) -> Trial:
         """One trial, its files left in `into`. Whatever the trainer does ends in the record, not in an exception."""
+        ...
+
+    def score(self, *, trainer: Path, preset: Preset, weights: Path, facts: Facts) -> Score:
+        """Scores weights again in a fresh process. UserError if they can't be restored."""
+        ...
+
+    def review(
+        self,
+        *,
+        trainer: Path,
+        preset: Preset,
+        trial: Trial,
+        folder: Path,
+        reference: Path | None,
+        noise_bpb: float | None,
+    ) -> Finding:
+        """Audits a trial deeply, whose files are in `folder`; `reference` is that of the one it is held against."""
         ...
 
 
@@ -65,3 +83,35 @@ class Local:
         assert self._dataset is not None, "prepare comes first"
         spec = TrialSpec(trainer=trainer, preset=preset, budget=budget, seed=seed, dataset=self._dataset, into=into)
         return run_trial(spec, on_progress=on_progress)
+
+    def score(self, *, trainer: Path, preset: Preset, weights: Path, facts: Facts) -> Score:
+        from core.trial.model import open_model
+
+        assert self._dataset is not None, "prepare comes first"
+        with open_model(trainer, weights, facts, preset) as model:
+            return model.score(self._dataset.scored("val", preset.score_bytes))
+
+    def review(
+        self,
+        *,
+        trainer: Path,
+        preset: Preset,
+        trial: Trial,
+        folder: Path,
+        reference: Path | None,
+        noise_bpb: float | None,
+    ) -> Finding:
+        from core.trial.review import ReviewSpec, review
+
+        assert self._dataset is not None, "prepare comes first"
+        return review(
+            ReviewSpec(
+                trainer=trainer,
+                preset=preset,
+                trial=trial,
+                folder=folder,
+                dataset=self._dataset,
+                reference=reference,
+                noise_bpb=noise_bpb,
+            )
+        )

@@ -56,6 +56,13 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class Reviewing:
+    """What would be kept is audited deeply first."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Judged:
     """The experiment is in the ledger, and the branch has moved if it was kept."""
 
@@ -85,5 +92,7 @@ class Stopped:
     reason: str
 
 
-Event = Preparing | Proposed | TrialStarted | TrialProgress | TrialEnded | Judged | Repeat | Notice | Stopped
+Event = (
+    Preparing | Proposed | TrialStarted | TrialProgress | TrialEnded | Reviewing | Judged | Repeat | Notice | Stopped
+)
 OnEvent = Callable[[Event], None]

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import presets
 from core.ledger import Ledger
-from core.records import PROGRAM, TRAINER, Preset, UserError
+from core.records import LOSSES, PROGRAM, TRAINER, WEIGHTS, Preset, UserError
 
 BRANCH = "autoresearch/"
-WEIGHTS = "weights.safetensors"
 _PARTIAL = ".autoresearch-partial"
 
 
@@ -56,9 +55,10 @@ class Folder:
         return self.ledger.exists()
 
     def drop_weights(self, number: int) -> None:
-        """Removes the weights and the trainer's copy of an experiment that did not become champion."""
-        for weights in self.experiment(number).glob(f"*/{WEIGHTS}"):
-            weights.unlink(missing_ok=True)
+        """Removes weights, losses and the trainer's copy of an experiment that did not become champion."""
+        for name in (WEIGHTS, LOSSES):
+            for path in self.experiment(number).glob(f"*/{name}"):
+                path.unlink(missing_ok=True)
         shutil.rmtree(self.trainer(number).parent, ignore_errors=True)
 
 
@@ -102,6 +102,8 @@ def existing(root: Path) -> Folder:
     """The campaign in `root`. Raises UserError, with the command that makes one, if there is none."""
     folder = Folder(root.absolute())
     if not folder.exists():
+        if folder.state.is_dir():
+            raise UserError(f"{folder.ledger} is missing; restore it from a copy of the campaign's folder")
         what = "is a git repository, but no campaign" if (folder.root / ".git").exists() else "holds no campaign"
         raise UserError(f"{root} {what}; make one with: autoresearch init DIR --preset NAME")
     partial = folder.root / _PARTIAL

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core import seals
 from core.records import Constant, Experiment, Trial, UserError, from_json, to_json
 
 VERSION = 1
 _APPLICATION = 0x61727363  # "arsc"; `file` and SQLite's tools show whose database it is
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE trials (
     experiment INTEGER NOT NULL, trial INTEGER NOT NULL, candidate TEXT NOT NULL, seed INTEGER NOT NULL,
@@ -46,11 +48,14 @@ CREATE TRIGGER trials_in_order BEFORE INSERT ON trials
     BEGIN SELECT RAISE(ABORT, 'trials belong to the next experiment, in order'); END;
 CREATE TRIGGER facts_once BEFORE INSERT ON facts WHEN EXISTS (SELECT 1 FROM facts WHERE name = NEW.name)
     BEGIN SELECT RAISE(ABORT, 'a fact is recorded once'); END;
-""" + "".join(
-    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-    f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
-    for table in ("facts", "trials", "experiments")
-    for verb in ("UPDATE", "DELETE")
+"""
+    + seals.SCHEMA
+    + "".join(
+        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
+        for table in ("facts", "trials", "experiments", "seals")
+        for verb in ("UPDATE", "DELETE")
+    )
 )
 
 
@@ -99,6 +104,7 @@ class Ledger:
         """The ledger at `path`. One of another version is refused and left untouched."""
         if not path.exists():
             raise UserError(f"expected a ledger at {path}, and there is none")
+        _refuse_foreign(path)
         with _told(path):
             # mode=rw makes no file, and falls back to reading where the file can't be written
             connection = sqlite3.connect(
@@ -106,15 +112,8 @@ class Ledger:
             )
         try:
             with _told(path):
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                application = connection.execute("PRAGMA application_id").fetchone()[0]
-            if application != _APPLICATION or version != VERSION:
-                raise UserError(
-                    f"{path}: expected a ledger of version {VERSION}, found version {version}"
-                    f"{'' if application == _APPLICATION else ' of another application'}; it was left untouched: "
-                    "use the version of autoresearch that wrote it"
-                )
-            connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # takes back what was cut off
+                connection.execute("PRAGMA synchronous = EXTRA")
         except BaseException:
             connection.close()
             raise
@@ -123,12 +122,19 @@ class Ledger:
     def close(self) -> None:
         self._connection.close()
 
+    def broken(self) -> list[str]:
+        """What was changed after it was written, in words; empty if nothing was. Reads all of the file."""
+        with _told(self.path):
+            answers = [row[0] for row in self._connection.execute("PRAGMA integrity_check")]
+            damaged = [f"the ledger's file: {answer}" for answer in answers if answer != "ok"]
+            return damaged or list(seals.broken(self._connection))
+
     def check(self) -> None:
         """Raises UserError if the file's pages are damaged. Reads all of it."""
         with _told(self.path):
             answers = [row[0] for row in self._connection.execute("PRAGMA quick_check")]
         if answers != ["ok"]:
-            raise UserError(f"{self.path} is damaged: {answers[0]}; restore it from a copy of the campaign's folder")
+            raise _damaged(self.path, answers[0])
 
     # Identity
 
@@ -136,14 +142,14 @@ class Ledger:
         return dict(self._rows("SELECT name, value FROM facts"))
 
     def record_fact(self, name: str, value: str) -> None:
-        self._write("INSERT INTO facts VALUES (?, ?)", (name, value))
+        self._write("facts", (name, value))
 
     # Writing
 
     def record_trial(self, experiment: int, trial: int, candidate: str, record: Trial) -> None:
         """One trial of the experiment that comes next, durable when this returns."""
         self._write(
-            "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "trials",
             (
                 experiment,
                 trial,
@@ -161,7 +167,7 @@ class Ledger:
         record = to_json(experiment)
         del record["trials"]  # they have rows of their own
         self._write(
-            "INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "experiments",
             (
                 experiment.number,
                 experiment.commit,
@@ -182,6 +188,10 @@ class Ledger:
     def count(self) -> int:
         """How many experiments are recorded, the baseline included; also the number of the next one."""
         return int(self._rows("SELECT COALESCE(MAX(number) + 1, 0) FROM experiments")[0][0])
+
+    def candidates(self) -> dict[int, str]:
+        """The commit of every experiment, by its number."""
+        return dict(self._rows("SELECT number, candidate FROM experiments ORDER BY number"))
 
     def trials(self, experiment: int) -> tuple[Trial, ...]:
         rows = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (experiment,))
@@ -279,9 +289,52 @@ class Ledger:
         with _told(self.path):
             return self._connection.execute(query, values).fetchall()
 
-    def _write(self, statement: str, values: tuple[object, ...]) -> None:
-        with _told(self.path):
-            self._connection.execute(statement, values)  # autocommit: one statement is one durable transaction
+    def _write(self, table: str, values: tuple[object, ...]) -> None:
+        """One row with its seal, in one durable transaction."""
+        places = ", ".join("?" * len(values))
+        with _told(self.path), self._transaction():
+            cursor = self._connection.execute(f"INSERT INTO {table} VALUES ({places})", values)
+            seals.seal(self._connection, table, str(values[0] if table == "facts" else cursor.lastrowid))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite itself has rolled back where the disk was full
+                self._connection.execute("ROLLBACK")
+            raise
+
+
+def _refuse_foreign(path: Path) -> None:
+    """UserError for a file of another version or kind, by its first bytes: to open it with SQLite could change it.
+
+    A journal beside it is a transaction that was cut off, and SQLite takes it back when it opens the file: so only what
+    is surely no ledger of this version is refused here (https://www.sqlite.org/fileformat2.html#the_database_header).
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
+    if head[:16] != b"SQLite format 3\0" or len(head) < 100:
+        journal = path.with_name(f"{path.name}-journal")
+        if not (journal.exists() and journal.stat().st_size):
+            raise _damaged(path, "it is empty" if not head else "it does not begin as a ledger does")
+        return
+    version, application = int.from_bytes(head[60:64]), int.from_bytes(head[68:72])
+    if application != _APPLICATION or version != VERSION:
+        raise UserError(
+            f"{path}: expected a ledger of version {VERSION}, found version {version}"
+            f"{'' if application == _APPLICATION else ' of another application'}; it was left untouched: "
+            "use the version of autoresearch that wrote it"
+        )
+
+
+def _damaged(path: Path, how: object) -> UserError:
+    return UserError(f"{path} is damaged: {how}; restore it from a copy of the campaign's folder")
 
 
 def _dump(value: dict[str, Any]) -> str:
@@ -306,4 +359,4 @@ def _told(path: Path) -> Iterator[None]:
         mend = _MENDS.get(str(error), "see that its folder exists and can be written")
         raise UserError(f"{path}: {error}; {mend}") from None
     except sqlite3.DatabaseError as error:
-        raise UserError(f"{path} is damaged: {error}; restore it from a copy of the campaign's folder") from None
+        raise _damaged(path, error) from None

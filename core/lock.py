@@ -27,6 +27,10 @@ def only_writer(state: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(f"another process writes to this campaign: {_name(holder)}; wait for it, or end it") from None
+    except OSError as error:
+        raise UserError(
+            f"{state} can't be written ({error.strerror}): see its permissions and its disk; reading works as it is"
+        ) from None
     try:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         holder.write_text(json.dumps({"pid": os.getpid(), "started": started}), encoding="utf-8")

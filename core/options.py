@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from core.interrupts import Ended, orderly
 from core.views import terminal
 
 USER_ERROR, CRASHED, INTERRUPTED = 2, 1, 130
@@ -41,9 +42,18 @@ def all_of(settings: list[str] | None) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def interruptible(what_next: str) -> Iterator[None]:
-    """Ctrl-C within it ends the command with one line that says what comes next."""
+    """Ctrl-C within it ends the command with one line that says what comes next; so do SIGTERM and a closed terminal.
+
+    The status is 128 and the signal's number, as a shell has it.
+    """
     try:
-        yield
-    except KeyboardInterrupt:
-        terminal.notice(f"interrupted; {what_next}")
-        raise typer.Exit(INTERRUPTED) from None
+        with orderly(lambda: _told("ending what runs; once more to leave it as it is")):
+            yield
+    except KeyboardInterrupt as interrupt:
+        _told(f"interrupted; {what_next}")
+        raise typer.Exit(128 + interrupt.signum if isinstance(interrupt, Ended) else INTERRUPTED) from None
+
+
+def _told(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be what was closed
+        terminal.notice(line)

@@ -11,17 +11,31 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from core import messages
 from core.agents import tunables
 from core.engine import Engine
-from core.events import Judged, Notice, OnEvent, Proposed, TrialEnded, TrialProgress, TrialStarted
+from core.events import Judged, Notice, OnEvent, Proposed, Reviewing, TrialEnded, TrialProgress, TrialStarted
 from core.folder import Folder
 from core.judge import AnotherTrial, Evidence, Policy, Ruling
 from core.ledger import Ledger
+from core.mending import mended
 from core.program import Program
-from core.records import PROGRAM, TRAINER, Budget, Constant, Experiment, Preset, Proposal, Trial, UserError, Verdict
+from core.records import (
+    PROGRAM,
+    TRAINER,
+    Audit,
+    Budget,
+    Constant,
+    Experiment,
+    Preset,
+    Proposal,
+    Trial,
+    UserError,
+    Verdict,
+)
 from core.repo import GitFailed, Repo, write_atomically
 
 _TIDY_EVERY = 256  # experiments, each three loose objects and a ref
@@ -60,13 +74,12 @@ class Ratchet:
 
         Raises UserError, naming the commits, where they contradict each other.
         """
-        for lock in self._repo.remove_stale_locks():
-            self._tell(Notice(f"removed {lock}, which a git that was killed left behind"))
-        self._ledger.check()
+        for told in mended(self._repo, self._ledger):
+            self._tell(Notice(told))
         last, champion, head = self._ledger.last(), self._ledger.champion(), self._repo.head()
-        if last is not None and (pinned := self._repo.experiment(last.number)) != last.commit:
+        if last is not None and (pinned := self._repo.experiment(last.number)) not in {None, last.commit}:
             raise UserError(
-                f"refs/experiments/{last.number} is {pinned or 'missing'}, the ledger has {last.commit}; "
+                f"refs/experiments/{last.number} is {pinned}, the ledger has {last.commit}; "
                 f"mend it with: git update-ref refs/experiments/{last.number} {last.commit}"
             )
         if champion is not None and head != champion.commit:
@@ -178,6 +191,9 @@ class Ratchet:
             else:
                 ruling = answer
         assert champion is not None or ruling.verdict == "keep", "a baseline that failed has been told before"
+        audit = None
+        if ruling.verdict == "keep":
+            ruling, audit = self._reviewed(number, ruling, trials, champion)
         if champion is not None and self._repo.head() != champion.commit:
             raise self._elsewhere(self._repo.head(), champion.commit)
         now = time.monotonic()
@@ -197,6 +213,7 @@ class Ratchet:
             train_seconds=sum(trial.train_seconds for trial in trials),
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
             trials=tuple(trials),
+            audit=audit,
         )
         self._since = now
         self._ledger.record_experiment(experiment, _constants(text))
@@ -256,6 +273,33 @@ class Ratchet:
         self._tell(TrialEnded(number, trial, record))
         return record
 
+    def _reviewed(
+        self, number: int, ruling: Ruling, trials: Sequence[Trial], champion: Experiment | None
+    ) -> tuple[Ruling, Audit | None]:
+        """What becomes of a keep: it stays one if a deep audit finds nothing wrong with the score that it rests on."""
+        self._tell(Reviewing(number))
+        place = _with_seed(trials, self._preset.seeds[0]) or 0
+        held_against = None
+        if champion is not None and (other := _with_seed(champion.trials, trials[place].seed)) is not None:
+            held_against = self._folder.trial(champion.number, other)
+        found = self._engine.review(
+            trainer=self._folder.trainer(number),
+            preset=self._preset,
+            trial=trials[place],
+            folder=self._folder.trial(number, place),
+            reference=held_against,
+            noise_bpb=ruling.spread,
+        )
+        if not found.fault:
+            return ruling, found.audit
+        if champion is None:
+            raise UserError(
+                f"the baseline's score does not hold: {found.fault}; start a new campaign with another trainer: "
+                "autoresearch init DIR --trainer FILE"
+            )
+        failed = replace(ruling, verdict="invalid", reason=f"the audit: {found.fault}", val_bpb=None)
+        return failed, found.audit
+
     def _finish(self, experiment: Experiment, champion: Experiment, *, quiet: bool = False) -> None:
         """All that follows from a recorded verdict once the branch is right. Can be done twice."""
         known = {
@@ -287,6 +331,10 @@ class Ratchet:
         )
 
     def _elsewhere(self, head: str | None, expected: str) -> UserError:
+        if head is None:
+            return UserError(
+                f"the branch {self._repo.branch} is gone; mend it with: git branch {self._repo.branch} {expected}"
+            )
         return UserError(
             f"the branch {self._repo.branch} is at {head}, the ledger's champion is {expected}; a commit of your own "
             f"is tried as edits of the work tree: git reset --soft {expected}, then autoresearch try"
@@ -307,6 +355,10 @@ def fixed_and_changed(fixed: Sequence[str], champion_text: str, text: str) -> li
         return []
     before, after = tunables.constants(champion_text), tunables.constants(text)
     return [name for name in fixed if before.get(name) != after.get(name)]
+
+
+def _with_seed(trials: Sequence[Trial], seed: int) -> int | None:
+    return next((place for place, trial in enumerate(trials) if trial.seed == seed), None)
 
 
 def _constants(text: str) -> dict[str, Constant]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 TRAINER, PROGRAM = "train.py", "program.md"  # the two files of a campaign's work tree
+# Of a trial: its weights, what `restore` is told, and the nats of each scored token, float32 [N].
+WEIGHTS, FACTS, LOSSES = "weights.safetensors", "facts.json", "losses.npy"
 Verdict = Literal["keep", "discard", "crash", "invalid"]
 # A lone trial is compared with nothing, so it can't be kept or discarded: it has a score, or it failed.
 TrialVerdict = Literal["scored", "crash", "invalid"]

@@ -6,11 +6,14 @@ elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +26,14 @@ except ImportError as error:  # also GitPython's way to say that there is no git
     raise UserError(f"a campaign needs git on the PATH: {told}; install it and run the same command again") from error
 
 _ZEROS = "0" * 40
+_NAME = re.compile(rb"[0-9a-f]{40}")
 # Every commit has an author; this is who it is where the person has configured nobody.
 _FALLBACK_NAME, _FALLBACK_EMAIL = "autoresearch", "autoresearch@localhost"
-_STALE_LOCK_SECONDS = 60.0  # git holds a ref's lock for milliseconds
+_STALE_LOCK_SECONDS = 5.0  # git holds a ref's lock for milliseconds
+_TOO_LITTLE = 2**16  # bytes left on a disk
+_SMALLEST_INDEX = 32  # bytes: a header and a checksum
 _OPTIONS = {
-    "core.fsync": "committed",  # git's default leaves loose objects to the disk's mercy at a power loss
+    "core.fsync": "added",  # git's default leaves loose objects and the index to the disk's mercy at a power loss
     "core.hooksPath": os.devnull,
     "core.autocrlf": "false",
     "core.quotePath": "false",
@@ -97,9 +103,14 @@ class Repo:
     def text(self, commit: str) -> str:
         """The trainer at a commit. Raises UserError if the commit is gone."""
         try:
-            return str(self._git.get_object_data(f"{commit}:{TRAINER}")[3].decode("utf-8"))
+            return str(self._asked(self._git.get_object_data, f"{commit}:{TRAINER}")[3].decode("utf-8"))
         except ValueError as error:
-            raise UserError(f"{self.root}: commit {commit} has no readable {TRAINER}: {error}") from None
+            # GitPython guesses at a reason where git ended without an answer, over an object that is damaged.
+            told = str(error).partition(", possible")[0]
+            raise UserError(
+                f"{self.root}: commit {commit} has no readable {TRAINER}: {told}; restore .git/objects from a copy of "
+                "the campaign's folder (git fsck names what is damaged)"
+            ) from None
 
     def blob(self, commit: str) -> str | None:
         return self._look_up(f"{commit}:{TRAINER}")
@@ -108,7 +119,7 @@ class Repo:
         return self.ref(f"{commit}^")
 
     def message(self, commit: str) -> str:
-        raw = self._git.get_object_data(commit)[3].decode("utf-8", "replace")
+        raw = self._asked(self._git.get_object_data, commit)[3].decode("utf-8", "replace")
         return str(raw.partition("\n\n")[2])
 
     def diff(self, old: str, new: str) -> str:
@@ -174,15 +185,24 @@ class Repo:
             else:
                 told = "edited"  # its index entry moves all the same: a commit would undo the champion otherwise
         staged = self._run("ls-files", "--stage", "--", TRAINER).split(" ")
-        if len(staged) > 1 and staged[1] in known and staged[1] != wanted:
+        if len(staged) > 1 and staged[1] != wanted and (staged[1] in known or self._was_champion(staged[1])):
             self._run("update-index", "--cacheinfo", f"100644,{wanted},{TRAINER}")
         return told
+
+    def _was_champion(self, blob: str) -> bool:
+        """Whether the branch once held this trainer: an index that was locked stays several champions behind."""
+        return bool(self._run("log", "-1", "--format=%H", f"--find-object={blob}", f"refs/heads/{self.branch}"))
 
     def write_work(self, text: str) -> None:
         """Replaces the work tree's trainer in one step."""
         write_atomically(self.root / TRAINER, text.encode(), self._dir)
 
     # Upkeep
+
+    def fsck(self) -> None:
+        """Raises GitFailed if git finds an object damaged, malformed or missing."""
+        if told := self._run("fsck", "--strict", "--no-dangling", "--no-progress"):
+            raise GitFailed(told)
 
     def tidy(self) -> None:
         """Packs loose objects and refs: thousands of experiments stay a handful of files. Loses nothing."""
@@ -192,31 +212,91 @@ class Repo:
     def remove_stale_locks(self) -> list[Path]:
         """Removes lock files of refs that a killed git left behind; what it removed.
 
-        Only for the holder of the campaign's lock. The index's lock is left alone: a person's `git commit` holds it
-        for as long as their editor is open.
+        Only for the holder of the campaign's lock. A lock is stale if it outlasts some seconds on the monotonic clock:
+        the wall clock may have been set meanwhile. The index's lock is left alone: a person's `git commit` holds it for
+        as long as their editor is open.
         """
-        heads = self._dir / "refs" / "heads" / f"{self.branch}.lock"
+        held = self._locks()
+        deadline = time.monotonic() + _STALE_LOCK_SECONDS
+        while held and time.monotonic() < deadline:
+            time.sleep(0.05)
+            now = self._locks()
+            held = {path: identity for path, identity in held.items() if now.get(path) == identity}
+        for path in held:
+            path.unlink(missing_ok=True)
+        return sorted(held)
+
+    def _locks(self) -> dict[Path, tuple[int, int]]:
         # Moving the branch that HEAD stands for locks HEAD too, for its log.
+        heads = self._dir / "refs" / "heads" / f"{self.branch}.lock"
         whole = [self._dir / "HEAD.lock", self._dir / "packed-refs.lock"]
-        found = [heads, *whole, *(self._dir / "refs" / "experiments").glob("*.lock")]
-        removed = []
-        for lock in found:
-            try:
-                if time.time() - lock.stat().st_mtime > _STALE_LOCK_SECONDS:
-                    lock.unlink()
-                    removed.append(lock)
-            except FileNotFoundError:
-                continue
-        return removed
+        found: dict[Path, tuple[int, int]] = {}
+        for path in [heads, *whole, *(self._dir / "refs" / "experiments").glob("*.lock")]:
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                found[path] = status.st_ino, status.st_mtime_ns
+        return found
+
+    # Mending, for the holder of the campaign's lock
+
+    def pinned(self) -> dict[int, str]:
+        """Commits under refs/experiments by number, but for refs that are empty. GitFailed where none can be read."""
+        told = self._run("for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/experiments")
+        pairs = (line.split(" ") for line in told.splitlines())
+        return {int(number): commit for commit, number in pairs if number.isdigit()}
+
+    def broken(self, ref: str) -> bool:
+        """Whether the file of a ref is there and holds no commit's name, as a power loss leaves it."""
+        try:
+            return _NAME.fullmatch((self._dir / ref).read_bytes().strip()) is None
+        except OSError:
+            return False
+
+    def restore_ref(self, ref: str, commit: str) -> None:
+        """Sets a ref that is missing or broken. GitFailed if the commit can't be read."""
+        self._run("cat-file", "-e", f"{commit}^{{tree}}", said=f"commit {commit}")
+        if self.broken(ref):
+            (self._dir / ref).unlink()
+        self._run("update-ref", ref, commit)
+
+    def restore_head(self) -> bool:
+        """Has HEAD stand for the campaign's branch if its file is empty or cut short."""
+        head, whole = self._dir / "HEAD", f"ref: refs/heads/{self.branch}".encode()
+        with contextlib.suppress(FileNotFoundError):
+            said = head.read_bytes().strip()
+            if said == whole or not whole.startswith(said):
+                return False  # a commit, or another branch of the person's
+        write_atomically(head, whole + b"\n", self._dir)
+        return True
+
+    def restore_index(self) -> bool:
+        """Reads the index anew from HEAD if its file is missing or cut short."""
+        index = self._dir / "index"
+        try:
+            if index.stat().st_size >= _SMALLEST_INDEX:
+                return False
+            index.unlink()
+        except FileNotFoundError:
+            pass
+        self._run("read-tree", "HEAD")
+        return True
 
     # Plumbing
 
     def _look_up(self, expression: str) -> str | None:
         try:
-            found: str | bytes = self._git.get_object_header(expression)[0]
+            found: str | bytes = self._asked(self._git.get_object_header, expression)[0]
         except ValueError:
             return None
         return found.decode() if isinstance(found, bytes) else found
+
+    def _asked(self, question: Callable[[str], Any], expression: str) -> Any:
+        """What git's helper process answers; a new one where the last ended over a damaged object."""
+        try:
+            return question(expression)
+        except BrokenPipeError:
+            self._git.clear_cache()
+            return question(expression)
 
     def _store(self, text: str) -> str:
         # A text that is no valid Unicode fails as a trainer anyway; its record keeps what it was, escaped.
@@ -252,6 +332,9 @@ class Repo:
         out, err = process.communicate(data if data is not None else b"")
         if process.returncode != 0:
             told = err.decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
+            # Of a lock that it couldn't write git gives no reason.
+            if "No space left" in told or shutil.disk_usage(self._dir).free < _TOO_LITTLE:
+                told += "; free some space and run the same command again"
             raise GitFailed(f"{said or f'git {arguments[0]} in {self.root}'}: {told}")
         return str(out.decode("utf-8").removesuffix("\n"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,23 @@ from core.agents import tunables
 from core.agents.base import History
 from core.campaign import Campaign
 from core.events import OnEvent, Repeat
-from core.records import Budget, Experiment, Preset, Proposal, Trial
+from core.records import (
+    FACTS,
+    WEIGHTS,
+    Audit,
+    Budget,
+    Experiment,
+    Facts,
+    Preset,
+    Proposal,
+    Score,
+    Trial,
+    to_json,
+)
+from core.trial.audit import Finding
 
 YARDSTICK = hashlib.sha256(b"yardstick").hexdigest()
+WEIGHTS_BYTES = b"weights"
 SEED_NOISE = 0.01  # how much worse the baseline's second seed is
 
 PRESET = Preset(
@@ -46,6 +61,8 @@ class ScriptedEngine:
 
     yardstick: str = YARDSTICK
     ran: list[tuple[float, int]] = field(default_factory=list)  # (SCORE, seed)
+    reviewed: list[tuple[str, str, float | None]] = field(default_factory=list)  # (experiment, trial, noise)
+    drifted: float = 0.0  # that weights score worse when they are scored again
     during: Callable[[Path], None] = lambda trainer: None  # called while a trial runs
 
     def prepare(self, preset: Preset, tell: OnEvent) -> None:
@@ -61,9 +78,13 @@ class ScriptedEngine:
         (into / "curve.jsonl").write_text('{"step": 1, "seconds": 0.1, "progress": 1.0, "loss": 5.0}\n')
         self.during(trainer)
         self.ran.append((score, seed))
-        scored = outcome in {"scored", "nan"}
+        scored = outcome in {"scored", "nan", "cheat"}
         if scored:
-            (into / "weights.safetensors").write_bytes(b"weights")
+            (into / WEIGHTS).write_bytes(WEIGHTS_BYTES)
+            facts = Facts(
+                vocabulary=256, bos=255, seed=seed, backend="numpy", device="cpu", sequence_length=32
+            )  # fmt: skip
+            (into / FACTS).write_text(json.dumps(to_json(facts)), encoding="utf-8")
         bpb = math.nan if outcome == "nan" else score + SEED_NOISE * (seed != preset.seeds[0])
         return a_trial(
             verdict="scored" if scored else outcome,
@@ -73,6 +94,27 @@ class ScriptedEngine:
             yardstick=self.yardstick,
         )
 
+    def score(self, *, trainer: Path, preset: Preset, weights: Path, facts: Facts) -> Score:
+        constants = tunables.constants(trainer.read_text(encoding="utf-8"))
+        bpb = float(str(constants["SCORE"])) + SEED_NOISE * (facts.seed != preset.seeds[0]) + self.drifted
+        return Score(val_bpb=bpb, bytes=1000, tokens=1000, yardstick=self.yardstick)
+
+    def review(
+        self,
+        *,
+        trainer: Path,
+        preset: Preset,
+        trial: Trial,
+        folder: Path,
+        reference: Path | None,
+        noise_bpb: float | None,
+    ) -> Finding:
+        """Holds but where the trainer is a cheat."""
+        assert (folder / "weights.safetensors").exists()
+        self.reviewed.append((trainer.parents[1].name, folder.name, noise_bpb))
+        outcome = tunables.constants(trainer.read_text(encoding="utf-8"))["OUTCOME"]
+        return Finding(an_audit(), "its logits depend on tokens that come later" if outcome == "cheat" else "")
+
 
 def a_trial(**values: Any) -> Trial:
     """A trial's record with these fields, the others plausible."""
@@ -80,12 +122,22 @@ def a_trial(**values: Any) -> Trial:
         "verdict": "scored", "reason": "", "val_bpb": 1.5, "steps": 10, "tokens": 5120, "parameters": 1000,
         "startup_seconds": 0.1, "train_seconds": 0.25, "score_seconds": 0.1, "wall_seconds": 0.5,
         "tokens_per_second": 20480.0, "flops_per_token": 6000.0, "mfu": 0.1, "peak_flops": 1e9, "peak_memory_mb": 50.0,
-        "weights_sha256": "0" * 64, "seed": 1, "preset": "test", "backend": "numpy", "device": "cpu",
+        "weights_sha256": hashlib.sha256(WEIGHTS_BYTES).hexdigest(),
+        "seed": 1, "preset": "test", "backend": "numpy", "device": "cpu",
         "choices": {"kernel": "none (counts)"}, "versions": {"numpy": "2"}, "yardstick": YARDSTICK, "vocabulary": 256,
         "sequence_length": 32, "rows": 16, "budget_seconds": 0.3, "budget_steps": None, "final_loss": 4.0,
         "scored_bytes": 1000, "sandbox": "none", "started": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
     return Trial(**{**base, **values})
+
+
+def an_audit(**values: Any) -> Audit:
+    """A deep audit's record with these fields, the others plausible."""
+    base: dict[str, Any] = {
+        "kind": "deep", "positions": 250, "dtype": "float32", "tolerance": 0.02, "largest": 1e-5, "mean": 1e-7,
+        "standard_error": 1e-7, "hidden_bpb": 0.001, "permuted_bpb": 8.0, "seconds": 0.5,
+    }  # fmt: skip
+    return Audit(**{**base, **values})
 
 
 class ScriptedAgent:

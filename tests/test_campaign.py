@@ -424,8 +424,10 @@ class TestContradictions:
         with campaign:
             git(campaign.root, "checkout", "--quiet", "--detach")
             git(campaign.root, "branch", "--quiet", "-D", campaign.branch)
-            with pytest.raises(UserError, match="is at None"):
+            with pytest.raises(UserError, match="is gone; mend it with: git branch") as told:
                 campaign.run(ScriptedAgent([]))
+            git(campaign.root, *str(told.value).split("git ")[1].split())
+            campaign.run(ScriptedAgent([]))
 
 
 def test_reading_a_campaign_loads_no_git_and_no_optuna(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,7 +220,7 @@ def test_packing_loses_nothing_and_leaves_few_files(repo: Repo) -> None:
     assert git(repo.root, "fsck", "--strict") == ""
 
 
-def test_stale_locks_of_refs_are_removed(repo: Repo) -> None:
+def test_stale_locks_of_refs_are_removed(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     base = head(repo)
     commit = repo.candidate(base, "A = 2\n", MESSAGE)
     experiments = repo.root / ".git" / "refs" / "experiments"
@@ -229,11 +230,16 @@ def test_stale_locks_of_refs_are_removed(repo: Repo) -> None:
     index, young = repo.root / ".git" / "index.lock", experiments / "2.lock"
     for lock in (*old, index, young):
         lock.touch()
-    for lock in (*old, index):
-        os.utime(lock, (time.time() - 3600, time.time() - 3600))
+    # What the wall clock says of their age means nothing: it may have been set since.
+    for lock, age in zip((*old, index, young), (3600, -3600, 0, 3600, 3600), strict=True):
+        os.utime(lock, (time.time() - age, time.time() - age))
     with pytest.raises(GitFailed):
         repo.pin(1, commit)
-    assert sorted(repo.remove_stale_locks()) == sorted(old)
+    monkeypatch.setattr("core.repo._STALE_LOCK_SECONDS", 0.5)
+    held = threading.Timer(0.2, lambda: os.utime(young))  # another git took it anew meanwhile
+    held.start()
+    assert repo.remove_stale_locks() == sorted(old)
+    held.join()
     repo.pin(1, commit)
     repo.advance(base, commit)
     assert index.exists()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.base import Floats, Ids, Logits
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits
 from core import hardware
 from core.records import UserError
 
@@ -46,6 +46,11 @@ def environment(cache: Path, device: str) -> dict[str, str]:
 def fetch(cache: Path) -> str | None:
     """Nothing: JAX brings its kernels along, and what they rest on comes with its own extras."""
     return None
+
+
+def out_of_memory(said: str) -> bool:
+    """XLA's RESOURCE_EXHAUSTED, from compiling for too little memory or from allocating it."""
+    return MEMORY_ERROR.search(said) is not None or "RESOURCE_EXHAUSTED" in said
 
 
 def resolve(device: str) -> str:
@@ -128,7 +133,10 @@ def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) ->
         part = rows[first : first + at_once] if len(rows) else np.zeros(1, np.int32)
         logits_BTV = logits(_put(_filled(tokens_BT[part], at_once), device))
         mine_M = np.flatnonzero((index_N >= first) & (index_N < first + at_once))
-        picked.append(np.asarray(logits_BTV[index_N[mine_M] - first, positions_N2[mine_M, 1]], np.float32))
+        # As often as there are rows, or a multiple of that: another number of places would be compiled.
+        again_M = np.resize(mine_M, -(-len(mine_M) // at_once) * at_once)
+        found_MV = logits_BTV[index_N[again_M] - first, positions_N2[again_M, 1]]
+        picked.append(np.asarray(found_MV, np.float32)[: len(mine_M)])
         order.append(mine_M)
     return np.concatenate(picked)[np.argsort(np.concatenate(order))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.base import Floats, Ids, Logits
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits
 from core import hardware
 from core.records import UserError
 
@@ -44,6 +45,12 @@ def environment(cache: Path, device: str) -> dict[str, str]:
 def fetch(cache: Path) -> str | None:
     """Nothing: MLX brings all its kernels along."""
     return None
+
+
+def out_of_memory(said: str) -> bool:
+    """A refused allocation, and Metal's word for it: an exception in another thread, which ends the process."""
+    words = r"malloc\w*\] (Unable|Attempting) to allocate|Insufficient Memory|OutOfMemory|out of memory|std::bad_alloc"
+    return MEMORY_ERROR.search(said) is not None or re.search(words, said) is not None
 
 
 def resolve(device: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.base import Floats, Ids, Logits
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits
 from core import hardware
 from core.records import UserError
 
@@ -25,6 +25,11 @@ def environment(cache: Path, device: str) -> dict[str, str]:
 def fetch(cache: Path) -> str | None:
     """There is nothing to fetch."""
     return None
+
+
+def out_of_memory(said: str) -> bool:
+    """NumPy's MemoryError."""
+    return MEMORY_ERROR.search(said) is not None
 
 
 def resolve(device: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backends.base import Floats, Ids, Logits
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits
 from core import hardware
 from core.records import UserError
 
@@ -83,6 +84,12 @@ def flash3_cached() -> bool:
         return bool(has_kernel(FLASH3.repository, version=FLASH3.version))
     except (ValueError, OSError):  # offline, and never fetched
         return False
+
+
+def out_of_memory(said: str) -> bool:
+    """torch.OutOfMemoryError, and the allocators that raise a RuntimeError: the CPU's, Metal's, CUDA's libraries'."""
+    words = r"can't allocate memory|not enough memory|out of memory|CU\w+_STATUS_ALLOC_FAILED"
+    return MEMORY_ERROR.search(said) is not None or re.search(words, said) is not None
 
 
 def resolve(device: str) -> str:

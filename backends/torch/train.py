@@ -500,11 +500,17 @@ def rate_at(progress: float) -> float:
 # ---- Training --------------------------------------------------------------------------------------------------------
 
 
-def batch_shape(total: int, length: int, device_rows: int) -> tuple[int, int]:
-    """Rows of a step and the slices that they are taken in: at least one row, all slices equal, near `total` tokens."""
+def batch_shape(total: int, length: int, device_rows: int, granted: int | None = None) -> tuple[int, int]:
+    """Rows of a step and the slices that they are taken in: at least one row, all slices equal, near `total` tokens.
+
+    Fewer rows `granted` than `device_rows`, after those ran out of memory, make more slices of the same step.
+    """
     rows = max(1, round(total / length))
     slices = math.ceil(rows / device_rows)
-    return slices * min(device_rows, max(1, round(rows / slices))), slices
+    rows = slices * min(device_rows, max(1, round(rows / slices)))
+    while granted is not None and (rows // slices > granted or rows % slices):
+        slices += 1
+    return rows, slices
 
 
 class Stepper:
@@ -577,7 +583,7 @@ def build(facts: Facts, choices: Choices, weights: dict[str, np.ndarray] | None 
 
 def main() -> None:
     trial = join(device_rows=DEVICE_BATCH_SIZE)
-    rows, slices = batch_shape(TOTAL_BATCH_SIZE, SEQUENCE_LENGTH, trial.device_rows)
+    rows, slices = batch_shape(TOTAL_BATCH_SIZE, SEQUENCE_LENGTH, DEVICE_BATCH_SIZE, trial.device_rows)
 
     def warmed(choices: Choices) -> Stepper:
         stepper = Stepper(build(trial.facts, choices), choices, rows // slices)

@@ -31,11 +31,8 @@ def main() -> int:
     if start is None:
         return 1
     try:
-        backend = backends.get(start["backend"])
-        device = backend.resolve(start["device"])
-        channel.send("ready", device=device, device_name=backend.device_name(device), versions=backend.versions())
-        roles: dict[str, Callable[[Channel, Message, Backend, str], None]] = {"train": train, "score": score}
-        roles[start["role"]](channel, start, backend, device)
+        roles: dict[str, Callable[[Channel, Message, Backend], None]] = {"train": train, "score": score}
+        roles[start["role"]](channel, start, backends.get(start["backend"]))
     except BaseException as error:  # noqa: BLE001  whatever it was is told, then the process ends
         traceback.print_exc()
         sys.stderr.flush()
@@ -55,8 +52,10 @@ def claim_stdio() -> Channel:
     return Channel(open(reader, "rb"), open(writer, "wb"))
 
 
-def train(channel: Channel, start: Message, backend: Backend, device: str) -> None:
+def train(channel: Channel, start: Message, backend: Backend) -> None:
     """Trains: everything between `join` and `finish` is the trainer's."""
+    device = backend.resolve(start["device"])
+    channel.send("ready", device=device, device_name=backend.device_name(device), versions=backend.versions())
     facts = _facts(channel)
     backend.seed(facts.seed)
     adopt(Client(channel, facts, Path.cwd(), lambda: backend.peak_memory_mb(device)))
@@ -65,26 +64,30 @@ def train(channel: Channel, start: Message, backend: Backend, device: str) -> No
     channel.send("returned")
 
 
-def score(channel: Channel, start: Message, backend: Backend, device: str) -> None:
-    """Scores: parks with everything imported, then restores the model from the weights and answers until closed."""
+def score(channel: Channel, start: Message, backend: Backend) -> None:
+    """Scores: parks with everything imported, then restores the model from the weights and answers until closed.
+
+    While parked it leaves the device alone, which is the training process's, and may admit no other.
+    """
     from safetensors.numpy import load_file
 
+    channel.send("ready")
     trainer = load(Path(start["trainer"]))
     channel.send("parked")
     facts = _facts(channel)
-    backend.seed(facts.seed)
     request = channel.receive()
     if request is None:
         return
+    device = backend.resolve(facts.device)
+    backend.seed(facts.seed)
     logits: Logits = trainer.restore(load_file(request["weights"]), facts)
     channel.send("restored")
     while (request := channel.receive()) is not None:
-        answer(request, backend, logits, device)
-        channel.send("answered")
+        channel.send("answered", shape=answer(request, backend, logits, device))
 
 
-def answer(request: Message, backend: Backend, logits: Logits, device: str) -> None:
-    """Reads int32 arrays from one slot, and writes the float32 answer to the other."""
+def answer(request: Message, backend: Backend, logits: Logits, device: str) -> list[int]:
+    """Reads int32 arrays from one slot, and writes the float32 answer to the other if it fits. Returns its shape."""
     rows, length = int(request["rows"]), int(request["length"])
     size = rows * length
     values: Any
@@ -97,8 +100,10 @@ def answer(request: Message, backend: Backend, logits: Logits, device: str) -> N
         tokens_BT, positions_N2 = flat[:size].reshape(rows, length), flat[size:].reshape(count, 2)
         values = backend.logits_at(logits, tokens_BT, positions_N2, device)
     values = np.asarray(values, np.float32)
-    out = map_slot(request["answer"], "r+", values.shape, np.float32)
-    out[...] = values
+    if values.nbytes <= Path(request["answer"]).stat().st_size:
+        out = map_slot(request["answer"], "r+", values.shape, np.float32)
+        out[...] = values
+    return list(values.shape)
 
 
 def load(path: Path) -> ModuleType:
@@ -121,8 +126,10 @@ def describe(error: BaseException, trainer: str, *, message: bool) -> str:
         return f"SyntaxError: {error.msg} (line {error.lineno} of {Path(trainer).name})"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == trainer]
     place = f" (line {lines[-1]} of {Path(trainer).name})" if lines else ""
-    text = f": {str(error)[:500]}" if message and str(error) else ""
-    return f"{type(error).__name__}{text}{place}"
+    if message:
+        return f"{type(error).__name__}{f': {str(error)[:500]}' if str(error) else ''}{place}"
+    known = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+    return f"{known.__name__}{place}"
 
 
 def _facts(channel: Channel) -> Facts:

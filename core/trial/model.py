@@ -15,7 +15,7 @@ from core.data.scored import ScoredText
 from core.records import Facts, Preset, Score, UserError
 from core.trial.client import Batch
 from core.trial.process import Mistake, TrialFailed
-from core.trial.scoring import Scorer, bits_per_byte
+from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.supervisor import backend_environment
 
 
@@ -32,7 +32,8 @@ class Model:
 
     def score(self, text: ScoredText) -> Score:
         """Bits per byte of these weights on that text."""
-        return bits_per_byte(self._scorer, text, self.facts.sequence_length, lambda done: None)
+        rows = text.rows(self.facts.sequence_length)
+        return score_of(claimed_losses(self._scorer, rows), rows, text)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from typing import Any, BinaryIO, Self, cast
 
 import psutil
 
+from core.interrupts import deferred
 from core.trial.channel import Channel, ChannelError, Message
 from core.trial.environment import scrubbed
 
@@ -40,13 +43,25 @@ class Mistake(Exception):
     """The process says that what the user asked for can't be had: told as a user's error."""
 
 
+def _class_and_line(reason: str, trainer: Path) -> str:
+    """What may be told of a failure in a process that has seen held-out text: nothing that it could choose freely."""
+    name, _, rest = reason.partition(" ")
+    kind = getattr(builtins, name, None)
+    told = name if isinstance(kind, type) and issubclass(kind, BaseException) else "an exception"
+    place = re.fullmatch(r"\(line (\d{1,6}) of .*\)", rest)
+    lines = len(trainer.read_bytes().splitlines()) if place and trainer.is_file() else 0
+    return f"{told} (line {place[1]} of {trainer.name})" if place and int(place[1]) <= lines else told
+
+
 class Process:
     """A trial's process of one role. Use as a context manager: on leaving, it and all it started have ended."""
 
+    @deferred()  # from its scratch's folder on there is a keeper who deletes it
     def __init__(
         self, role: str, trainer: Path, backend: str, device: str, environment: Mapping[str, str], usage: Path
     ) -> None:
         self.role = role
+        self._trainer = trainer
         self.scratch = Path(tempfile.mkdtemp(prefix="autoresearch-"))
         self._usage = usage
         self._usage.unlink(missing_ok=True)
@@ -115,9 +130,12 @@ class Process:
         """The next message, which must be of that kind."""
         message = self.receive(deadline, silence, what)
         if message["type"] != kind:
-            raise TrialFailed(f"broke the protocol: {message['type'][:40]!r} came where {kind!r} was expected")
+            # What a scoring process says may be about held-out text, or meant for an agent.
+            came = "something else" if self.role == "score" else repr(message["type"][:40])
+            raise TrialFailed(f"broke the protocol: {came} came where {kind!r} was expected")
         return message
 
+    @deferred()
     def end(self) -> None:
         """Ends the process and everything it started, and deletes its scratch. Safe to call again."""
         if self._keeper.poll() is None:
@@ -167,6 +185,8 @@ class Process:
     def _raise_if_failed(self, message: Message) -> None:
         if message["type"] == "failed":
             reason = str(message.get("error"))[:1000]
+            if self.role == "score" and self._ready:
+                reason = _class_and_line(reason, self._trainer)
             raise Mistake(reason) if message.get("mistake") is True and not self._ready else TrialFailed(reason)
 
     def _gone(self) -> TrialFailed:

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from core.data.scored import ScoredText
+from core.data.scored import Rows, ScoredText
 from core.records import Facts, Preset, Score, to_json
 from core.trial.client import Batch
 from core.trial.process import Process, TrialFailed
@@ -74,7 +74,9 @@ class Scorer:
         self._process.send(kind, slot=str(self._question.path), answer=str(self._answer.path), **content)
         allowance = max(self._preset.silence_seconds, self._preset.startup_seconds)
         what = f"an answer while scored took longer than {allowance:g} s"
-        self._process.expect("answered", time.monotonic() + allowance, math.inf, what)
+        told = self._process.expect("answered", time.monotonic() + allowance, math.inf, what)
+        if told.get("shape") != list(shape):
+            raise TrialFailed(f"{kind} are {_shown(told.get('shape'))}, not {list(shape)}")
         try:
             return self._answer.read(shape)
         except OSError as error:
@@ -94,28 +96,42 @@ class Scorer:
         self.end()
 
 
-def bits_per_byte(scorer: Scorer, text: ScoredText, length: int, on_fraction: Callable[[float], None]) -> Score:
-    """Scores the text in consecutive windows of `length` tokens; every byte counts exactly once.
+def _shown(shape: object) -> str:
+    whole = (
+        isinstance(shape, list) and len(shape) < 4 and all(type(size) is int and 0 <= size < 2**31 for size in shape)
+    )
+    return str(shape) if whole else "of no shape"
 
-    Losses are summed in float64. Losses that can't be any model's (negative or not finite) make the trial invalid.
+
+def claimed_losses(
+    scorer: Scorer, rows: Rows, on_fraction: Callable[[float], None] = lambda done: None
+) -> npt.NDArray[np.float32]:
+    """Nats of every target of the rows as the process claims them, float32 [B, T].
+
+    TrialFailed for losses that can't be any model's: negative or not finite where they count.
     """
-    rows = text.rows(length)
-    count = rows.inputs_BT.shape[0]
+    count, length = rows.inputs_BT.shape
     at_once = max(1, REQUEST_TOKENS // length)
-    nats, tokens, covered = 0.0, 0, 0
+    losses_BT = np.empty((count, length), np.float32)
     for first in range(0, count, at_once):
         part = slice(first, first + at_once)
-        bytes_BT = rows.bytes_BT[part]
-        losses_BT = scorer.losses(rows.inputs_BT[part], rows.targets_BT[part])
-        counted = losses_BT[bytes_BT > 0].astype(np.float64)
+        losses_BT[part] = scorer.losses(rows.inputs_BT[part], rows.targets_BT[part])
+        counted = losses_BT[part][rows.bytes_BT[part] > 0]
         if not np.isfinite(counted).all():
             raise TrialFailed("a loss on the validation text is not finite")
         # Rounding alone can put a certain prediction a little below zero.
         if (counted < -1e-3).any():
             raise TrialFailed("a loss on the validation text is negative, so it belongs to no distribution", "invalid")
-        nats += float(counted.sum())
-        tokens += counted.size
-        covered += int(bytes_BT.sum())
         on_fraction(min(1.0, (first + at_once) / count))
+    return losses_BT
+
+
+def score_of(losses_BT: npt.NDArray[np.float32], rows: Rows, text: ScoredText) -> Score:
+    """Bits per byte of losses in nats, [B, T], on the rows of the text; every byte counts once. Summed in float64."""
+    counts_BT = rows.bytes_BT > 0
+    covered = int(rows.bytes_BT.sum())
     assert covered == text.bytes, "the windows do not cover the text"
-    return Score(val_bpb=nats / (math.log(2) * covered), bytes=covered, tokens=tokens, yardstick=text.yardstick)
+    nats = float(losses_BT[counts_BT].sum(dtype=np.float64))
+    return Score(
+        val_bpb=nats / (math.log(2) * covered), bytes=covered, tokens=int(counts_BT.sum()), yardstick=text.yardstick
+    )

@@ -5,11 +5,20 @@ The supervisor never maps the file, because a trial that shortens it would then 
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from core.disk import is_full
+
+
+class NoRoom(OSError):
+    """The disk that a trial's scratch is on has no room for a slot."""
 
 
 class Slot:
@@ -18,17 +27,23 @@ class Slot:
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
+        with _room_told(path):
+            self._file = self._opened()
+
+    def _opened(self) -> FileIO:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        self._file = open(os.open(path, flags, 0o600), "r+b", buffering=0)  # noqa: SIM115  closed by close()
-        self._file.truncate(size)
+        file = open(os.open(self.path, flags, 0o600), "r+b", buffering=0)  # noqa: SIM115  closed by close()
+        file.truncate(self.size)
+        return file
 
     def write(self, *arrays: npt.NDArray[np.generic]) -> None:
-        """Writes the arrays one after the other from the start."""
+        """Writes the arrays one after the other from the start. NoRoom where the scratch's disk is full."""
         self._file.seek(0)
-        for array in arrays:
-            view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            while view:
-                view = view[self._file.write(view) :]
+        with _room_told(self.path):
+            for array in arrays:
+                view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+                while view:
+                    view = view[self._file.write(view) :]
 
     def read(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """Float32 values from the start. OSError if the file is shorter than that."""
@@ -45,6 +60,14 @@ class Slot:
     def close(self) -> None:
         """Closes the file; its folder's owner deletes it."""
         self._file.close()
+
+
+@contextlib.contextmanager
+def _room_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NoRoom(error.errno, error.strerror, str(path)) if is_full(error) else error from None
 
 
 def map_slot(path: str, mode: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[np.generic]:

@@ -11,25 +11,47 @@ import json
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import backends
 from core.data import Dataset
 from core.data.cache import cache_root
 from core.disk import full_disk_told
-from core.records import Budget, Facts, Preset, Score, Trial, TrialVerdict, UserError, to_json
+from core.records import (
+    FACTS,
+    LOSSES,
+    WEIGHTS,
+    Audit,
+    Budget,
+    Facts,
+    Preset,
+    Score,
+    Trial,
+    TrialVerdict,
+    UserError,
+    to_json,
+)
+from core.trial import audit, memory, space
 from core.trial import weights as handed
 from core.trial.peak import peak_flops
 from core.trial.process import Mistake, Process, TrialFailed
-from core.trial.scoring import Scorer, bits_per_byte
+from core.trial.scoring import Scorer, claimed_losses, score_of
+from core.trial.slots import NoRoom
 from core.trial.training import Course, OnProgress, Progress, Training, check_budget
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
-    """What one trial is made of. `into` receives output.txt, curve.jsonl, facts.json and weights.safetensors."""
+    """What one trial is made of.
+
+    `into` receives output.txt, curve.jsonl and facts.json; of a score also weights.safetensors and losses.npy, the
+    nats of each scored token in the order of the text, float32 [N].
+    """
 
     trainer: Path
     preset: Preset
@@ -43,7 +65,8 @@ class TrialSpec:
 class _Seen:
     """What is known of a trial so far, so that a failure at any point still has a full record."""
 
-    begun: float
+    begun: float  # monotonic seconds
+    again: memory.Again | None = None  # set where a first attempt ran out of memory
     course: Course = field(default_factory=Course)
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -52,6 +75,7 @@ class _Seen:
     weights: handed.Weights | None = None
     score: Score | None = None
     score_seconds: float = 0.0
+    audit: Audit | None = None
     verdict: TrialVerdict = "scored"
     reason: str = ""
 
@@ -63,6 +87,7 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
     In every case all processes have ended and their scratch is gone on return.
     """
     tell = on_progress or (lambda progress: None)
+    spec = replace(spec, into=spec.into.absolute(), trainer=spec.trainer.absolute())  # its processes live elsewhere
     begun, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     check_budget(spec.budget)
     environment = backend_environment(spec.preset)
@@ -71,18 +96,27 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
         try:
-            _train_and_score(spec, environment, seen, tell)
-        except TrialFailed as failure:
-            seen.verdict = "invalid" if failure.verdict == "invalid" else "crash"
-            seen.reason = str(failure)
+            try:
+                _train_and_score(spec, environment, seen, tell)
+            except TrialFailed as failure:
+                again = memory.again(failure, seen.course, backends.get(spec.preset.backend), spec.into)
+                if again is None:
+                    raise
+                seen = _Seen(time.monotonic(), again)
+                _train_and_score(spec, environment, seen, tell)
+        except (TrialFailed, NoRoom) as error:
+            ended = space.judge(error)
+            seen.verdict = "invalid" if ended.verdict == "invalid" else "crash"
+            seen.reason = str(ended)
         except Mistake as mistake:
             raise UserError(str(mistake)) from None
         finally:
             lines = (json.dumps(point) + "\n" for point in seen.course.curve)
             (spec.into / "curve.jsonl").write_text("".join(lines), encoding="utf-8")
         if seen.verdict != "scored":
-            (spec.into / "weights.safetensors").unlink(missing_ok=True)
-    return _record(spec, seen, started)
+            for name in (WEIGHTS, LOSSES):
+                (spec.into / name).unlink(missing_ok=True)
+    return _record(spec, seen, begun, started)
 
 
 def backend_environment(preset: Preset) -> dict[str, str]:
@@ -109,9 +143,13 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
         trainer = Process("train", spec.trainer, preset.backend, preset.device, environment, into / "usage.json")
         stack.callback(_keep_output, trainer, into / "output.txt")
         stack.callback(trainer.end)
-        scorer = Scorer(spec.trainer, preset, preset.device, environment, into / "usage-score.json")
-        stack.callback(_keep_output, scorer, into / "output-score.txt")
+        # What these two print has seen held-out text and is kept nowhere.
+        scorer, auditor = (
+            Scorer(spec.trainer, preset, preset.device, environment, into / f"usage-{role}.json")
+            for role in ("score", "audit")
+        )
         stack.callback(scorer.end)
+        stack.callback(auditor.end)
 
         ready = trainer.expect("ready", deadline, float("inf"), "the framework was not imported in time")
         seen.device, seen.device_name = str(ready["device"]), str(ready["device_name"])
@@ -124,45 +162,74 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             device=seen.device,
             sequence_length=preset.sequence_length,
         )
-        # The scorer is parked before the clock starts, so that its imports take nothing from training.
-        training = Training(
-            trainer, preset, spec.budget, facts, spec.dataset.train, lambda: scorer.park(deadline), tell
-        )
+
+        def park() -> None:
+            # Before the clock starts, so that their imports take nothing from training.
+            scorer.park(deadline)
+            auditor.park(deadline)
+
+        training = Training(trainer, preset, spec.budget, facts, spec.dataset.train, park, tell, seen.again)
         seen.course = training.course
         try:
             arrived = training.serve(deadline)
-            path = handed.take(arrived, into / "weights.safetensors")
+            path = handed.take(arrived, into / WEIGHTS)
         finally:
             # Nothing of training is left while the weights are judged, on the device neither.
             trainer.end()
             _, seen.process_peak_mb = trainer.usage()
 
         scoring = time.monotonic()
+        step, loss = seen.course.step, seen.course.loss
         try:
             seen.weights = handed.inspect(path)
             assert seen.course.length is not None
             facts = replace(facts, sequence_length=seen.course.length)
-            (into / "facts.json").write_text(json.dumps(to_json(facts)), encoding="utf-8")
+            (into / FACTS).write_text(json.dumps(to_json(facts)), encoding="utf-8")
             scorer.restore(path, facts)
-            step, loss = seen.course.step, seen.course.loss
-            seen.score = bits_per_byte(
+            rows = text.rows(seen.course.length)
+            losses_BT = claimed_losses(
                 scorer,
-                text,
-                seen.course.length,
+                rows,
                 lambda done: tell(Progress(phase="score", fraction=done, step=step, loss=loss, tokens_per_second=None)),
             )
+            seen.score = score_of(losses_BT, rows, text)
         except TrialFailed as failure:
             raise TrialFailed(f"while scored: {failure}", failure.verdict) from None
         finally:
+            # Before the auditor is shown anything: the two share no moment either.
+            scorer.end()
             seen.score_seconds = time.monotonic() - scoring
+        try:
+            handed.check_unchanged(seen.weights)
+            auditor.restore(path, facts)
+            claim = audit.Claim(
+                rows=rows,
+                losses_BT=losses_BT,
+                vocabulary=facts.vocabulary,
+                dtype=dtype_of(seen.course.choices),
+            )
+            found = audit.small(auditor, claim)
+            seen.audit = found.audit
+            if found.fault:
+                raise TrialFailed(found.fault, "invalid")
+        except TrialFailed as failure:
+            seen.score = None
+            raise TrialFailed(f"the audit: {failure}", failure.verdict) from None
+        # Not before: an auditor that could read the claims would only have to agree with them.
+        np.save(into / LOSSES, losses_BT.ravel()[: len(text.stream) - 1], allow_pickle=False)
 
 
-def _keep_output(source: Process | Scorer, path: Path) -> None:
+def dtype_of(choices: Mapping[str, str]) -> str:
+    """The dtype that a trainer has told among its choices: "bfloat16 (a reason)"; empty if it told none."""
+    return choices.get("dtype", "").partition(" ")[0]
+
+
+def _keep_output(source: Process, path: Path) -> None:
     if text := source.output():
         path.write_text(text, encoding="utf-8")
 
 
-def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
+def _record(spec: TrialSpec, seen: _Seen, begun: float, started: str) -> Trial:
     course, preset, score = seen.course, spec.preset, seen.score
     start_up = (time.monotonic() if course.started is None else course.started) - seen.begun
     speed = course.tokens / course.seconds if course.seconds > 0 and course.stopped is not None else None
@@ -178,7 +245,7 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         startup_seconds=start_up,
         train_seconds=course.seconds,
         score_seconds=seen.score_seconds,
-        wall_seconds=time.monotonic() - seen.begun,
+        wall_seconds=time.monotonic() - begun,
         tokens_per_second=speed,
         flops_per_token=course.flops_per_token,
         mfu=achieved / peak if achieved and peak else None,
@@ -203,5 +270,8 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         started=started,
         corpus=preset.corpus,
         scored_tokens=score.tokens if score else None,
+        audit=seen.audit,
+        device_rows=course.device_rows,
+        notes=(seen.again.note,) if seen.again else (),
     )
     return Trial(**fields)

@@ -19,6 +19,7 @@ from core.data.shards import TokenShards
 from core.records import Budget, Facts, Preset, UserError, to_json
 from core.trial.channel import Message
 from core.trial.client import Batch
+from core.trial.memory import Again
 from core.trial.process import Process, TrialFailed
 from core.trial.slots import Slot
 
@@ -54,6 +55,7 @@ class Course:
     step: int = 0  # batches handed out
     rows: int | None = None
     length: int | None = None
+    device_rows: int | None = None  # granted: rows that the device takes at once
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=32))
     curve: list[dict[str, float]] = field(default_factory=list)
 
@@ -87,8 +89,10 @@ class Training:
         shards: TokenShards,
         before_clock: Callable[[], None],
         on_progress: OnProgress,
+        again: Again | None = None,
     ) -> None:
         self.course = Course()
+        self._again = again
         self._process = process
         self._preset = preset
         self._budget = budget
@@ -116,7 +120,7 @@ class Training:
                 message = self._process.receive(*self._limits(startup_deadline))
                 match message["type"]:
                     case "join":
-                        self._process.send("join", device_rows=max(1, _integer(message, "device_rows")))
+                        self._answer_join(message)
                     case "warmup":
                         self._answer_warmup(message)
                     case "batch":
@@ -161,6 +165,12 @@ class Training:
         self._slot.write(batch)
         self._process.send(kind, slot=str(self._slot.path), progress=progress)
 
+    def _answer_join(self, message: Message) -> None:
+        wanted = max(1, _integer(message, "device_rows"))
+        granted = wanted if self._again is None else min(wanted, self._again.device_rows)
+        self.course.device_rows = granted
+        self._process.send("join", device_rows=granted)
+
     def _answer_warmup(self, message: Message) -> None:
         rows, length = self._shape(message)
         if self.course.started is not None:
@@ -181,6 +191,8 @@ class Training:
             self._packer = Packer(self._shards, rows, length, self._facts.seed)
             self._next = self._packing.submit(self._packer.next_batch)
             course.rows, course.length = rows, length
+            if self._again is not None and self._again.shape not in {None, (rows, length)}:
+                raise TrialFailed(f"{self._again.note}, and asked for other batches then: {rows} x {length}")
         if (rows, length) != (course.rows, course.length):
             raise TrialFailed(f"batches are {course.rows} x {course.length} since the first, not {rows} x {length}")
         assert self._next is not None

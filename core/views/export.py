@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import presets
 from core.disk import refuse_occupied
-from core.records import Experiment, UserError
+from core.records import FACTS, TRAINER, WEIGHTS, Experiment, UserError
 from core.views import tsv
 from core.views.terminal import bpb
 
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from core.campaign import Campaign
     from core.data.tokenizer import Tokenizer
 
-WEIGHTS, TRAINER, FACTS, TOKENIZER, PRESET = (
-    "weights.safetensors",
-    "train.py",
-    "facts.json",
-    "tokenizer.json",
-    "preset.toml",
-)
+TOKENIZER, PRESET = "tokenizer.json", "preset.toml"
 
 README = """# {title}
 

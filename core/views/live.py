@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -123,6 +124,8 @@ class Follower:
                     self._bar(event.progress)
             case events.TrialEnded():
                 self.close()
+            case events.Reviewing():
+                self._line(f"experiment {event.number} would be kept: its score is audited first")
             case events.Judged():
                 self.close()
                 self._on_experiment(event)
@@ -142,7 +145,8 @@ class Follower:
         """Takes bars that are still drawn off the screen."""
         for bars in (self._bar, self._preparation):
             if bars is not None:
-                bars.__exit__(None, None, None)
+                with contextlib.suppress(OSError):  # the terminal may be closed already
+                    bars.__exit__(None, None, None)
         self._bar = self._preparation = None
 
     def _line(self, text: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from core.disk import full_disk_told
 from core.records import Experiment, UserError
 from core.views import plots, tables, terminal
 from core.views.presets import doubts
@@ -56,6 +57,11 @@ class Rows:
 
 def draw(campaign: Campaign) -> None:
     """progress.png in the campaign's folder."""
+    with full_disk_told(campaign.root):
+        _draw(campaign)
+
+
+def _draw(campaign: Campaign) -> None:
     # The spread's band needs the baseline's trials, and nothing needs the others'.
     records = [*campaign.experiments(0, 1), *campaign.experiments(1, trials=False)]
     plots.progress(records, campaign.root / "progress.png", campaign.root.name)

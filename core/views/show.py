@@ -29,13 +29,10 @@ def points(trial: Path) -> list[Point]:
 
 
 def output(trial: Path) -> str:
-    """What the trial printed, control characters taken out: they could drive a terminal."""
-    texts = []
-    for name in ("output.txt", "output-score.txt"):
-        path = trial / name
-        if path.exists():
-            texts.append(path.read_text(encoding="utf-8", errors="replace"))
-    return "".join(char for char in "".join(texts) if char in "\n\t" or char.isprintable())
+    """What the trial printed while it trained, control characters taken out: they could drive a terminal."""
+    path = trial / "output.txt"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return "".join(char for char in text if char in "\n\t" or char.isprintable())
 
 
 def diff(text: str) -> Syntax | Text:

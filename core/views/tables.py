@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from core.records import Experiment, Trial
+from core.records import Audit, Experiment, Trial
 from core.views.terminal import STYLES, bpb, count, gain, one_line, seconds
 
 # name, width, alignment of the columns that tell an experiment; the hypothesis takes what is left
@@ -55,7 +55,10 @@ def verdict(experiment: Experiment) -> Group:
     measured = f"val_bpb {bpb(experiment.val_bpb)}, champion {bpb(experiment.champion_bpb)}"
     if experiment.gain is not None:
         measured += f", gain {gain(experiment.gain)} (spread of the baseline's seeds {bpb(experiment.spread)})"
-    return Group(first, Text(measured), Text(f"reason: {one_line(experiment.reason)}"))
+    lines = [first, Text(measured), Text(f"reason: {one_line(experiment.reason)}")]
+    if experiment.audit is not None:
+        lines.append(Text(f"audit: {audit(experiment.audit)}"))
+    return Group(*lines)
 
 
 def trial(record: Trial) -> Table:
@@ -85,9 +88,21 @@ def trial(record: Trial) -> Table:
         rows["speed"] = speed
     if record.peak_memory_mb is not None:
         rows["memory"] = f"{record.peak_memory_mb:.0f} MB at its peak"
+    if record.audit is not None:
+        rows["audit"] = audit(record.audit)
     rows["where"] = f"{record.backend} on {record.device}, seed {record.seed}, sandbox {record.sandbox}"
     rows.update(dict(sorted(record.choices.items())))
     return _pairs(rows)
+
+
+def audit(found: Audit) -> str:
+    """What was checked of a score, and how closely it matched."""
+    told = f"{found.positions} places, largest difference {found.largest:.1g} of {found.tolerance:g} nats"
+    if found.kind == "deep":
+        told += f"; a gain of {found.hidden_bpb:.4f} bpb could be hidden"
+    if found.permuted_bpb is not None:
+        told += f"; {found.permuted_bpb:.2f} bpb with the weights in another order"
+    return told
 
 
 def status(values: Mapping[str, object], champion: Experiment | None, title: str) -> Group:

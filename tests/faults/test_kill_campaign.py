@@ -2,76 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from campaigns import facts_of
-
-from core.campaign import Campaign
-
-DRIVER = Path(__file__).with_name("drive_campaign.py")
-KILLED = {-9, 1, 15}  # by the signal; on Windows by TerminateProcess with the signal's number or 1
-
-
-def command(root: Path, *arguments: object) -> list[str]:
-    return [sys.executable, str(DRIVER), str(root), *map(str, arguments)]
-
-
-def git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def state(root: Path) -> dict[str, Any]:
-    """All that a kill must not change."""
-    with Campaign.open(root) as campaign:
-        found = campaign.experiments()
-        best = min((e for e in found if e.val_bpb is not None), key=lambda e: e.val_bpb or 0)
-        assert git(root, "rev-parse", "HEAD") == best.commit
-        refs = git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/experiments").splitlines()
-        assert sorted(refs) == sorted(f"refs/experiments/{e.number} {e.commit}" for e in found)
-        assert git(root, "fsck", "--strict", "--no-dangling") == ""
-        assert [e.number for e in found] == list(range(len(found)))
-        files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-        return {
-            "facts": facts_of(campaign),
-            "status": git(root, "status", "--porcelain"),
-            "train.py": (root / "train.py").read_text(),
-            "subjects": git(root, "log", "--format=%B"),
-            "files": {path for path in files if not path.startswith(".git/") or path.startswith(".git/autoresearch/")},
-        }
-
-
-def finish(root: Path) -> list[str]:
-    """The same command again, to the end: what it wrote."""
-    done = subprocess.run(command(root), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    writes: list[str] = json.loads(done.stdout)
-    return writes
-
-
-@functools.cache
-def undisturbed() -> tuple[list[str], dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch) / "c"
-        writes = finish(root)
-        return writes, state(root)
+from killing import finish, kill_after, kill_at_write, state, undisturbed
 
 
 def check(root: Path, *kills: int) -> None:
-    for kill_at in kills:
-        done = subprocess.run(command(root, kill_at), capture_output=True, text=True, check=False)
-        assert done.returncode in KILLED or done.returncode == 0, done.stderr
+    for write in kills:
+        kill_at_write(root, write)
     finish(root)
     assert state(root) == undisturbed()[1]
 
@@ -130,24 +72,17 @@ def test_killed_with_its_children_at_any_moment(tmp_path: Path, seed: int) -> No
     for attempt in range(8):
         root = tmp_path / str(attempt)
         for _ in range(rng.randrange(1, 4)):
-            process = subprocess.Popen(
-                command(root), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            time.sleep(rng.uniform(0.3, 2.0))
-            if hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
-            process.wait()
-        remove_young_locks(root)
+            kill_after(root, rng.uniform(0.3, 2.0))
         finish(root)
         assert state(root) == undisturbed()[1]
 
 
-def remove_young_locks(root: Path) -> None:
-    """A minute passes: locks that a killed git left behind are only then known to be nobody's."""
-    for lock in (root / ".git").rglob("*.lock"):
-        os.utime(lock, (time.time() - 120, time.time() - 120))
-        if lock.name == "index.lock":
-            lock.unlink()  # which a person does, as git tells them to
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_killed_at_random_points_nothing_is_lost_or_doubled(seed: int) -> None:
+    """A share of what `kill_points.py` does by hand."""
+    script = Path(__file__).with_name("kill_points.py")
+    command = [sys.executable, str(script), "--points", "50", "--seed", str(seed), "--jobs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lost: 0; doubled: 0" in done.stdout

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from campaigns import a_trial
+from campaigns import a_trial, an_audit
 from rich.console import Console, RenderableType
 from view_records import an_experiment
 
@@ -77,3 +77,11 @@ def test_a_status_tells_the_gain_or_that_there_is_none(champion: float | None) -
     assert ("1.9000 bpb, +0.1000 from the baseline's 2.0000" in text) == (champion is not None)
     assert ("12.0 experiments an hour; 25% of the wall time is not training" in text) == (champion is not None)
     assert "3: 1 kept, 1 discarded, 1 crashed, 0 invalid" in text
+
+
+def test_an_audit_tells_what_was_checked_and_how_closely_it_matched() -> None:
+    small = an_audit(kind="small", positions=16, largest=3.8e-7, permuted_bpb=None)
+    assert "16 places, largest difference 4e-07 of 0.02 nats" in printed(tables.trial(a_trial(audit=small)))
+    kept = an_experiment(1, "keep", val_bpb=1.0, audit=an_audit(hidden_bpb=0.00123, permuted_bpb=7.891))
+    text = printed(tables.verdict(kept))
+    assert "a gain of 0.0012 bpb could be hidden; 7.89 bpb with the weights in another order" in text

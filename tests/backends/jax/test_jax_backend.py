@@ -144,3 +144,9 @@ def test_the_device_and_versions_are_told():
     assert backend.versions()["jax"] == jax.__version__
     assert {"jaxlib", "flax", "optax"} <= backend.versions().keys()
     assert backend.peak_memory_mb("cpu") is None
+
+
+def test_what_xla_says_of_too_little_memory_is_known():
+    with pytest.raises(jax.errors.JaxRuntimeError) as told:
+        jax.numpy.zeros((2**45,), "int8").block_until_ready()
+    assert backend.out_of_memory(f"JaxRuntimeError: {told.value}")

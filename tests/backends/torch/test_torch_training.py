@@ -194,6 +194,22 @@ def test_batches_of_any_size_fit_the_device_and_come_near_what_was_asked(load_tr
         assert abs(rows - total / length) <= max(1, slices / 2 + 1)
 
 
+def test_fewer_rows_on_the_device_leave_the_rows_of_a_step_as_they_were(load_trainer):
+    trainer = load_trainer()
+    random = np.random.default_rng(1)
+    for total, device_rows in zip(
+        random.integers(1, 2**16, 300).tolist(), random.integers(2, 200, 300).tolist(), strict=True
+    ):
+        rows, slices = trainer.batch_shape(total, 64, device_rows)
+        assert trainer.batch_shape(total, 64, device_rows, device_rows) == (rows, slices)
+        again, more = trainer.batch_shape(total, 64, device_rows, device_rows // 2)
+        assert again == rows
+        assert rows % more == 0
+        assert rows // more <= device_rows // 2
+    assert trainer.batch_shape(2**19, 2048, 128, 64) == (256, 4)
+    assert trainer.batch_shape(15 * 64, 64, 5, 2) == (15, 15)
+
+
 @pytest.mark.parametrize("slice_rows", [1, 2, 4])
 def test_a_step_in_slices_has_the_gradient_of_one_piece(load_trainer, facts, slice_rows):
     trainer = load_trainer()

@@ -1,0 +1,136 @@
+"""What the suites share: what `autoresearch bench` asks for, machine facts, and a trainer at a preset's shapes.
+
+Plain pytest, which is told nothing, runs what needs no backend.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from core import hardware
+from core.bench import MISTAKE, PROGRESS, SETTINGS, SUITES
+from core.campaign import reference_trainer
+from core.records import Facts, Preset, UserError, from_json
+from core.trial.launch import load
+
+TOLD: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
+SIDE = from_json(Preset, TOLD["side"]) if TOLD.get("side") else None
+QUICK = bool(TOLD.get("quick"))
+
+Timed = Callable[..., Any]
+
+
+class Side:
+    """A backend with its reference trainer at the preset's shapes."""
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+        self.backend = backends.get(preset.backend)
+        self.device = self.backend.resolve(preset.device)
+        with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
+            path = Path(temporary) / "train.py"
+            path.write_text(reference_trainer(preset), encoding="utf-8")
+            self.trainer: ModuleType = load(path)
+        self.facts = Facts(
+            vocabulary=preset.vocabulary, bos=0, seed=1, backend=preset.backend, device=self.device,
+            sequence_length=preset.sequence_length,
+        )  # fmt: skip
+        self.choices = self.trainer.choose(self.trainer.Machine.of(self.device))
+        if hasattr(self.trainer, "limit_memory"):
+            self.trainer.limit_memory(self.device)
+        self.rows, slices = self.trainer.batch_shape(
+            preset.total_batch_size, preset.sequence_length, preset.device_batch_size
+        )
+        self.slice_rows = self.rows // slices
+
+    def model(self) -> Any:
+        """A new one: a step may give up the weights that it starts from."""
+        return self.trainer.build(self.facts, self.choices)
+
+    def stepper(self) -> Any:
+        """A new one with a model of its own."""
+        return self.trainer.Stepper(self.model(), self.choices, self.slice_rows)
+
+    def batch(self, rows: int) -> np.ndarray:
+        """Random ids, int32 [rows, T + 1]."""
+        shape = (rows, self.preset.sequence_length + 1)
+        return np.random.default_rng(0).integers(1, self.preset.vocabulary, shape, dtype=np.int32)
+
+    def told(self) -> dict[str, str]:
+        """For the record of a benchmark."""
+        dtype = self.choices.told()["dtype"].partition(" ")[0]
+        device = f"{self.device} ({self.backend.device_name(self.device)})"
+        return {"backend": self.preset.backend, "device": device, "dtype": dtype}
+
+
+@pytest.fixture(scope="session", params=[SIDE.backend] if SIDE else [])
+def side() -> Side:
+    assert SIDE is not None
+    try:
+        return Side(SIDE)
+    except UserError as error:
+        print(f"\n{MISTAKE}{error}", flush=True)
+        pytest.exit(str(error), returncode=2)
+
+
+@pytest.fixture
+def timed(benchmark) -> Timed:  # type: ignore[no-untyped-def]
+    """Times a call after two that compile and show how long it takes; returns what the last one returned."""
+
+    def run(call: Callable[..., Any], *arguments: Any) -> Any:
+        call(*arguments)
+        start = time.perf_counter()
+        call(*arguments)
+        fit = (1 if QUICK else 10) / (time.perf_counter() - start)
+        return benchmark.pedantic(call, args=arguments, rounds=int(min(max(fit, 3), 50)))
+
+    return run
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves those that were asked for: of a backend, or those of none."""
+    wanted = TOLD.get("suites", list(SUITES))
+
+    def kept(item: pytest.Item) -> bool:
+        marker = item.get_closest_marker("benchmark")
+        suite = marker.kwargs.get("group") if marker else None
+        if suite not in SUITES:
+            raise pytest.UsageError(f"{item.name} belongs to no suite of core.bench")
+        needs_side = "side" in getattr(item, "fixturenames", ())
+        return suite in wanted and needs_side == (SIDE is not None)
+
+    every = {item: kept(item) for item in items}
+    config.hook.pytest_deselected(items=[item for item in items if not every[item]])
+    items[:] = [item for item in items if every[item]]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The line of progress that `autoresearch bench` passes on."""
+    print(f"\n{PROGRESS}{item.name.removeprefix('test_')}", flush=True)
+
+
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    """What the numbers depend on."""
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    return {
+        "processor": hardware.processor(),
+        "cores": hardware.cores(),
+        "memory_mb": hardware.memory_mb(),
+        "accelerators": [one.name for one in hardware.accelerators()],
+        "platform": platform.platform(),
+        "preset": TOLD.get("preset"),
+        "quick": QUICK,
+        "versions": versions | (backends.get(SIDE.backend).versions() if SIDE else {}),
+    }

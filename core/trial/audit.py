@@ -1,0 +1,234 @@
+"""Holds the losses that a score rests on against a fresh process, which is asked for whole logits.
+
+What it is shown ends, at each place asked about, with the last token that a causal model may use; what follows there
+is random. So it has never seen a token that it is to predict, and shares nothing writable with the process that
+claimed. Which differences matter is decided in `claims.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from core.data.scored import Rows
+from core.records import Audit
+from core.trial import claims
+from core.trial.client import Batch
+from core.trial.process import TrialFailed
+from core.trial.scoring import REQUEST_TOKENS, Scorer, claimed_losses
+
+SMALL_DRAWS = 8  # alike, and as many by gain
+DEEP_DRAWS = (128, 1024)  # of each kind, at least and at most
+LEAST_NOISE = 0.002  # bits per byte: the least that seeds were seen to differ by, where a campaign's noise is unknown
+PERMUTED_ROWS = 32
+_COLLAPSED = 0.5  # of what was learned must be gone with the weights in another order
+_ASKED_AGAIN = 6
+_LEARNED = 0.1  # of a uniform guess's loss: who learned less has nothing that could collapse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What is to be audited: a model's losses on the scored rows, float32 [B, T], and whose they are."""
+
+    rows: Rows
+    losses_BT: npt.NDArray[np.float32]  # noqa: N815
+    vocabulary: int
+    dtype: str  # as the trainer told it: "bfloat16"
+    reference: npt.NDArray[np.float32] | None = None  # losses of what it is held against, flat, float32 [N]
+
+    @property
+    def nats_per_bpb(self) -> float:
+        """Nats a counted token that one bit per byte comes to."""
+        return math.log(2) * int(self.rows.bytes_BT.sum()) / max(1, int((self.rows.bytes_BT > 0).sum()))
+
+    def gained_on(self) -> npt.NDArray[np.float32]:
+        """The reference's losses where they fit these rows, else those of token frequencies; flat, float32 [N]."""
+        if self.reference is not None and self.reference.size == self.losses_BT.size:
+            return self.reference
+        return claims.unigram_losses(self.rows)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An audit, None where it could not be had; and what is wrong with the claim, empty if nothing is."""
+
+    audit: Audit | None
+    fault: str
+
+
+def small(auditor: Scorer, claim: Claim, random: np.random.Generator | None = None) -> Finding:
+    """What every trial gets: enough to see a claim that is wrong in general."""
+    return _examine(auditor, claim, "small", (SMALL_DRAWS, SMALL_DRAWS), math.inf, random or _unpredictable())
+
+
+def deep(auditor: Scorer, claim: Claim, noise_bpb: float, random: np.random.Generator | None = None) -> Finding:
+    """What would be kept gets: as many positions as bound a hidden gain below the noise, within limits."""
+    random = random or _unpredictable()
+    noise = max(noise_bpb, LEAST_NOISE) * claim.nats_per_bpb
+    claimed, reference, counted = _flat(claim)
+    gain = float(claims.gains_on(claimed[counted], reference[counted]).mean())
+    alike, gaining = (_within(claims.needed(most, noise)) for most in (claims.TRADED, gain))
+    while True:
+        found = _examine(auditor, claim, "deep", (alike, gaining), noise, random)
+        told = found.audit
+        if found.fault or told is None or claims.scatter(told.mean, told.standard_error) <= noise:
+            return found
+        alike = _within(4 * alike)
+
+
+def permuted(impostor: Scorer, claim: Claim, random: np.random.Generator | None = None) -> tuple[float | None, str]:
+    """Bits per byte of a model restored from the same weights in another order, and the fault if that changes little.
+
+    None stands for losses that are not finite, or none at all.
+    """
+    random = random or _unpredictable()
+    count = len(claim.losses_BT)
+    some = np.sort(random.choice(count, min(count, PERMUTED_ROWS), replace=False))
+    rows = Rows(claim.rows.inputs_BT[some], claim.rows.targets_BT[some], claim.rows.bytes_BT[some])
+    counted = rows.bytes_BT > 0
+    before = float(claim.losses_BT[some][counted].mean(dtype=np.float64))
+    try:
+        after = float(claimed_losses(impostor, rows)[counted].mean(dtype=np.float64))
+    except TrialFailed as failure:
+        if failure.verdict == "invalid":
+            return None, str(failure)
+        return None, ""
+    told = after / claim.nats_per_bpb
+    uniform = math.log(claim.vocabulary)
+    if uniform - before < _LEARNED * uniform or after - before >= _COLLAPSED * (uniform - before):
+        return told, ""
+    return told, (
+        f"with its weights in another order it still scores {told:.4f} bpb, against {before / claim.nats_per_bpb:.4f}: "
+        "restore gives a model that does not come from the weights"
+    )
+
+
+def _examine(
+    auditor: Scorer,
+    claim: Claim,
+    kind: Literal["small", "deep"],
+    draws: tuple[int, int],
+    noise: float,
+    random: np.random.Generator,
+) -> Finding:
+    begun = time.monotonic()
+    claimed, reference, counted = _flat(claim)
+    allowed = claims.tolerance(claim.dtype)
+    drawn = claims.draw(claimed, reference, counted, *draws, random)
+    places = drawn.places
+    audited = _audited(auditor, claim, places, random)
+    difference = audited - claimed[places]
+    alike = difference[np.isin(places, drawn.alike)]
+    mean = float(alike.mean())
+    error = float(alike.std(ddof=1)) / math.sqrt(len(alike)) if len(alike) > 1 else 0.0
+    worst = int(np.abs(difference).argmax())
+    fault = ""
+    if abs(difference[worst]) > allowed:
+        beyond = int((np.abs(difference) > allowed).sum())
+        why = _why(auditor, claim, int(places[worst]), allowed, random)
+        fault = (
+            f"{why}; at {beyond} of {len(places)} places the loss is not what it claimed: at one "
+            f"{claimed[places[worst]]:.3f} nats were claimed and {audited[worst]:.3f} found"
+        )
+    elif claims.biased(mean, error, len(alike), allowed):
+        fault = f"the claimed losses are off by {mean:.4f} nats a token on average: more than rounding comes to"
+    elif kind == "deep" and draws[0] == DEEP_DRAWS[1] and claims.scatter(mean, error) > noise:
+        fault = f"the claimed losses scatter by {error:.4f} nats about those found: too much to bound a hidden gain"
+    found = Audit(
+        kind=kind,
+        positions=len(places),
+        dtype=claim.dtype or "unknown",
+        tolerance=allowed,
+        largest=float(np.abs(difference).max()),
+        mean=mean,
+        standard_error=error,
+        hidden_bpb=claims.hidden_nats(drawn, mean, error) / claim.nats_per_bpb,
+        permuted_bpb=None,
+        seconds=time.monotonic() - begun,
+    )
+    return Finding(found, fault)
+
+
+def _audited(
+    auditor: Scorer, claim: Claim, places: claims.Places, random: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """The losses at the places, ascending, from whole logits over pasts alone."""
+    length = claim.rows.inputs_BT.shape[1]
+    targets = claim.rows.targets_BT.ravel()
+    audited = np.empty(len(places))
+    for batch in claims.batches(places, length, max(1, REQUEST_TOKENS // length)):
+        asked = claims.replaced(claim.rows, batch, claim.vocabulary, random)
+        at = np.stack((np.arange(len(batch)), batch % length), axis=1).astype(np.int32)
+        logits_NV = _logits(auditor, claim, asked, at)
+        audited[np.searchsorted(places, batch)] = claims.losses_from(logits_NV, targets[batch])
+    return audited
+
+
+def _logits(auditor: Scorer, claim: Claim, tokens_BT: Batch, positions_N2: Batch) -> npt.NDArray[np.float32]:
+    logits_NV = auditor.logits(tokens_BT, positions_N2, claim.vocabulary)
+    if np.isnan(logits_NV).any() or (logits_NV == np.inf).any() or (logits_NV == -np.inf).all(axis=-1).any():
+        raise TrialFailed("its logits are no distribution: some are not finite", "invalid")
+    return logits_NV
+
+
+def _why(auditor: Scorer, claim: Claim, place: int, allowed: float, random: np.random.Generator) -> str:
+    """What the claim at a place depends on, found out by questions that the audit itself must not ask."""
+    length = claim.rows.inputs_BT.shape[1]
+    row, at = divmod(place, length)
+    target = claim.rows.targets_BT[row, at : at + 1]
+    claimed = float(claim.losses_BT[row, at])
+
+    def loss(tokens_BT: Batch, index: int) -> float:
+        # A position in each row, because a row without one need not be computed at all.
+        everywhere_N2 = np.stack((np.arange(len(tokens_BT)), np.full(len(tokens_BT), at)), axis=1).astype(np.int32)
+        logits_NV = _logits(auditor, claim, tokens_BT, everywhere_N2)
+        return float(claims.losses_from(logits_NV[index : index + 1], target)[0])
+
+    past = claims.replaced(claim.rows, np.array([place]), claim.vocabulary, random)
+    again = np.array([loss(past, 0) for _ in range(_ASKED_AGAIN)])
+    if np.ptp(again) > allowed:
+        steps = np.diff(again)
+        if (steps <= 0).all() or (steps >= 0).all():
+            return "the same question gets another answer the more often it is asked: it remembers what it was shown"
+        return "the same question gets another answer each time, so the model is random (dropout left on?)"
+    if abs(again[0] - claimed) <= allowed:  # alone it answers as it claimed
+        return "its logits depend on other rows of the batch"
+    whole = claim.rows.inputs_BT[row : row + 1]
+    first, second = loss(whole, 0), loss(whole, 0)
+    if abs(first - second) > allowed:
+        return "a row that was shown before gets another answer: it remembers what it was shown"
+    if abs(first - claimed) <= allowed:
+        return "its logits depend on tokens that come later"
+    for rows, index in _neighbours(row, len(claim.rows.inputs_BT), max(1, REQUEST_TOKENS // length)):
+        if abs(loss(claim.rows.inputs_BT[rows], index) - claimed) <= allowed:
+            return "its logits depend on other rows of the batch"
+    return "they are not the losses of its logits: the scorer was patched, or it knows what it was shown"
+
+
+def _neighbours(row: int, count: int, at_once: int) -> Iterator[tuple[slice, int]]:
+    """Batches that hold the row among others, as the claims were asked for and as few as a device may have taken."""
+    first = row - row % at_once
+    yield slice(first, first + at_once), row - first
+    for size in (2, 4, 8):
+        low = max(0, min(row - row % size, count - size))
+        yield slice(low, low + size), row - low
+
+
+def _within(draws: int) -> int:
+    least, most = DEEP_DRAWS
+    return min(most, max(least, draws))
+
+
+def _flat(claim: Claim) -> tuple[claims.Losses, claims.Losses, npt.NDArray[np.bool_]]:
+    return claim.losses_BT.ravel(), claim.gained_on(), claim.rows.bytes_BT.ravel() > 0
+
+
+def _unpredictable() -> np.random.Generator:
+    """From the system's entropy: where it looks is nothing that a trainer could know."""
+    return np.random.default_rng()

@@ -1,0 +1,94 @@
+"""The scripted campaign that is killed and resumed: how it is driven, and what a kill must not change."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from campaigns import facts_of
+
+from core.campaign import Campaign
+
+DRIVER = Path(__file__).parent / "faults" / "drive_campaign.py"
+KILLED = {-9, 1, 15}  # by the signal; on Windows by TerminateProcess with the signal's number or 1
+
+
+def command(root: Path, *arguments: object) -> list[str]:
+    return [sys.executable, str(DRIVER), str(root), *map(str, arguments)]
+
+
+def git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def state(root: Path) -> dict[str, Any]:
+    """All that a kill must not change. AssertionError where it contradicts itself."""
+    with Campaign.open(root) as campaign:
+        found = campaign.experiments()
+        best = min((e for e in found if e.val_bpb is not None), key=lambda e: e.val_bpb or 0)
+        assert git(root, "rev-parse", "HEAD") == best.commit
+        refs = git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/experiments").splitlines()
+        assert sorted(refs) == sorted(f"refs/experiments/{e.number} {e.commit}" for e in found)
+        assert git(root, "fsck", "--strict", "--no-dangling") == ""
+        assert [e.number for e in found] == list(range(len(found)))
+        files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        return {
+            "facts": facts_of(campaign),
+            "status": git(root, "status", "--porcelain"),
+            "train.py": (root / "train.py").read_text(),
+            "subjects": git(root, "log", "--format=%B"),
+            "files": {path for path in files if not path.startswith(".git/") or path.startswith(".git/autoresearch/")},
+        }
+
+
+def finish(root: Path) -> list[str]:
+    """The same command again, to the end: what it wrote."""
+    done = subprocess.run(command(root), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    writes: list[str] = json.loads(done.stdout)
+    return writes
+
+
+@functools.cache
+def undisturbed() -> tuple[list[str], dict[str, Any]]:
+    """What a campaign that nobody kills writes, and its state at the end."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "c"
+        writes = finish(root)
+        return writes, state(root)
+
+
+def kill_at_write(root: Path, write: int) -> bool:
+    """Goes on with the campaign until it is killed before that write; False if it ended before."""
+    done = subprocess.run(command(root, write), capture_output=True, text=True, check=False)
+    assert done.returncode in KILLED or done.returncode == 0, done.stderr
+    return done.returncode != 0
+
+
+def kill_after(root: Path, seconds: float) -> bool:
+    """Goes on and kills the whole process group after so long, as a power cut does: a git may be in a write, too."""
+    process = subprocess.Popen(
+        command(root), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+        # A person's `git commit` may hold the index's lock, so it is theirs to remove, as git tells them to.
+        (root / ".git" / "index.lock").unlink(missing_ok=True)
+        return True
+    assert process.returncode == 0
+    return False
