@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -36,10 +35,7 @@ TRIAL_STEPS = 6
 MEASURED_CORPUS, SCORED_BYTES = "apidocs", 20_000  # speed depends on no text, so the one that needs no network
 Tell = Callable[[str], None]
 Prepare = Callable[[Preset], "Dataset"]
-# In a failed trial's reason: what the frameworks say, and the signal of a kernel that ran out of the machine's memory.
-OUT_OF_MEMORY = re.compile(
-    r"MemoryError|RESOURCE_EXHAUSTED|out of memory|unable to allocate|bad_alloc|ended by SIGKILL", re.IGNORECASE
-)
+KILLED = "ended by SIGKILL"  # what a system does that ran out of its own memory
 
 
 class StartupTimeout(UserError):
@@ -240,7 +236,9 @@ def _points(first: Preset, dataset: Dataset, device: Device, tell: Tell) -> list
 def _first_trial(shaped: Preset, dataset: Dataset, device: Device, tell: Tell) -> tuple[Preset, Trial]:
     """The trial that decides whether the device can train; with fewer rows where memory did not suffice."""
     trial = _trial(shaped, dataset)
-    if trial.verdict != "scored" and OUT_OF_MEMORY.search(trial.reason):
+    if trial.verdict != "scored" and (
+        backends.get(shaped.backend).out_of_memory(trial.reason) or trial.reason == KILLED
+    ):
         tell(f"depth {shaped.depth}: {trial.reason}; once more with a quarter of the rows")
         shaped = dataclasses.replace(shaped, device_batch_size=max(1, shaped.device_batch_size // 4))
         trial = _trial(shaped, dataset)

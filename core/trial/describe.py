@@ -65,7 +65,7 @@ def require(preset: Preset) -> None:
     if error is None and preset.device not in ("cpu", "auto"):
         error = describe(preset.backend, preset.device).get("error")
     if error is not None:
-        raise UserError(f"{preset.backend} on {preset.device}, as preset {preset.name} has it, can't run here: {error}")
+        raise UserError(f"{error} (preset {preset.name} takes {preset.backend} on {preset.device})")
 
 
 def tell(backend: str, device: str) -> dict[str, Any]:
