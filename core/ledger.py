@@ -14,10 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.records import Constant, Experiment, Trial, UserError, from_json, to_json
+from core.records import Constant, Experiment, Measurement, Trial, UserError, from_json, to_json
 
-VERSION = 1
+VERSION = 2
+UPGRADED = 1  # the version that `upgrade` brings up; it can be read as it is
 _APPLICATION = 0x61727363  # "arsc"; `file` and SQLite's tools show whose database it is
+
+# What version 2 adds to version 1.
+_MEASUREMENTS = """
+CREATE TABLE measurements (
+    number INTEGER PRIMARY KEY, purpose TEXT NOT NULL CHECK (purpose IN ('confirm', 'drift')), series INTEGER NOT NULL,
+    role TEXT NOT NULL CHECK (role IN ('baseline', 'champion')),
+    experiment INTEGER NOT NULL REFERENCES experiments (number), candidate TEXT NOT NULL, seed INTEGER NOT NULL,
+    verdict TEXT NOT NULL, val_bpb REAL, test_bpb REAL, wall_seconds REAL NOT NULL, record TEXT NOT NULL,
+    UNIQUE (purpose, series, role, seed)
+);
+CREATE TRIGGER measurements_in_order BEFORE INSERT ON measurements
+    WHEN NEW.number IS NOT (SELECT COALESCE(MAX(number) + 1, 0) FROM measurements)
+    BEGIN SELECT RAISE(ABORT, 'measurements are numbered without a gap'); END;
+CREATE TRIGGER measurements_of_experiments BEFORE INSERT ON measurements
+    WHEN NOT EXISTS (SELECT 1 FROM experiments WHERE number = NEW.experiment AND candidate = NEW.candidate)
+    BEGIN SELECT RAISE(ABORT, 'a measurement is of a recorded experiment'); END;
+CREATE TRIGGER measurements_once BEFORE INSERT ON measurements
+    WHEN EXISTS (SELECT 1 FROM measurements WHERE purpose = NEW.purpose AND series = NEW.series
+        AND role = NEW.role AND seed = NEW.seed)
+    BEGIN SELECT RAISE(ABORT, 'a seed is measured once in a series'); END;
+"""
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -46,12 +68,20 @@ CREATE TRIGGER trials_in_order BEFORE INSERT ON trials
     BEGIN SELECT RAISE(ABORT, 'trials belong to the next experiment, in order'); END;
 CREATE TRIGGER facts_once BEFORE INSERT ON facts WHEN EXISTS (SELECT 1 FROM facts WHERE name = NEW.name)
     BEGIN SELECT RAISE(ABORT, 'a fact is recorded once'); END;
-""" + "".join(
-    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-    f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
-    for table in ("facts", "trials", "experiments")
-    for verb in ("UPDATE", "DELETE")
-)
+"""
+
+
+def _append_only(*tables: str) -> str:
+    return "".join(
+        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
+        for table in tables
+        for verb in ("UPDATE", "DELETE")
+    )
+
+
+_ADDED = _MEASUREMENTS + _append_only("measurements")
+_WHOLE = _SCHEMA + _append_only("facts", "trials", "experiments") + _ADDED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +117,7 @@ class Ledger:
         ledger = cls(path, connection)
         with _told(path):
             connection.executescript(
-                f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {_SCHEMA}"
+                f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {_WHOLE}"
                 f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
             )
         for name, value in facts.items():
@@ -96,7 +126,7 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
-        """The ledger at `path`. One of another version is refused and left untouched."""
+        """The ledger at `path`. One of another version is refused and left untouched; version 1 can be read."""
         if not path.exists():
             raise UserError(f"expected a ledger at {path}, and there is none")
         with _told(path):
@@ -108,7 +138,7 @@ class Ledger:
             with _told(path):
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 application = connection.execute("PRAGMA application_id").fetchone()[0]
-            if application != _APPLICATION or version != VERSION:
+            if application != _APPLICATION or version not in {UPGRADED, VERSION}:
                 raise UserError(
                     f"{path}: expected a ledger of version {VERSION}, found version {version}"
                     f"{'' if application == _APPLICATION else ' of another application'}; it was left untouched: "
@@ -122,6 +152,21 @@ class Ledger:
 
     def close(self) -> None:
         self._connection.close()
+
+    def upgrade(self) -> None:
+        """Brings a ledger of version 1 to the present one in one transaction, which adds a table and changes no row.
+
+        For the holder of the campaign's lock, before the first write.
+        """
+        if self._version() == VERSION:
+            return
+        with _told(self.path):
+            try:
+                self._connection.executescript(f"BEGIN IMMEDIATE; {_ADDED} PRAGMA user_version = {VERSION}; COMMIT;")
+            except sqlite3.Error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
     def check(self) -> None:
         """Raises UserError if the file's pages are damaged. Reads all of it."""
@@ -177,6 +222,27 @@ class Ledger:
             ),
         )
 
+    def record_measurement(self, measured: Measurement) -> None:
+        """A trial that is no experiment's, durable when this returns."""
+        trial = measured.trial
+        self._write(
+            "INSERT INTO measurements VALUES ("
+            "(SELECT COALESCE(MAX(number) + 1, 0) FROM measurements), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                measured.purpose,
+                measured.series,
+                measured.role,
+                measured.experiment,
+                measured.commit,
+                trial.seed,
+                trial.verdict,
+                trial.val_bpb,
+                trial.test_bpb,
+                trial.wall_seconds,
+                _dump(to_json(trial)),
+            ),
+        )
+
     # Reading
 
     def count(self) -> int:
@@ -186,6 +252,40 @@ class Ledger:
     def trials(self, experiment: int) -> tuple[Trial, ...]:
         rows = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (experiment,))
         return tuple(from_json(Trial, json.loads(row[0])) for row in rows)
+
+    def trials_since(self, experiment: int) -> list[Trial]:
+        """The trials of that experiment and of all later ones, in the order they ran."""
+        rows = self._rows("SELECT record FROM trials WHERE experiment >= ? ORDER BY experiment, trial", (experiment,))
+        return [from_json(Trial, json.loads(row[0])) for row in rows]
+
+    def measurements(self, purpose: str, series: int | None = None) -> list[Measurement]:
+        """Those of one purpose in the order they ran: of one series, or of the last one."""
+        if self._version() < VERSION:
+            return []
+        if series is None:
+            last = self._rows(
+                "SELECT series FROM measurements WHERE purpose = ? ORDER BY number DESC LIMIT 1", (purpose,)
+            )
+            if not last:
+                return []
+            series = last[0][0]
+        rows = self._rows(
+            "SELECT purpose, series, role, experiment, candidate, record FROM measurements"
+            " WHERE purpose = ? AND series = ? ORDER BY number",
+            (purpose, series),
+        )
+        names = ("purpose", "series", "role", "experiment", "commit")
+        return [
+            Measurement(**dict(zip(names, row[:5], strict=True)), trial=from_json(Trial, json.loads(row[5])))
+            for row in rows
+        ]
+
+    def seeds(self) -> set[int]:
+        """Every seed that any recorded trial ran with."""
+        query = "SELECT seed FROM trials"
+        if self._version() == VERSION:
+            query += " UNION SELECT seed FROM measurements"
+        return {row[0] for row in self._rows(query)}
 
     def candidate_of_trials(self, experiment: int) -> str | None:
         """The commit that the experiment's trials ran, None without any."""
@@ -274,6 +374,9 @@ class Ledger:
         number, record = rows[0]
         trials = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (number,))
         return from_json(Experiment, {**json.loads(record), "trials": [json.loads(row[0]) for row in trials]})
+
+    def _version(self) -> int:
+        return int(self._rows("PRAGMA user_version")[0][0])
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         with _told(self.path):
