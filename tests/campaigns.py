@@ -16,6 +16,8 @@ from core.events import OnEvent, Repeat
 from core.records import Budget, Experiment, Preset, Proposal, Trial
 
 YARDSTICK = hashlib.sha256(b"yardstick").hexdigest()
+TEST_YARDSTICK = hashlib.sha256(b"test yardstick").hexdigest()
+TEST_HARDER = 0.05  # bits per byte more than the validation text takes
 SEED_NOISE = 0.01  # how much worse the baseline's second seed is
 
 PRESET = Preset(
@@ -47,12 +49,21 @@ class ScriptedEngine:
     yardstick: str = YARDSTICK
     ran: list[tuple[float, int]] = field(default_factory=list)  # (SCORE, seed)
     during: Callable[[Path], None] = lambda trainer: None  # called while a trial runs
+    record: Callable[[Path, Trial], Trial] = lambda into, trial: trial  # what becomes of a trial's record
 
     def prepare(self, preset: Preset, tell: OnEvent) -> None:
         pass
 
     def run_trial(
-        self, *, trainer: Path, preset: Preset, budget: Budget, seed: int, into: Path, on_progress: Callable[..., None]
+        self,
+        *,
+        trainer: Path,
+        preset: Preset,
+        budget: Budget,
+        seed: int,
+        into: Path,
+        on_progress: Callable[..., None],
+        test: bool = False,
     ) -> Trial:
         constants = tunables.constants(trainer.read_text(encoding="utf-8"))
         score, outcome = float(str(constants["SCORE"])), str(constants["OUTCOME"])
@@ -65,13 +76,16 @@ class ScriptedEngine:
         if scored:
             (into / "weights.safetensors").write_bytes(b"weights")
         bpb = math.nan if outcome == "nan" else score + SEED_NOISE * (seed != preset.seeds[0])
-        return a_trial(
+        trial = a_trial(
             verdict="scored" if scored else outcome,
             reason="" if scored else f"ended as {outcome}",
             val_bpb=bpb if scored else None,
             seed=seed,
             yardstick=self.yardstick,
+            test_bpb=bpb + TEST_HARDER if scored and test else None,
+            test_yardstick=TEST_YARDSTICK if test else "",
         )
+        return self.record(into, trial)
 
 
 def a_trial(**values: Any) -> Trial:

@@ -17,6 +17,7 @@ from typing import Any
 
 import backends
 from core import hardware
+from core.conditions import Sampler
 from core.data import Dataset
 from core.data.cache import cache_root
 from core.disk import full_disk_told
@@ -37,6 +38,7 @@ class TrialSpec:
     seed: int
     dataset: Dataset
     into: Path
+    test: bool = False  # score on the test split too: for confirmations alone
 
 
 @dataclass
@@ -51,6 +53,8 @@ class _Seen:
     process_peak_mb: float | None = None
     weights: handed.Weights | None = None
     score: Score | None = None
+    test: Score | None = None
+    conditions: dict[str, float] = field(default_factory=dict)
     score_seconds: float = 0.0
     verdict: TrialVerdict = "scored"
     reason: str = ""
@@ -124,15 +128,22 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             device=seen.device,
             sequence_length=preset.sequence_length,
         )
-        # The scorer is parked before the clock starts, so that its imports take nothing from training.
-        training = Training(
-            trainer, preset, spec.budget, facts, spec.dataset.train, lambda: scorer.park(deadline), tell
-        )
+        sampler = Sampler(seen.device, seen.device_name)
+        stack.callback(sampler.stop)
+
+        def before_clock() -> None:
+            # The scorer is parked before the clock starts, so that its imports take nothing from training.
+            scorer.park(deadline)
+            sampler.start()
+
+        training = Training(trainer, preset, spec.budget, facts, spec.dataset.train, before_clock, tell)
         seen.course = training.course
         try:
             arrived = training.serve(deadline)
+            sampler.stop()
             path = handed.take(arrived, into / "weights.safetensors")
         finally:
+            seen.conditions = sampler.stop()
             # Nothing of training is left while the weights are judged, on the device neither.
             trainer.end()
             _, seen.process_peak_mb = trainer.usage()
@@ -145,12 +156,15 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             (into / "facts.json").write_text(json.dumps(to_json(facts)), encoding="utf-8")
             scorer.restore(path, facts)
             step, loss = seen.course.step, seen.course.loss
-            seen.score = bits_per_byte(
-                scorer,
-                text,
-                seen.course.length,
-                lambda done: tell(Progress(phase="score", fraction=done, step=step, loss=loss, tokens_per_second=None)),
-            )
+
+            def told(done: float) -> None:
+                tell(Progress(phase="score", fraction=done, step=step, loss=loss, tokens_per_second=None))
+
+            seen.score = bits_per_byte(scorer, text, seen.course.length, told)
+            if spec.test:
+                seen.test = bits_per_byte(
+                    scorer, spec.dataset.scored("test", preset.score_bytes), seen.course.length, told
+                )
         except TrialFailed as failure:
             raise TrialFailed(f"while scored: {failure}", failure.verdict) from None
         finally:
@@ -203,6 +217,9 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         started=started,
         corpus=preset.corpus,
         scored_tokens=score.tokens if score else None,
+        conditions=seen.conditions,
+        test_bpb=seen.test.val_bpb if seen.test else None,
+        test_yardstick=seen.test.yardstick if seen.test else "",
     )
     return Trial(**fields)
 
