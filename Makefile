@@ -44,7 +44,7 @@ bench: setup  ## every suite of autoresearch bench, held against the last run; P
 constraints: setup  ## pin what pyproject.toml asks for and constraints.txt lacks
 	@$$(command -v uv || echo $(BIN)/uv) pip compile --quiet --universal --all-extras --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --constraint constraints.txt pyproject.toml \
-	  | grep -Ev '^(nvidia-|cuda-|triton)' > .venv/constraints.new && mv .venv/constraints.new constraints.txt
+	  | sed -E -e '/^nvidia-ml-py==/b' -e '/^(nvidia-|cuda-|triton)/d' > .venv/constraints.new && mv .venv/constraints.new constraints.txt
 
 clean:  ## all that is made here: .venv, demo/ and caches
 	rm -rf .venv demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -75,7 +75,7 @@ def nvidia() -> Iterator[Accelerator]:
     told = tool_output("nvidia-smi", f"--query-gpu={NVIDIA_FIELDS}", "--format=csv,noheader,nounits")
     fields = NVIDIA_FIELDS.count(",") + 1
     rows = [row for row in csv.reader(told.splitlines(), skipinitialspace=True) if len(row) == fields]
-    for index in _visible(("CUDA_VISIBLE_DEVICES",), [tuple(row[:2]) for row in rows]):
+    for index in visible(("CUDA_VISIBLE_DEVICES",), [tuple(row[:2]) for row in rows]):
         name, total, free, busy, driver = rows[index][2:]
         share = _number(busy)
         whole, left = _number(total), _number(free)
@@ -99,9 +99,9 @@ def rocm(root: Path) -> Iterator[Accelerator]:
         if int(_number(properties.get("simd_count", "")) or 0):  # a processor has none
             nodes.append(properties)
     ids = [(str(index), f"GPU-{_hex(node.get('unique_id', ''))}") for index, node in enumerate(nodes)]
-    visible = _visible(("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"), ids)
-    names = _amd_names() if visible else {}
-    for index in visible:
+    left = visible(("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"), ids)
+    names = _amd_names() if left else {}
+    for index in left:
         card = root / "sys/class/drm" / f"renderD{nodes[index].get('drm_render_minor', '')}" / "device"
         total, used = (_number(_text(card / f"mem_info_vram_{what}")) for what in ("total", "used"))
         share = _number(_text(card / "gpu_busy_percent"))
@@ -176,7 +176,7 @@ def tpu(root: Path) -> Iterator[Accelerator]:
         yield Accelerator(name=chip.name, kind="tpu", memory_gb=chip.memory_gb, free_gb=None, driver=driver)
 
 
-def _visible(variables: Sequence[str], identities: Sequence[tuple[str, ...]]) -> list[int]:
+def visible(variables: Sequence[str], identities: Sequence[tuple[str, ...]]) -> list[int]:
     """Which devices the first variable that is set leaves, in its order: by index or the beginning of an id."""
     named = next((value for name in variables if (value := os.environ.get(name)) is not None), None)
     if named is None or "MIG-" in named:  # a slice of a GPU, which has an id of its own

@@ -21,7 +21,7 @@ from core.agents import tunables
 from core.agents.base import Agent
 from core.disk import full_disk_told
 from core.engine import Engine, Local
-from core.events import Notice, OnEvent, Repeat, Stopped
+from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
 from core.folder import BRANCH, Folder, existing, found, read_preset
 from core.judge import LowerWins, Policy
 from core.ledger import Ledger
@@ -29,6 +29,7 @@ from core.program import Program
 from core.records import Experiment, Preset, Proposal, UserError
 
 if TYPE_CHECKING:
+    from core.confirm import Confirmation
     from core.ratchet import Ratchet
     from core.repo import Repo
     from core.verify import Check
@@ -51,6 +52,7 @@ class Status:
     experiments_per_hour: float | None
     overhead_fraction: float | None  # wall beyond training, over wall
     yardstick: str | None
+    confirmation: Confirmation | None = None  # the last one
 
 
 class Campaign:
@@ -142,7 +144,17 @@ class Campaign:
             else None,
             overhead_fraction=(busy - totals.train_seconds) / busy if busy else None,
             yardstick=self._ledger.facts().get("yardstick"),
+            confirmation=self.confirmation(),
         )
+
+    def confirmation(self) -> Confirmation | None:
+        """What came of the last confirmation; None if there was none. Its champion may not be the present one."""
+        recorded = self._ledger.measurements("confirm")
+        if not recorded:
+            return None
+        from core.confirm import conclude
+
+        return conclude(self.experiment(0), self.experiment(recorded[-1].series), recorded)
 
     def program(self) -> Program:
         """`program.md` as it is now. Raises UserError for front matter that can't be read."""
@@ -303,6 +315,30 @@ class Campaign:
                 raise UserError(f"program.md fixes {', '.join(changed)}: put back what it was, then try")
             return ratchet.experiment(proposal, champion)
 
+    def confirm(self, seeds: int, on_event: OnEvent | None = None) -> Confirmation:
+        """Champion against baseline with `seeds` seeds that no trial had yet, on val and on the test split.
+
+        Every trial is recorded as it ends: a call that was cut off is gone on with by the next one, and a higher number
+        of seeds adds to what is there. A new champion begins anew. Raises UserError where the champion is the baseline.
+        """
+        from core import confirm
+        from core.turns import missing, turns
+
+        baseline, champion = self._ledger.experiment(0), self._ledger.champion()
+        confirm.refuse_nothing(baseline, champion, self.root)
+        assert baseline is not None and champion is not None
+        with self._writing(on_event) as (ratchet, tell):
+            ratchet.reconcile()
+            self._engine.prepare(self.preset, tell)
+            recorded = self._ledger.measurements("confirm", champion.number)
+            chosen = confirm.seeds_for(seeds, recorded, self._ledger.seeds())
+            planned = turns(baseline, champion, chosen)
+            left = missing(planned, recorded)
+            seconds = confirm.seconds_of(left, recorded)
+            tell(Confirming(champion=champion.number, seeds=tuple(chosen), trials=len(left), seconds=seconds))
+            recorded = ratchet.measurer.run("confirm", champion.number, planned, test=True)
+        return confirm.conclude(baseline, champion, recorded)
+
     @cached_property
     def _repo(self) -> Repo:
         # GitPython takes a quarter of a second to import: what reads only the ledger does without.
@@ -318,6 +354,7 @@ class Campaign:
         tell = on_event or (lambda event: None)
         with full_disk_told(self.root), only_writer(self._folder.state):
             try:
+                self._ledger.upgrade()
                 self._program = self.program()
                 yield (
                     Ratchet(

@@ -15,7 +15,7 @@ import typer
 
 from core import asked
 from core.asked import Asked
-from core.commands import audit, bench, compare, doctor, presets
+from core.commands import audit, bench, compare, confirm, doctor, presets
 from core.options import (
     CRASHED,
     USER_ERROR,
@@ -43,6 +43,7 @@ Train a model for minutes, keep what made it better, again and again.
   autoresearch run night --preset cpu --hours 8      a campaign in the folder night, by the built-in search
   cd night && autoresearch status                    how it stands; log and show N tell more
   autoresearch try -m "wider heads"                  the trainer as you edited it, tried once
+  autoresearch confirm                               the champion against the baseline, with fresh seeds
   autoresearch train --preset smoke                  one training run, outside any campaign
 """
 
@@ -362,6 +363,9 @@ def show(
         for record in experiment.trials:
             console.print(tables.trial(record))
         terminal.notice(f"what it printed: autoresearch show {number} output")
+
+
+app.command()(confirm.confirm)
 
 
 @app.command()

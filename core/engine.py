@@ -29,8 +29,12 @@ class Engine(Protocol):
         seed: int,
         into: Path,
         on_progress: Callable[[Progress], None],
+        test: bool = False,
     ) -> Trial:
-        """One trial, its files left in `into`. Whatever the trainer does ends in the record, not in an exception."""
+        """One trial, its files left in `into`. Whatever the trainer does ends in the record, not in an exception.
+
+        With `test` it is scored on the test split too, which a confirmation alone asks for.
+        """
         ...
 
     def score(self, *, trainer: Path, preset: Preset, weights: Path, facts: Facts) -> Score:
@@ -77,11 +81,14 @@ class Local:
         seed: int,
         into: Path,
         on_progress: Callable[[Progress], None],
+        test: bool = False,
     ) -> Trial:
         from core.trial.supervisor import TrialSpec, run_trial
 
         assert self._dataset is not None, "prepare comes first"
-        spec = TrialSpec(trainer=trainer, preset=preset, budget=budget, seed=seed, dataset=self._dataset, into=into)
+        spec = TrialSpec(
+            trainer=trainer, preset=preset, budget=budget, seed=seed, dataset=self._dataset, into=into, test=test
+        )
         return run_trial(spec, on_progress=on_progress)
 
     def score(self, *, trainer: Path, preset: Preset, weights: Path, facts: Facts) -> Score:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.records import Experiment, Trial
+from core.records import Experiment, Measurement, Trial
 
 if TYPE_CHECKING:
+    from core.drift import Moved
     from core.trial.training import Progress
 
 
@@ -79,6 +80,47 @@ class Repeat:
 
 
 @dataclass(frozen=True)
+class Drifted:
+    """The device's speed moved, so baseline and champion are measured again."""
+
+    moved: Moved | None  # None: this was told before, and the re-measurement is taken up again
+    trials: int
+
+
+@dataclass(frozen=True)
+class Confirming:
+    """Champion and baseline are about to run with fresh seeds. All recorded trials of it count as done."""
+
+    champion: int
+    seeds: tuple[int, ...]
+    trials: int  # still to run
+    seconds: float  # that they will take, as their like did
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """A trial starts that is no experiment's."""
+
+    place: int  # among those planned, from 0
+    count: int
+    role: str
+    experiment: int  # whose trainer it is
+    seed: int
+
+
+@dataclass(frozen=True)
+class MeasuringProgress:
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Measured:
+    """It is in the ledger."""
+
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something a person should know and need not act upon."""
 
@@ -93,6 +135,20 @@ class Stopped:
 
 
 Event = (
-    Preparing | Proposed | TrialStarted | TrialProgress | TrialEnded | Reviewing | Judged | Repeat | Notice | Stopped
+    Preparing
+    | Proposed
+    | TrialStarted
+    | TrialProgress
+    | TrialEnded
+    | Reviewing
+    | Judged
+    | Repeat
+    | Drifted
+    | Confirming
+    | Measuring
+    | MeasuringProgress
+    | Measured
+    | Notice
+    | Stopped
 )
 OnEvent = Callable[[Event], None]

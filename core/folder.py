@@ -51,6 +51,10 @@ class Folder:
         """The trainer that the experiment's trials run; kept beside the weights of champions."""
         return self.experiment(number) / "trainer" / TRAINER
 
+    def measurements(self, purpose: str, series: int) -> Path:
+        """Of trials that are no experiment's: a subfolder each, and the trainers that they ran."""
+        return self.state / "measurements" / purpose / str(series)
+
     def exists(self) -> bool:
         return self.ledger.exists()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from core.records import Experiment, Trial, UserError, Verdict
+from core.records import Experiment, Measurement, Trial, UserError, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class Evidence:
     trials: tuple[Trial, ...]  # of the experiment that is judged, in the order they ran
     champion: Experiment | None  # None while the baseline itself is judged
     baseline: Experiment | None
+    remeasured: tuple[Measurement, ...] = ()  # the last time that baseline and champion were measured again
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,22 @@ class LowerWins:
         if not evidence.trials:
             return AnotherTrial(seed)
         trial = evidence.trials[-1]
-        champion_bpb = _score_with(evidence.champion.trials, seed)
-        if champion_bpb is None:
+        held_against = champion_bpb(evidence, seed)
+        if held_against is None:
             raise UserError(
                 f"the champion, experiment {evidence.champion.number}, has no score with seed {seed}: "
                 "the preset's seeds were changed after the campaign began"
             )
-        spread = evidence.baseline.spread if evidence.baseline is not None else None
+        spread = spread_of_seeds(evidence)
         if (failed := _failure(trial)) is not None:
-            return Ruling(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=champion_bpb, spread=spread)
+            return Ruling(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=held_against, spread=spread)
         assert trial.val_bpb is not None
-        gain = champion_bpb - trial.val_bpb
+        gain = held_against - trial.val_bpb
         return Ruling(
             verdict="keep" if gain > 0 else "discard",
-            reason=_compared(gain, trial.val_bpb, champion_bpb, spread),
+            reason=_compared(gain, trial.val_bpb, held_against, spread),
             val_bpb=trial.val_bpb,
-            champion_bpb=champion_bpb,
+            champion_bpb=held_against,
             spread=spread,
         )
 
@@ -103,10 +104,36 @@ class LowerWins:
         )
 
 
+def champion_bpb(evidence: Evidence, seed: int) -> float | None:
+    """The champion's score with the seed that candidates are held against: the newest one; None without any."""
+    if evidence.champion is None:
+        return None
+    again = tuple(
+        one.trial
+        for one in evidence.remeasured
+        if one.experiment == evidence.champion.number and _failure(one.trial) is None
+    )
+    found = _score_with(again, seed)
+    return _score_with(evidence.champion.trials, seed) if found is None else found
+
+
+def spread_of_seeds(evidence: Evidence) -> float | None:
+    """Largest minus smallest score of the baseline's newest trials; None where it ran with one seed."""
+    again = [
+        one.trial.val_bpb
+        for one in evidence.remeasured
+        if one.role == "baseline" and _failure(one.trial) is None and one.trial.val_bpb is not None
+    ]
+    if len(again) > 1:
+        return max(again) - min(again)
+    return evidence.baseline.spread if evidence.baseline is not None else None
+
+
 def one_yardstick(evidence: Evidence) -> str | None:
     """The yardstick of all trials in the evidence. Raises UserError if there is more than one."""
     groups: Iterable[Experiment | None] = (evidence.baseline, evidence.champion)
-    trials = [*evidence.trials, *(trial for group in groups if group is not None for trial in group.trials)]
+    again = (one.trial for one in evidence.remeasured)
+    trials = [*evidence.trials, *again, *(trial for group in groups if group is not None for trial in group.trials)]
     found = sorted({trial.yardstick for trial in trials})
     if len(found) > 1:
         raise UserError(

@@ -15,48 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from core import seals
-from core.records import Constant, Experiment, Trial, UserError, from_json, to_json
-
-VERSION = 1
-_APPLICATION = 0x61727363  # "arsc"; `file` and SQLite's tools show whose database it is
-
-_SCHEMA = (
-    """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE trials (
-    experiment INTEGER NOT NULL, trial INTEGER NOT NULL, candidate TEXT NOT NULL, seed INTEGER NOT NULL,
-    verdict TEXT NOT NULL, val_bpb REAL, wall_seconds REAL NOT NULL, record TEXT NOT NULL,
-    PRIMARY KEY (experiment, trial)
-);
-CREATE TABLE experiments (
-    number INTEGER PRIMARY KEY, candidate TEXT NOT NULL UNIQUE, parent TEXT NOT NULL, verdict TEXT NOT NULL,
-    val_bpb REAL, fingerprint TEXT NOT NULL, wall_seconds REAL NOT NULL, train_seconds REAL NOT NULL,
-    trials INTEGER NOT NULL, record TEXT NOT NULL, constants TEXT NOT NULL
-);
-CREATE INDEX experiments_fingerprint ON experiments (fingerprint);
-CREATE INDEX experiments_score ON experiments (val_bpb, number) WHERE val_bpb IS NOT NULL;
-CREATE INDEX experiments_kept ON experiments (number) WHERE verdict = 'keep';
-CREATE TRIGGER experiments_in_order BEFORE INSERT ON experiments
-    WHEN NEW.number IS NOT (SELECT COALESCE(MAX(number) + 1, 0) FROM experiments)
-    BEGIN SELECT RAISE(ABORT, 'experiments are numbered without a gap'); END;
-CREATE TRIGGER experiments_with_trials BEFORE INSERT ON experiments
-    WHEN NEW.trials IS NOT (SELECT COUNT(*) FROM trials WHERE experiment = NEW.number AND candidate = NEW.candidate)
-    BEGIN SELECT RAISE(ABORT, 'an experiment is recorded after its trials'); END;
-CREATE TRIGGER trials_in_order BEFORE INSERT ON trials
-    WHEN NEW.experiment IS NOT (SELECT COALESCE(MAX(number) + 1, 0) FROM experiments)
-        OR NEW.trial IS NOT (SELECT COUNT(*) FROM trials WHERE experiment = NEW.experiment)
-    BEGIN SELECT RAISE(ABORT, 'trials belong to the next experiment, in order'); END;
-CREATE TRIGGER facts_once BEFORE INSERT ON facts WHEN EXISTS (SELECT 1 FROM facts WHERE name = NEW.name)
-    BEGIN SELECT RAISE(ABORT, 'a fact is recorded once'); END;
-"""
-    + seals.SCHEMA
-    + "".join(
-        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-        f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
-        for table in ("facts", "trials", "experiments", "seals")
-        for verb in ("UPDATE", "DELETE")
-    )
-)
+from core.records import Constant, Experiment, Measurement, Trial, UserError, from_json, to_json
+from core.schema import ADDED, APPLICATION, UPGRADED, VERSION, WHOLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +52,8 @@ class Ledger:
         ledger = cls(path, connection)
         with _told(path):
             connection.executescript(
-                f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {_SCHEMA}"
-                f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+                f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {WHOLE}"
+                f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
             )
         for name, value in facts.items():
             ledger.record_fact(name, value)
@@ -101,7 +61,7 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
-        """The ledger at `path`. One of another version is refused and left untouched."""
+        """The ledger at `path`. One of another version is refused and left untouched; version 1 can be read."""
         if not path.exists():
             raise UserError(f"expected a ledger at {path}, and there is none")
         _refuse_foreign(path)
@@ -127,7 +87,26 @@ class Ledger:
         with _told(self.path):
             answers = [row[0] for row in self._connection.execute("PRAGMA integrity_check")]
             damaged = [f"the ledger's file: {answer}" for answer in answers if answer != "ok"]
-            return damaged or list(seals.broken(self._connection))
+            if damaged or self._version() < VERSION:  # which had no seals
+                return damaged
+            return list(seals.broken(self._connection))
+
+    def upgrade(self) -> None:
+        """Brings a ledger of version 1 to the present one in one transaction, which adds tables and changes no row.
+
+        For the holder of the campaign's lock, before the first write.
+        """
+        if self._version() == VERSION:
+            return
+        with _told(self.path):
+            try:
+                self._connection.executescript(f"BEGIN IMMEDIATE; {ADDED} PRAGMA user_version = {VERSION};")
+                seals.seal_all(self._connection)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
     def check(self) -> None:
         """Raises UserError if the file's pages are damaged. Reads all of it."""
@@ -183,6 +162,28 @@ class Ledger:
             ),
         )
 
+    def record_measurement(self, measured: Measurement) -> None:
+        """A trial that is no experiment's, durable when this returns."""
+        trial = measured.trial
+        number = self._rows("SELECT COALESCE(MAX(number) + 1, 0) FROM measurements")[0][0]
+        self._write(
+            "measurements",
+            (
+                number,
+                measured.purpose,
+                measured.series,
+                measured.role,
+                measured.experiment,
+                measured.commit,
+                trial.seed,
+                trial.verdict,
+                trial.val_bpb,
+                trial.test_bpb,
+                trial.wall_seconds,
+                _dump(to_json(trial)),
+            ),
+        )
+
     # Reading
 
     def count(self) -> int:
@@ -196,6 +197,40 @@ class Ledger:
     def trials(self, experiment: int) -> tuple[Trial, ...]:
         rows = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (experiment,))
         return tuple(from_json(Trial, json.loads(row[0])) for row in rows)
+
+    def trials_since(self, experiment: int) -> list[Trial]:
+        """The trials of that experiment and of all later ones, in the order they ran."""
+        rows = self._rows("SELECT record FROM trials WHERE experiment >= ? ORDER BY experiment, trial", (experiment,))
+        return [from_json(Trial, json.loads(row[0])) for row in rows]
+
+    def measurements(self, purpose: str, series: int | None = None) -> list[Measurement]:
+        """Those of one purpose in the order they ran: of one series, or of the last one."""
+        if self._version() < VERSION:
+            return []
+        if series is None:
+            last = self._rows(
+                "SELECT series FROM measurements WHERE purpose = ? ORDER BY number DESC LIMIT 1", (purpose,)
+            )
+            if not last:
+                return []
+            series = last[0][0]
+        rows = self._rows(
+            "SELECT purpose, series, role, experiment, candidate, record FROM measurements"
+            " WHERE purpose = ? AND series = ? ORDER BY number",
+            (purpose, series),
+        )
+        names = ("purpose", "series", "role", "experiment", "commit")
+        return [
+            Measurement(**dict(zip(names, row[:5], strict=True)), trial=from_json(Trial, json.loads(row[5])))
+            for row in rows
+        ]
+
+    def seeds(self) -> set[int]:
+        """Every seed that any recorded trial ran with."""
+        query = "SELECT seed FROM trials"
+        if self._version() == VERSION:
+            query += " UNION SELECT seed FROM measurements"
+        return {row[0] for row in self._rows(query)}
 
     def candidate_of_trials(self, experiment: int) -> str | None:
         """The commit that the experiment's trials ran, None without any."""
@@ -285,6 +320,9 @@ class Ledger:
         trials = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (number,))
         return from_json(Experiment, {**json.loads(record), "trials": [json.loads(row[0]) for row in trials]})
 
+    def _version(self) -> int:
+        return int(self._rows("PRAGMA user_version")[0][0])
+
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         with _told(self.path):
             return self._connection.execute(query, values).fetchall()
@@ -325,10 +363,10 @@ def _refuse_foreign(path: Path) -> None:
             raise _damaged(path, "it is empty" if not head else "it does not begin as a ledger does")
         return
     version, application = int.from_bytes(head[60:64]), int.from_bytes(head[68:72])
-    if application != _APPLICATION or version != VERSION:
+    if application != APPLICATION or version not in {UPGRADED, VERSION}:
         raise UserError(
             f"{path}: expected a ledger of version {VERSION}, found version {version}"
-            f"{'' if application == _APPLICATION else ' of another application'}; it was left untouched: "
+            f"{'' if application == APPLICATION else ' of another application'}; it was left untouched: "
             "use the version of autoresearch that wrote it"
         )
 

@@ -6,6 +6,7 @@ branch, the work tree, the weights. Who proposes, and for how long, is the campa
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import shutil
@@ -19,8 +20,9 @@ from core.agents import tunables
 from core.engine import Engine
 from core.events import Judged, Notice, OnEvent, Proposed, Reviewing, TrialEnded, TrialProgress, TrialStarted
 from core.folder import Folder
-from core.judge import AnotherTrial, Evidence, Policy, Ruling
+from core.judge import AnotherTrial, Evidence, Policy, Ruling, champion_bpb, spread_of_seeds
 from core.ledger import Ledger
+from core.measuring import Measurer, Reference, same_yardstick
 from core.mending import mended
 from core.program import Program
 from core.records import (
@@ -65,6 +67,8 @@ class Ratchet:
         self._policy = policy
         self._program = program
         self._tell = tell
+        self.measurer = Measurer(folder, repo, ledger, preset, engine=engine, tell=tell)
+        self._reference = Reference(ledger, preset, self.measurer, tell)
         self._since = time.monotonic()  # where the last experiment's wall clock ended
 
     # Opening
@@ -139,7 +143,11 @@ class Ratchet:
         return self._conclude(0, head, None, hypothesis="baseline", agent="preset", resumed=False)
 
     def experiment(self, proposal: Proposal, champion: Experiment) -> Experiment:
-        """Runs a proposal to its verdict. The caller has seen that it is no repeat."""
+        """Runs a proposal to its verdict. The caller has seen that it is no repeat.
+
+        Before that, what it is to be held against is measured again if the device's speed moved: no experiment's time.
+        """
+        self._since += self._reference.refresh(champion)
         number = self._ledger.count()
         agent = messages.agent_name(proposal.agent)
         hypothesis = messages.canonical(proposal.hypothesis)
@@ -181,11 +189,13 @@ class Ratchet:
         self._tell(Proposed(number, hypothesis, agent, resumed or bool(trials)))
         text = self._repo.text(commit)
         baseline = self._ledger.experiment(0)
-        ruling = self._without_trial(text, champion) if champion is not None and not trials else None
+        evidence = Evidence(
+            seeds=self._preset.seeds, trials=(), champion=champion, baseline=baseline,
+            remeasured=self._reference.remeasured(),
+        )  # fmt: skip
+        ruling = self._without_trial(text, evidence) if not trials else None
         while ruling is None:
-            answer = self._policy.decide(
-                Evidence(seeds=self._preset.seeds, trials=tuple(trials), champion=champion, baseline=baseline)
-            )
+            answer = self._policy.decide(dataclasses.replace(evidence, trials=tuple(trials)))
             if isinstance(answer, AnotherTrial):
                 trials.append(self._trial(number, len(trials), commit, text, answer.seed))
             else:
@@ -228,8 +238,11 @@ class Ratchet:
             self._tidy()
         return experiment
 
-    def _without_trial(self, text: str, champion: Experiment) -> Ruling | None:
-        """The verdict of a text that needs no process to fail."""
+    def _without_trial(self, text: str, evidence: Evidence) -> Ruling | None:
+        """The verdict of a candidate's text that needs no process to fail."""
+        champion = evidence.champion
+        if champion is None:
+            return None
         verdict: Verdict
         try:
             tunables.check(text)
@@ -240,8 +253,9 @@ class Ratchet:
         except UserError as error:
             verdict, reason = "crash", str(error)
         return Ruling(
-            verdict=verdict, reason=reason, val_bpb=None, champion_bpb=champion.val_bpb, spread=champion.spread
-        )
+            verdict=verdict, reason=reason, val_bpb=None, champion_bpb=champion_bpb(evidence, evidence.seeds[0]),
+            spread=spread_of_seeds(evidence),
+        )  # fmt: skip
 
     def _trial(self, number: int, trial: int, commit: str, text: str, seed: int) -> Trial:
         into, trainer = self._folder.trial(number, trial), self._folder.trainer(number)
@@ -261,14 +275,7 @@ class Ratchet:
         )
         if number == 0 and (record.verdict != "scored" or record.val_bpb is None or not math.isfinite(record.val_bpb)):
             raise self._no_baseline(record, trial)
-        yardstick = self._ledger.facts().get("yardstick")
-        if yardstick is None:
-            self._ledger.record_fact("yardstick", record.yardstick)
-        elif yardstick != record.yardstick:
-            raise UserError(
-                f"this campaign's yardstick is {yardstick[:12]}, this trial came with {record.yardstick[:12]}: "
-                "the corpus or the scoring changed; go on with the version and the corpus that it began with"
-            )
+        same_yardstick(self._ledger, record)
         self._ledger.record_trial(number, trial, commit, record)
         self._tell(TrialEnded(number, trial, record))
         return record

@@ -160,6 +160,18 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A trial that is no experiment's: of the baseline or a champion, measured again."""
+
+    purpose: Literal["confirm", "drift"]
+    series: int  # what belongs together: of a confirmation its champion's number, of a drift the last experiment's
+    role: Literal["baseline", "champion"]
+    experiment: int  # whose trainer ran
+    commit: str
+    trial: Trial
+
+
+@dataclass(frozen=True, kw_only=True)
 class Proposal:
     """A new text of the trainer and why it should be better."""
 

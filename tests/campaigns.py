@@ -31,6 +31,8 @@ from core.trial.audit import Finding
 
 YARDSTICK = hashlib.sha256(b"yardstick").hexdigest()
 WEIGHTS_BYTES = b"weights"
+TEST_YARDSTICK = hashlib.sha256(b"test yardstick").hexdigest()
+TEST_HARDER = 0.05  # bits per byte more than the validation text takes
 SEED_NOISE = 0.01  # how much worse the baseline's second seed is
 
 PRESET = Preset(
@@ -64,12 +66,21 @@ class ScriptedEngine:
     reviewed: list[tuple[str, str, float | None]] = field(default_factory=list)  # (experiment, trial, noise)
     drifted: float = 0.0  # that weights score worse when they are scored again
     during: Callable[[Path], None] = lambda trainer: None  # called while a trial runs
+    record: Callable[[Path, Trial], Trial] = lambda into, trial: trial  # what becomes of a trial's record
 
     def prepare(self, preset: Preset, tell: OnEvent) -> None:
         pass
 
     def run_trial(
-        self, *, trainer: Path, preset: Preset, budget: Budget, seed: int, into: Path, on_progress: Callable[..., None]
+        self,
+        *,
+        trainer: Path,
+        preset: Preset,
+        budget: Budget,
+        seed: int,
+        into: Path,
+        on_progress: Callable[..., None],
+        test: bool = False,
     ) -> Trial:
         constants = tunables.constants(trainer.read_text(encoding="utf-8"))
         score, outcome = float(str(constants["SCORE"])), str(constants["OUTCOME"])
@@ -86,13 +97,16 @@ class ScriptedEngine:
             )  # fmt: skip
             (into / FACTS).write_text(json.dumps(to_json(facts)), encoding="utf-8")
         bpb = math.nan if outcome == "nan" else score + SEED_NOISE * (seed != preset.seeds[0])
-        return a_trial(
+        trial = a_trial(
             verdict="scored" if scored else outcome,
             reason="" if scored else f"ended as {outcome}",
             val_bpb=bpb if scored else None,
             seed=seed,
             yardstick=self.yardstick,
+            test_bpb=bpb + TEST_HARDER if scored and test else None,
+            test_yardstick=TEST_YARDSTICK if test else "",
         )
+        return self.record(into, trial)
 
     def score(self, *, trainer: Path, preset: Preset, weights: Path, facts: Facts) -> Score:
         constants = tunables.constants(trainer.read_text(encoding="utf-8"))

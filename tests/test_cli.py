@@ -34,6 +34,7 @@ STATUS_KEYS = [
     "experiments_per_hour",
     "overhead_fraction",
     "yardstick",
+    "confirmation",
 ]
 
 
@@ -75,7 +76,7 @@ def edit(root: Path, old: str, new: str) -> None:
 
 def test_help_has_examples_and_every_command() -> None:
     text = call("--help").out
-    for command in "init prepare train run try status log show presets export sample".split():
+    for command in "init prepare train run try status log show confirm presets export sample".split():
         assert f"  {command} " in text
         assert "Usage: autoresearch" in call(command, "--help").out
     assert "autoresearch run night --preset cpu --hours 8" in text

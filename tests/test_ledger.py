@@ -11,7 +11,7 @@ import pytest
 from campaigns import a_trial
 
 from core.ledger import Ledger, Totals
-from core.records import Experiment, Trial, UserError
+from core.records import Experiment, Measurement, Trial, UserError
 
 
 def record(number: int, *trials: Trial, **values: object) -> Experiment:
@@ -28,6 +28,13 @@ def add(ledger: Ledger, experiment: Experiment, **constants: float | str | tuple
         ledger.record_trial(experiment.number, place, experiment.commit, trial)
     ledger.record_experiment(experiment, constants)
     return experiment
+
+
+def measured(role: str, experiment: int, trial: Trial, **values: object) -> Measurement:
+    base = Measurement(
+        purpose="confirm", series=1, role=role, experiment=experiment, commit=f"c{experiment}", trial=trial  # type: ignore[arg-type]
+    )  # fmt: skip
+    return dataclasses.replace(base, **values)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -63,17 +70,90 @@ def test_what_is_written_reads_back(ledger: Ledger) -> None:
     again.close()
 
 
-@pytest.mark.parametrize("table", ["trials", "experiments", "facts"])
+@pytest.mark.parametrize("table", ["trials", "experiments", "facts", "measurements"])
 @pytest.mark.parametrize("change", ["UPDATE {} SET {} = 0", "DELETE FROM {}", "REPLACE INTO {0} SELECT * FROM {0}"])
 def test_nothing_is_changed_once_written(ledger: Ledger, table: str, change: str) -> None:
     add(ledger, record(0, a_trial()))
-    before = ledger.experiments()
-    column = {"trials": "val_bpb", "experiments": "val_bpb", "facts": "value"}[table]
+    ledger.record_measurement(measured("baseline", 0, a_trial(seed=3)))
+    before = ledger.experiments(), ledger.measurements("confirm")
+    column = "value" if table == "facts" else "val_bpb"
     outside = sqlite3.connect(ledger.path)
     with pytest.raises(sqlite3.IntegrityError):
         outside.execute(change.format(table, column))
     outside.close()
-    assert ledger.experiments() == before
+    assert (ledger.experiments(), ledger.measurements("confirm")) == before
+
+
+def test_measurements_are_of_recorded_experiments_and_read_by_series(ledger: Ledger) -> None:
+    assert ledger.measurements("confirm") == []
+    add(ledger, record(0, a_trial(seed=1), a_trial(seed=2)))
+    add(ledger, record(1, a_trial(seed=1)))
+    ran = [
+        measured("baseline", 0, a_trial(seed=3, test_bpb=1.6, test_yardstick="t")),
+        measured("champion", 1, a_trial(seed=3, verdict="crash", val_bpb=None)),
+        measured("baseline", 0, a_trial(seed=1), purpose="drift", series=7),
+        measured("baseline", 0, a_trial(seed=8), series=4),
+    ]
+    for one in ran:
+        ledger.record_measurement(one)
+    assert ledger.measurements("confirm", 1) == ran[:2]
+    assert ledger.measurements("confirm") == ran[3:]
+    assert ledger.measurements("drift") == ran[2:3]
+    assert ledger.measurements("drift", 1) == []
+    assert ledger.seeds() == {1, 2, 3, 8}
+    assert [trial.seed for trial in ledger.trials_since(0)] == [1, 2, 1]
+    assert [trial.seed for trial in ledger.trials_since(1)] == [1]
+    with pytest.raises(sqlite3.IntegrityError, match="once in a series"):
+        ledger.record_measurement(ran[0])
+    with pytest.raises(sqlite3.IntegrityError, match="of a recorded experiment"):
+        ledger.record_measurement(measured("champion", 2, a_trial(seed=9)))
+    with pytest.raises(sqlite3.IntegrityError, match="of a recorded experiment"):
+        ledger.record_measurement(dataclasses.replace(ran[0], series=9, commit="another"))
+
+
+def version_1(path: Path) -> None:
+    """Takes from a ledger what version 2 added, as a copy without its triggers would."""
+    connection = sqlite3.connect(path)
+    connection.executescript("DROP TABLE measurements; PRAGMA user_version = 1;")
+    connection.close()
+
+
+def test_a_ledger_of_version_1_is_read_as_it_is_and_brought_up_for_writing(ledger: Ledger) -> None:
+    first = add(ledger, record(0, a_trial(seed=4)))
+    ledger.close()
+    version_1(ledger.path)
+    before = ledger.path.read_bytes()
+    old = Ledger.open(ledger.path)
+    assert old.experiments() == [first]
+    assert (old.measurements("confirm"), old.measurements("drift", 3), old.seeds()) == ([], [], {4})
+    assert ledger.path.read_bytes() == before
+    reader = Ledger.open(ledger.path)  # opened before another process brings the file up
+    old.upgrade()
+    old.upgrade()
+    old.record_measurement(measured("baseline", 0, a_trial(seed=5)))
+    assert reader.seeds() == {4, 5}
+    schema = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+    made = Ledger.create(ledger.path.with_name("new.db"), {})
+    assert old._rows(schema) == made._rows(schema)
+    for one in (old, reader, made):
+        one.close()
+
+
+def test_a_ledger_that_can_not_be_brought_up_stays_as_it_was(ledger: Ledger) -> None:
+    add(ledger, record(0, a_trial()))
+    ledger.close()
+    version_1(ledger.path)
+    vacuumed = sqlite3.connect(ledger.path, isolation_level=None)
+    vacuumed.execute("VACUUM")  # so that the new table finds no free page
+    vacuumed.close()
+    before = ledger.path.read_bytes()
+    old = Ledger.open(ledger.path)
+    old._connection.execute("PRAGMA max_page_count = 1")  # no less than it has
+    with pytest.raises(UserError, match="disk is full; free some space"):
+        old.upgrade()
+    assert old.count() == 1
+    old.close()
+    assert ledger.path.read_bytes() == before
 
 
 def test_rows_come_in_order(ledger: Ledger) -> None:
@@ -125,14 +205,14 @@ def test_only_what_was_decided_counts_as_a_repeat(ledger: Ledger) -> None:
     assert [ledger.knows(name) for name in "abcd"] == [True, True, True, False]
 
 
-@pytest.mark.parametrize("pragma", ["user_version = 2", "application_id = 7"])
+@pytest.mark.parametrize("pragma", ["user_version = 3", "application_id = 7"])
 def test_another_version_is_refused_and_untouched(ledger: Ledger, pragma: str) -> None:
     ledger.close()
     connection = sqlite3.connect(ledger.path)
     connection.execute(f"PRAGMA {pragma}")
     connection.close()
     before = ledger.path.read_bytes()
-    with pytest.raises(UserError, match="expected a ledger of version 1.*untouched"):
+    with pytest.raises(UserError, match="expected a ledger of version 2.*untouched"):
         Ledger.open(ledger.path)
     assert ledger.path.read_bytes() == before
     assert [path.name for path in ledger.path.parent.iterdir()] == ["ledger.db"]

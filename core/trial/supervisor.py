@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import backends
+from core.conditions import Sampler
 from core.data import Dataset
 from core.data.cache import cache_root
 from core.disk import full_disk_told
@@ -59,6 +60,7 @@ class TrialSpec:
     seed: int
     dataset: Dataset
     into: Path
+    test: bool = False  # score on the test split too: for confirmations alone
 
 
 @dataclass
@@ -74,6 +76,8 @@ class _Seen:
     process_peak_mb: float | None = None
     weights: handed.Weights | None = None
     score: Score | None = None
+    test: Score | None = None
+    conditions: dict[str, float] = field(default_factory=dict)
     score_seconds: float = 0.0
     audit: Audit | None = None
     verdict: TrialVerdict = "scored"
@@ -162,18 +166,23 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             device=seen.device,
             sequence_length=preset.sequence_length,
         )
+        sampler = Sampler(seen.device, seen.device_name)
+        stack.callback(sampler.stop)
 
-        def park() -> None:
-            # Before the clock starts, so that their imports take nothing from training.
+        def before_clock() -> None:
+            # Both are parked before the clock starts, so that their imports take nothing from training.
             scorer.park(deadline)
             auditor.park(deadline)
+            sampler.start()
 
-        training = Training(trainer, preset, spec.budget, facts, spec.dataset.train, park, tell, seen.again)
+        training = Training(trainer, preset, spec.budget, facts, spec.dataset.train, before_clock, tell, seen.again)
         seen.course = training.course
         try:
             arrived = training.serve(deadline)
+            sampler.stop()
             path = handed.take(arrived, into / WEIGHTS)
         finally:
+            seen.conditions = sampler.stop()
             # Nothing of training is left while the weights are judged, on the device neither.
             trainer.end()
             _, seen.process_peak_mb = trainer.usage()
@@ -186,13 +195,17 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             facts = replace(facts, sequence_length=seen.course.length)
             (into / FACTS).write_text(json.dumps(to_json(facts)), encoding="utf-8")
             scorer.restore(path, facts)
+
+            def told(done: float) -> None:
+                tell(Progress(phase="score", fraction=done, step=step, loss=loss, tokens_per_second=None))
+
             rows = text.rows(seen.course.length)
-            losses_BT = claimed_losses(
-                scorer,
-                rows,
-                lambda done: tell(Progress(phase="score", fraction=done, step=step, loss=loss, tokens_per_second=None)),
-            )
+            losses_BT = claimed_losses(scorer, rows, told)
             seen.score = score_of(losses_BT, rows, text)
+            if spec.test:
+                other = spec.dataset.scored("test", preset.score_bytes)
+                other_rows = other.rows(seen.course.length)
+                seen.test = score_of(claimed_losses(scorer, other_rows, told), other_rows, other)
         except TrialFailed as failure:
             raise TrialFailed(f"while scored: {failure}", failure.verdict) from None
         finally:
@@ -273,5 +286,8 @@ def _record(spec: TrialSpec, seen: _Seen, begun: float, started: str) -> Trial:
         audit=seen.audit,
         device_rows=course.device_rows,
         notes=(seen.again.note,) if seen.again else (),
+        conditions=seen.conditions,
+        test_bpb=seen.test.val_bpb if seen.test else None,
+        test_yardstick=seen.test.yardstick if seen.test else "",
     )
     return Trial(**fields)

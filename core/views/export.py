@@ -23,7 +23,7 @@ README = """# {title}
 
 {score} bits per byte on the validation text of `{corpus}` (yardstick `{yardstick}`), after {steps} steps and
 {seconds:.0f} s of training with seed {seed} on {device}. Experiment {number}: {hypothesis}
-
+{confirmed}
 | file | what it is |
 |---|---|
 | `weights.safetensors` | the weights, by name |
@@ -81,6 +81,7 @@ def export(campaign: Campaign, experiment: Experiment, tokenizer: Tokenizer, int
 
 def _readme(campaign: Campaign, experiment: Experiment, trial: int) -> str:
     record = experiment.trials[trial]
+    known = campaign.confirmation()
     return README.format(
         title=f"{campaign.root.name}: experiment {experiment.number}",
         score=bpb(record.val_bpb),
@@ -92,6 +93,9 @@ def _readme(campaign: Campaign, experiment: Experiment, trial: int) -> str:
         device=record.device,
         number=experiment.number,
         hypothesis=" ".join(experiment.hypothesis.split()),
+        confirmed=f"\nAgainst the baseline: {known.line}.\n"
+        if known is not None and known.champion == experiment.number
+        else "",
     )
 
 

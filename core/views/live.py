@@ -135,6 +135,23 @@ class Follower:
                     f"not run again: {one_line(event.hypothesis)} is experiment {earlier.number}, {earlier.verdict} "
                     f"with val_bpb {terminal.bpb(earlier.val_bpb)}"
                 )
+            case events.Drifted():
+                self.close()
+                self._line(_drifted(event))
+            case events.Confirming():
+                self.close()
+                self._line(_confirming(event))
+            case events.Measuring():
+                self.close()
+                whose = f"{event.role} (experiment {event.experiment}), seed {event.seed}"
+                self._bar = TrialBar(self._console, f"{event.place + 1} of {event.count}: {whose}: ")
+                self._bar.__enter__()
+            case events.MeasuringProgress():
+                if self._bar is not None:
+                    self._bar(event.progress)
+            case events.Measured():
+                self.close()
+                self._line(_measured(event))
             case events.Notice():
                 self._line(event.text)
             case events.Stopped():
@@ -151,3 +168,28 @@ class Follower:
 
     def _line(self, text: str) -> None:
         self._console.print(Text(text, style="bright_black"), soft_wrap=True)
+
+
+def _drifted(event: events.Drifted) -> str:
+    measured = f"baseline and champion are measured again, {event.trials} trials"
+    if event.moved is None:
+        return f"{measured}: taken up again"
+    before, now = count(event.moved.before), count(event.moved.now)
+    return f"the device's speed moved by {event.moved.share:+.0%} ({before} -> {now} tokens/s): {measured}"
+
+
+def _confirming(event: events.Confirming) -> str:
+    seeds = ", ".join(map(str, event.seeds))
+    what = f"experiment {event.champion} against the baseline, seeds {seeds}"
+    if event.trials == 0:
+        return f"{what}: all of it has run before; more seeds add to it"
+    return f"{what}: {event.trials} trials to run, about {terminal.seconds(event.seconds)}"
+
+
+def _measured(event: events.Measured) -> str:
+    one, trial = event.measurement, event.measurement.trial
+    whose = f"{one.role}, seed {trial.seed}"
+    if trial.verdict != "scored":
+        return f"{whose}: {trial.verdict}, so it does not count: {one_line(trial.reason)}"
+    test = f", test {terminal.bpb(trial.test_bpb)}" if trial.test_bpb is not None else ""
+    return f"{whose}: val {terminal.bpb(trial.val_bpb)}{test} bpb in {terminal.seconds(trial.wall_seconds)}"

@@ -8,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from core.conditions import remarks
 from core.records import Audit, Experiment, Trial
 from core.views.terminal import STYLES, bpb, count, gain, one_line, seconds
 
@@ -70,6 +71,8 @@ def trial(record: Trial) -> Table:
     rows: dict[str, RenderableType] = {"verdict": told}
     if record.val_bpb is not None:
         rows["val_bpb"] = f"{record.val_bpb:.6f} over {count(record.scored_bytes)}B of text"
+    if record.test_bpb is not None:
+        rows["test_bpb"] = f"{record.test_bpb:.6f}"
     rows["model"] = f"{count(record.parameters)} parameters, vocabulary {record.vocabulary}"
     if record.rows and record.sequence_length:
         rows["training"] = (
@@ -90,6 +93,8 @@ def trial(record: Trial) -> Table:
         rows["memory"] = f"{record.peak_memory_mb:.0f} MB at its peak"
     if record.audit is not None:
         rows["audit"] = audit(record.audit)
+    if doubts := remarks(record.conditions):
+        rows["doubt"] = Text(f"{'; '.join(doubts)}: its speed was not the trainer's alone", style="yellow")
     rows["where"] = f"{record.backend} on {record.device}, seed {record.seed}, sandbox {record.sandbox}"
     rows.update(dict(sorted(record.choices.items())))
     return _pairs(rows)
@@ -121,11 +126,25 @@ def status(values: Mapping[str, object], champion: Experiment | None, title: str
         f"{values['experiments']}: {values['kept']} kept, {values['discarded']} discarded, "
         f"{values['crashed']} crashed, {values['invalid']} invalid"
     )
+    if retest := _retest(values, champion):
+        rows["retest"] = retest
     rate, overhead = values["experiments_per_hour"], values["overhead_fraction"]
     if isinstance(rate, float) and isinstance(overhead, float):
         rows["pace"] = f"{rate:.1f} experiments an hour; {overhead:.0%} of the wall time is not training"
     rows["yardstick"] = str(values["yardstick"] or "-")[:12]
     return Group(Text(title, style="bold"), _pairs(rows))
+
+
+def _retest(values: Mapping[str, object], champion: Experiment | None) -> str:
+    """What is known of the champion beyond its record; empty while there is nothing to confirm."""
+    known = values.get("confirmation")
+    if champion is None or champion.number == 0:
+        return ""
+    if not isinstance(known, Mapping):
+        return "not yet: autoresearch confirm measures the champion with fresh seeds"
+    if known["champion"] != champion.number:
+        return f"of experiment {known['champion']}, no champion any more: {known['line']}"
+    return str(known["line"])
 
 
 def _cells(experiment: Experiment) -> tuple[str, ...]:

@@ -1,11 +1,14 @@
 """Progress: bars on a terminal, sparse lines elsewhere."""
 
+import dataclasses
 import io
 
 from rich.console import Console
 from view_records import an_experiment
 
 from core import events
+from core.drift import Moved
+from core.records import Measurement
 from core.trial.training import Progress
 from core.views.live import Follower, Preparation, TrialBar
 
@@ -72,3 +75,33 @@ def test_a_campaign_is_followed_from_event_to_event() -> None:
     for part in ("tokens", "wider [red]heads[/red]", "experiment 4, seed 1: training", "a notice", "the limit"):
         assert part in text
     assert "not run again: wider heads is experiment 4, discard with val_bpb 1.5000" in text
+
+
+def test_measuring_again_is_followed() -> None:
+    console, file = plain()
+    follow = Follower(console, lambda event: None)
+    trial = an_experiment(0, "keep", val_bpb=1.5).trials[0]
+    for role, record in (
+        ("champion", dataclasses.replace(trial, test_bpb=1.6)),
+        ("baseline", dataclasses.replace(trial, verdict="crash", reason="out of memory")),
+    ):
+        follow(events.Measuring(4, 6, role, 12, 7))
+        follow(events.MeasuringProgress(at("train", 0.5, 10, 2.0)))
+        one = Measurement(purpose="confirm", series=12, role=role, experiment=12, commit="c", trial=record)  # type: ignore[arg-type]
+        follow(events.Measured(one))
+    follow(events.Confirming(champion=12, seeds=(3, 4), trials=4, seconds=1300))
+    follow(events.Confirming(champion=12, seeds=(3, 4), trials=0, seconds=0))
+    follow(events.Drifted(Moved(before=20_000, now=15_000), 4))
+    follow(events.Drifted(None, 4))
+    follow.close()
+    text = file.getvalue()
+    for part in (
+        "5 of 6: champion (experiment 12), seed 7: training",
+        "champion, seed 1: val 1.5000, test 1.6000 bpb in 0.5 s",
+        "baseline, seed 1: crash, so it does not count: out of memory",
+        "experiment 12 against the baseline, seeds 3, 4: 4 trials to run, about 21m 40s",
+        "all of it has run before",
+        "the device's speed moved by -25% (20K -> 15K tokens/s): baseline and champion are measured again, 4 trials",
+        "taken up again",
+    ):
+        assert part in text

@@ -58,6 +58,38 @@ def test_a_trial_tells_its_numbers() -> None:
         assert part in text
 
 
+def test_a_doubt_about_the_device_is_told_and_calm_is_not() -> None:
+    hot = {"throttled": 0.25, "other_load": 0.5, "clock_mhz": 1200.0}
+    text = printed(tables.trial(a_trial(conditions=hot)))
+    assert "doubt" in text
+    assert "throttled in 25% of the samples; other processes took 50% of the device: its speed was not" in text
+    assert "doubt" not in printed(tables.trial(a_trial(conditions={"throttled": 0.0, "other_load": 0.05})))
+
+
+def test_the_score_on_the_test_split_is_told_where_there_is_one() -> None:
+    assert "1.765432" in printed(tables.trial(a_trial(test_bpb=1.765432)))
+    assert "test_bpb" not in printed(tables.trial(a_trial()))
+
+
+@pytest.mark.parametrize(
+    ("number", "confirmation", "said"),
+    [
+        (0, None, None),
+        (4, None, "not yet: autoresearch confirm"),
+        (4, {"champion": 4, "line": "confirmed on 3 fresh seeds"}, "retest       confirmed on 3 fresh seeds"),
+        (4, {"champion": 2, "line": "confirmed on 3"}, "of experiment 2, no champion any more: confirmed on 3"),
+    ],
+)
+def test_a_status_tells_the_last_confirmation(number: int, confirmation: object, said: str | None) -> None:
+    values = {
+        "baseline_bpb": 2.0, "champion_bpb": 1.9, "experiments": 4, "kept": 1, "discarded": 3, "crashed": 0,
+        "invalid": 0, "experiments_per_hour": None, "overhead_fraction": None, "yardstick": None,
+        "confirmation": confirmation,
+    }  # fmt: skip
+    text = printed(tables.status(values, an_experiment(number, "keep", val_bpb=1.9), "somewhere"))
+    assert said in text if said else "retest" not in text
+
+
 @pytest.mark.parametrize("champion", [None, 1.9])
 def test_a_status_tells_the_gain_or_that_there_is_none(champion: float | None) -> None:
     values = {

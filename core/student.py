@@ -1,0 +1,68 @@
+"""Student's t: the quantile for a whole number of degrees of freedom, and the interval of a mean that rests on it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean of paired differences, and how far to both sides of it the true one lies with 95 % confidence."""
+
+    mean: float
+    half_width: float
+    count: int
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether all of it is above zero."""
+        return self.mean - self.half_width > 0
+
+
+def interval(differences: Sequence[float]) -> Interval | None:
+    """The 95 % interval of the mean (paired Student's t); None for fewer than two."""
+    if len(differences) < 2:
+        return None
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    half_width = quantile((1 + CONFIDENCE) / 2, len(differences) - 1) * error
+    return Interval(mean=statistics.fmean(differences), half_width=half_width, count=len(differences))
+
+
+def quantile(probability: float, freedom: int) -> float:
+    """The t that a share of `probability`, from 0.5 up and below 1, lies under, with `freedom` >= 1 degrees.
+
+    By halving on the finite series for the share within -t .. t: Abramowitz and Stegun, Handbook of Mathematical
+    Functions, 26.7.3 and 26.7.4, in the angle whose tangent is t over the root of the degrees of freedom.
+    """
+    assert 0.5 <= probability < 1 and freedom >= 1
+    low, high = 0.0, math.pi / 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        if _within(middle, freedom) < 2 * probability - 1:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(freedom) * math.tan(high if probability > 0.5 else 0.0)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """The share of the distribution within -t .. t."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    # The series' terms: odd powers of the cosine for odd degrees of freedom, even ones for even.
+    term = total = 0.0
+    for power in range(freedom % 2, freedom - 1, 2):
+        if power < 2:
+            term = cosine**power
+        else:
+            term *= cosine**2 * (power - 1) / power
+        total += term
+    if freedom % 2:
+        return 2 / math.pi * (angle + sine * total)
+    return sine * total
