@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,18 +21,24 @@ def trials(folder: Path) -> list[Path]:
 
 
 def points(trial: Path) -> list[Point]:
-    """A trial's curve: step, seconds, progress and loss (nats a token) of every report; empty if it has none."""
+    """A trial's curve: step, seconds, progress and loss (nats a token) of every report; empty if it has none.
+
+    A power cut may have left half of a line: the curve ends before it.
+    """
     try:
         lines = (trial / "curve.jsonl").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    curve: list[Point] = []
+    with contextlib.suppress(ValueError):
+        curve.extend(json.loads(line) for line in lines)
+    return curve
 
 
 def output(trial: Path) -> str:
     """What the trial printed, control characters taken out: they could drive a terminal."""
     texts = []
-    for name in ("output.txt", "output-score.txt"):
+    for name in ("output-out-of-memory.txt", "output.txt", "output-score.txt"):
         path = trial / name
         if path.exists():
             texts.append(path.read_text(encoding="utf-8", errors="replace"))
