@@ -251,4 +251,7 @@ def _is_asked(constant: str, settings: Mapping[str, str]) -> bool:
 
 
 def _facts(path: Path) -> Facts:
-    return from_json(Facts, json.loads(read_text(path)))
+    try:
+        return from_json(Facts, json.loads(read_text(path)))
+    except ValueError:
+        raise UserError(f"{path} is damaged: restore it from a copy of its folder") from None

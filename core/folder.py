@@ -5,7 +5,9 @@ The root is the work tree; all state is under .git/autoresearch/. What the files
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,6 +59,13 @@ class Folder:
 
     def exists(self) -> bool:
         return self.ledger.exists()
+
+    def secure_weights(self, number: int) -> None:
+        """Makes the weights of an experiment durable, with what restores them: before a row says that they are kept."""
+        for weights in self.experiment(number).glob(f"*/{WEIGHTS}"):
+            for path in (weights, weights.with_name("facts.json")):
+                with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
+                    os.fsync(file.fileno())
 
     def drop_weights(self, number: int) -> None:
         """Removes weights, losses and the trainer's copy of an experiment that did not become champion."""

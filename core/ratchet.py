@@ -226,6 +226,8 @@ class Ratchet:
             audit=audit,
         )
         self._since = now
+        if experiment.verdict == "keep":
+            self._folder.secure_weights(number)
         self._ledger.record_experiment(experiment, _constants(text))
         if experiment.verdict == "keep" and champion is not None:
             self._repo.advance(champion.commit, commit)

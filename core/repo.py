@@ -333,7 +333,7 @@ class Repo:
         if process.returncode != 0:
             told = err.decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
             # Of a lock that it couldn't write git gives no reason.
-            if "No space left" in told or shutil.disk_usage(self._dir).free < _TOO_LITTLE:
+            if "No space left" in told or shutil.disk_usage(self.root).free < _TOO_LITTLE:
                 told += "; free some space and run the same command again"
             raise GitFailed(f"{said or f'git {arguments[0]} in {self.root}'}: {told}")
         return str(out.decode("utf-8").removesuffix("\n"))

@@ -13,6 +13,7 @@ from typing import Any
 from core.agents import tunables
 from core.agents.base import History
 from core.campaign import Campaign
+from core.engine import Local
 from core.events import OnEvent, Repeat
 from core.records import (
     FACTS,
@@ -128,6 +129,13 @@ class ScriptedEngine:
         self.reviewed.append((trainer.parents[1].name, folder.name, noise_bpb))
         outcome = tunables.constants(trainer.read_text(encoding="utf-8"))["OUTCOME"]
         return Finding(an_audit(), "its logits depend on tokens that come later" if outcome == "cheat" else "")
+
+
+class Steps(Local):
+    """Real trials on this machine, of five steps each: what comes of them repeats to the last bit."""
+
+    def run_trial(self, **named: Any) -> Trial:  # type: ignore[override]
+        return super().run_trial(**{**named, "budget": Budget(steps=5)})
 
 
 def a_trial(**values: Any) -> Trial:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import presets
+from core.data.cache import file_sha256
 from core.disk import refuse_occupied
 from core.records import FACTS, TRAINER, WEIGHTS, Experiment, UserError
 from core.views import tsv
@@ -50,9 +51,21 @@ From Python, in this folder:
 
 
 def weights_of(campaign: Campaign, experiment: Experiment) -> Path:
-    """The trial folder that holds the experiment's weights; UserError if none does: only kept ones have them."""
-    for trial in sorted(campaign.folder(experiment.number).glob(f"*/{WEIGHTS}")):
-        return trial.parent
+    """The trial folder that holds the experiment's weights, which are those that were scored.
+
+    UserError if there are none, because only kept ones have them, or if they are not what the record says.
+    """
+    for weights in sorted(campaign.folder(experiment.number).glob(f"*/{WEIGHTS}")):
+        trial = int(weights.parent.name)
+        recorded = experiment.trials[trial].weights_sha256 if trial < len(experiment.trials) else None
+        if recorded is not None and file_sha256(weights) != recorded:
+            number = experiment.number
+            raise UserError(
+                f"{weights} is damaged: its SHA-256 is not {recorded[:12]}..., which was recorded; restore it from a "
+                f"copy of the campaign's folder, or train it again: autoresearch show {number} train.py > again.py, "
+                "then autoresearch train --trainer again.py --out FOLDER"
+            )
+        return weights.parent
     raise UserError(
         f"experiment {experiment.number} ({experiment.verdict}) has no weights: what is not kept leaves none. "
         "`autoresearch log` shows which are kept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,19 +21,26 @@ def trials(folder: Path) -> list[Path]:
 
 
 def points(trial: Path) -> list[Point]:
-    """A trial's curve: step, seconds, progress and loss (nats a token) of every report; empty if it has none."""
+    """A trial's curve: step, seconds, progress and loss (nats a token) of every report; empty if it has none.
+
+    A power cut may have left half of a line: the curve ends before it.
+    """
     try:
         lines = (trial / "curve.jsonl").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    curve: list[Point] = []
+    with contextlib.suppress(ValueError):
+        curve.extend(json.loads(line) for line in lines)
+    return curve
 
 
 def output(trial: Path) -> str:
     """What the trial printed while it trained, control characters taken out: they could drive a terminal."""
-    path = trial / "output.txt"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+    paths = [trial / name for name in ("output-out-of-memory.txt", "output.txt")]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.exists()]
+    return "".join(char for char in "".join(texts) if char in "
+	" or char.isprintable())
 
 
 def diff(text: str) -> Syntax | Text:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from campaigns import Steps
 
 import presets
 from core import agents
@@ -18,7 +19,7 @@ def measured(cache: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPath
     """A campaign of the numpy backend with nothing but its baseline."""
     root = tmp_path_factory.mktemp("measured") / "night"
     preset = dataclasses.replace(presets.load("numpy"), corpus=f"folder:{corpus_folder}", budget_seconds=1.0)
-    with Campaign.create(root, preset, program="Lower it.\n", tag="t") as campaign:
+    with Campaign.create(root, preset, program="Lower it.\n", tag="t", engine=Steps()) as campaign:
         campaign.run(agents.make("search"), experiments=0)
     return root
 

@@ -23,11 +23,9 @@ import psutil
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from campaigns import ScriptedAgent  # noqa: E402
+from campaigns import ScriptedAgent, Steps  # noqa: E402
 
 from core.campaign import Campaign  # noqa: E402
-from core.engine import Local  # noqa: E402
-from core.records import Budget, Trial  # noqa: E402
 from core.trial.process import Process  # noqa: E402
 
 # Each phase pauses, so that who watches the output finds it there.
@@ -86,13 +84,6 @@ def restore(weights, facts):
 """
 BASELINE = TRAINER.format(pause=0.0, smoothing=50.0)
 BETTER = TRAINER.format(pause=0.2, smoothing=0.5)
-
-
-class Steps(Local):
-    """This machine, with trials of five steps."""
-
-    def run_trial(self, **named: Any) -> Trial:  # type: ignore[override]
-        return super().run_trial(**{**named, "budget": Budget(steps=5)})
 
 
 def watch(target: str, role: str, phase: str) -> None:

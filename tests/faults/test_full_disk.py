@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, facts_of, trainer
+from campaigns import ScriptedAgent, ScriptedEngine, Steps, a_campaign, facts_of, trainer
 from support import trainer_text
 
 from core import agents
@@ -95,7 +95,7 @@ def test_a_full_scratch_is_no_verdict_on_the_trainer(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
     filler = fill(small_disk, 90_000)
-    with Campaign.open(night) as campaign:
+    with Campaign.open(night, engine=Steps()) as campaign:
         with pytest.raises(UserError, match=f"no space left for {small_disk}: free some"):
             campaign.run(agents.make("search"), experiments=1)
         assert campaign.status().experiments == 0
@@ -112,7 +112,7 @@ def test_a_trial_that_fills_the_disk_itself_is_a_crash(
     hog = 'open("hog", "wb").write(bytes(4 << 20))'
     greedy = trainer_text(each=hog)
     sly = trainer_text(each=f"try: {hog}\n        except OSError: pass")  # then there is no room for the next batch
-    with Campaign.open(night) as campaign:
+    with Campaign.open(night, engine=Steps()) as campaign:
         campaign.run(ScriptedAgent([greedy, sly]))
         for experiment in campaign.experiments(1):
             assert (experiment.verdict, experiment.val_bpb) == ("crash", None)

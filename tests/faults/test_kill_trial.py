@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from campaigns import ScriptedAgent, facts_of
+from campaigns import ScriptedAgent, Steps, facts_of
 
 import presets
 from core.campaign import Campaign
@@ -28,12 +28,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL, and pr
 @pytest.fixture(scope="module")
 def started(cache: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A campaign whose baseline has run; the experiment to come is better."""
-    parts = runpy.run_path(str(DRIVER))
+    baseline = runpy.run_path(str(DRIVER))["BASELINE"]
     root = tmp_path_factory.mktemp("started") / "c"
     preset = dataclasses.replace(
         presets.load("numpy"), corpus=f"folder:{corpus_folder}", score_bytes=4000, vocabulary=256
     )
-    with Campaign.create(root, preset, trainer=parts["BASELINE"], tag="t", engine=parts["Steps"]()) as campaign:
+    with Campaign.create(root, preset, trainer=baseline, tag="t", engine=Steps()) as campaign:
         campaign.run(ScriptedAgent([]))
     return root
 
@@ -98,9 +98,7 @@ def cases(*quick: tuple[str, ...]) -> list[Any]:
 @pytest.mark.parametrize(
     ("target", "role", "phase"),
     cases(
-        ("supervisor", "train", "training"),
         ("supervisor", "score", "scoring"),
-        ("train", "train", "hand-over"),
         ("score", "train", "training"),
         ("train-keeper", "train", "training"),
     ),
