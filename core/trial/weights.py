@@ -76,7 +76,7 @@ def _parts(tensor: Any) -> Iterator[np.ndarray[Any, Any]]:
     row_bytes = 8 * math.prod(shape[1:])  # at most
     step = max(1, _PART_BYTES // max(1, row_bytes))
     for first in range(0, shape[0], step):
-        yield tensor[first : first + step]
+        yield tensor[first : min(first + step, shape[0])]
 
 
 def permuted(source: Path, target: Path, random: np.random.Generator, kinds: str) -> Path:

@@ -197,7 +197,7 @@ CHEATS = {
     ),
 }
 
-MARKS = {"numpy": ()} | dict.fromkeys(FRAMEWORKS, pytest.mark.long)
+MARKS: dict[str, Any] = {"numpy": ()} | dict.fromkeys(FRAMEWORKS, pytest.mark.long)
 CASES = [
     pytest.param(backend, name, id=f"{backend}-{name}", marks=MARKS[backend])
     for name, cheat in CHEATS.items()

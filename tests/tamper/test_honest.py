@@ -152,9 +152,10 @@ ODD = (
     "counts attention window recurrent experts ensemble cache int8 indexed slow longer float16 16-bit_logits float64"
 ).split()
 LACKING = {("mlx", "float64"), ("numpy", "bfloat16"), ("jax", "float64")}  # the dtype is not there
+MARKS: dict[str, Any] = {"numpy": ()} | dict.fromkeys(FRAMEWORKS, pytest.mark.long)
 CASES = [
-    pytest.param(backend, name.replace("_", " "), id=f"{backend}-{name}", marks=marks)
-    for backend, marks in (("numpy", ()), *((other, pytest.mark.long) for other in FRAMEWORKS))
+    pytest.param(backend, name.replace("_", " "), id=f"{backend}-{name}", marks=MARKS[backend])
+    for backend in MARKS
     for name in (*ODD, "bfloat16")
     if (backend, name) not in LACKING
 ]
