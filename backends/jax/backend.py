@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Logits are float32 [rows, T, V]; more at once than this (in MB) gains nothing: on a CPU they stay in its cache.
 CHUNK_MB: dict[str, float] = {"cpu": 16, "tpu": 512, "cuda": 1024, "rocm": 1024}
+ROWS = 64  # of a question about positions: fewer are filled up to these
 
 
 def missing() -> str | None:
@@ -127,7 +128,11 @@ def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floa
 def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) -> Floats:
     """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
     rows, index_N = np.unique(positions_N2[:, 0], return_inverse=True)
-    at_once = _rows_at_once(logits, max(1, len(rows)), tokens_BT.shape[1], device)
+    import jax
+
+    pick = jax.jit(_pick)
+    # One row (sampling), or a number that questions of changing size share: each other shape would be compiled.
+    at_once = 1 if len(rows) < 2 else _rows_at_once(logits, max(ROWS, len(rows)), tokens_BT.shape[1], device)
     picked, order = [], []
     for first in range(0, max(1, len(rows)), at_once):  # without a position one row still tells how wide they are
         part = rows[first : first + at_once] if len(rows) else np.zeros(1, np.int32)
@@ -135,7 +140,7 @@ def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) ->
         mine_M = np.flatnonzero((index_N >= first) & (index_N < first + at_once))
         # As often as there are rows, or a multiple of that: another number of places would be compiled.
         again_M = np.resize(mine_M, -(-len(mine_M) // at_once) * at_once)
-        found_MV = logits_BTV[index_N[again_M] - first, positions_N2[again_M, 1]]
+        found_MV = pick(logits_BTV, index_N[again_M] - first, positions_N2[again_M, 1])
         picked.append(np.asarray(found_MV, np.float32)[: len(mine_M)])
         order.append(mine_M)
     return np.concatenate(picked)[np.argsort(np.concatenate(order))]
@@ -148,6 +153,10 @@ def _nats(logits_BTV: Any, targets_BT: Any) -> Any:
     wide_BTV = logits_BTV.astype(jnp.float32)
     chosen_BT = jnp.take_along_axis(wide_BTV, targets_BT[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(wide_BTV, axis=-1) - chosen_BT
+
+
+def _pick(logits_BTV: Any, row_M: Any, time_M: Any) -> Any:
+    return logits_BTV[row_M, time_M]
 
 
 def _rows_at_once(logits: Logits, rows: int, length: int, device: str) -> int:

@@ -101,13 +101,14 @@ def test_a_kill_between_trial_and_verdict_audits_again(
             patch.setattr(ratchet.Ratchet, "_reviewed", killed)
             campaign.run(ScriptedAgent([text(BETTER, ONE_IN_TWENTY)]), experiments=1)
     with make() as campaign:
-        head = campaign.experiments()[0].commit
+        text_before = (campaign.root / "train.py").read_text()
         campaign.run(ScriptedAgent([]), experiments=1)
         _, cheat = campaign.experiments()
         assert (cheat.verdict, len(cheat.trials)) == ("invalid", 1)
         assert cheat.trials[0].verdict == "scored", "the trial's row was there already"
         assert "the audit: " in cheat.reason
-        assert campaign.status().champion.commit == head
+        assert (campaign.root / "train.py").read_text() == text_before
+        assert campaign.champion().number == 0
         assert not list(campaign.folder(1).rglob(WEIGHTS))
 
 

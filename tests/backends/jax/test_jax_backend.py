@@ -63,6 +63,19 @@ def test_a_short_request_is_not_filled_up_to_a_whole_chunk():
     assert max(rows for rows, _ in calls) <= 8
 
 
+def test_questions_of_changing_size_share_one_shape(monkeypatch):
+    logits, _, table, calls = table_model(50)
+    for chunk_rows in (16, 1000):
+        monkeypatch.setitem(backend.CHUNK_MB, "cpu", chunk_rows * 8 * 50 * 4 / 2**20)
+        calls.clear()
+        for rows in (60, 16, 11, 2):
+            tokens = ids(rows, 8, 50)
+            positions = np.stack((np.arange(rows), np.arange(rows) % 8), 1).astype(np.int32)
+            out = backend.logits_at(logits, tokens, positions, "cpu")
+            np.testing.assert_array_equal(out, table[tokens[positions[:, 0], positions[:, 1]]])
+        assert set(calls) - {(1, 8)} == {(min(chunk_rows, backend.ROWS), 8)}, "one row only tells the width"
+
+
 def test_low_precision_logits_are_normalized_in_float32():
     logits, _, table, _ = table_model(50)
     tokens, targets = ids(4, 8, 50), ids(4, 8, 50, seed=2)
