@@ -39,8 +39,7 @@ def output(trial: Path) -> str:
     """What the trial printed while it trained, control characters taken out: they could drive a terminal."""
     paths = [trial / name for name in ("output-out-of-memory.txt", "output.txt")]
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.exists()]
-    return "".join(char for char in "".join(texts) if char in "
-	" or char.isprintable())
+    return "".join(char for char in "".join(texts) if char in "\n\t" or char.isprintable())
 
 
 def diff(text: str) -> Syntax | Text:
