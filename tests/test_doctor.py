@@ -115,7 +115,7 @@ def test_a_backend_tells_of_itself_in_a_trials_environment(monkeypatch: pytest.M
     assert "SOME_TOKEN" not in seen
     pytest.importorskip("torch")
     describing.describe("torch", "cpu")
-    assert backend_environment(CPU).items() <= seen.items()
+    assert backend_environment(CPU).variables(Path(seen["HOME"])).items() <= seen.items()
 
 
 def test_a_device_that_is_not_there_is_told() -> None:

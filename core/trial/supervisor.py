@@ -18,10 +18,13 @@ from typing import Any
 import backends
 from core import hardware
 from core.data import Dataset
-from core.data.cache import cache_root
+from core.data.corpora import outside_cache
 from core.disk import full_disk_told
 from core.records import Budget, Facts, Preset, Score, Trial, TrialVerdict, UserError, to_json
+from core.sandbox import tier
+from core.trial import compiled
 from core.trial import weights as handed
+from core.trial.environment import Surroundings
 from core.trial.process import Mistake, Process, TrialFailed
 from core.trial.scoring import Scorer, bits_per_byte
 from core.trial.training import Course, OnProgress, Progress, Training, check_budget
@@ -65,13 +68,13 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
     tell = on_progress or (lambda progress: None)
     begun, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     check_budget(spec.budget)
-    environment = backend_environment(spec.preset)
+    environment = backend_environment(spec.preset, hidden=(*outside_cache(spec.dataset.corpus), spec.into))
     seen = _Seen(begun)
-    with full_disk_told(spec.into):
+    with full_disk_told(spec.into), compiled.Harvest(compiled.store(spec.preset.backend)) as harvest:
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
         try:
-            _train_and_score(spec, environment, seen, tell)
+            _train_and_score(spec, environment, harvest, seen, tell)
         except TrialFailed as failure:
             seen.verdict = "invalid" if failure.verdict == "invalid" else "crash"
             seen.reason = str(failure)
@@ -82,25 +85,21 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
             (spec.into / "curve.jsonl").write_text("".join(lines), encoding="utf-8")
         if seen.verdict != "scored":
             (spec.into / "weights.safetensors").unlink(missing_ok=True)
+        else:
+            harvest.merge()
     return _record(spec, seen, started)
 
 
-def backend_environment(preset: Preset) -> dict[str, str]:
-    """The environment that the preset's backend wants for its processes; UserError if it can't run here."""
-    backend = backends.get(preset.backend)
-    if reason := backend.missing():
+def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> Surroundings:
+    """What the preset's processes live in; UserError if its backend can't run here."""
+    if reason := backends.get(preset.backend).missing():
         raise UserError(f"backend {preset.backend!r} can't run here: {reason}")
-    return backend.environment(backend_cache(preset), preset.device)
+    return Surroundings(backend=preset.backend, device=preset.device, hidden=hidden)
 
 
-def backend_cache(preset: Preset) -> Path:
-    """The folder for what the preset's backend compiles and fetches."""
-    cache = cache_root() / "compile" / preset.backend
-    cache.mkdir(parents=True, exist_ok=True)
-    return cache
-
-
-def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, tell: OnProgress) -> None:
+def _train_and_score(
+    spec: TrialSpec, environment: Surroundings, harvest: compiled.Harvest, seen: _Seen, tell: OnProgress
+) -> None:
     preset, into = spec.preset, spec.into
     text = spec.dataset.scored("val", preset.score_bytes)
     deadline = time.monotonic() + preset.startup_seconds
@@ -124,10 +123,12 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             device=seen.device,
             sequence_length=preset.sequence_length,
         )
-        # The scorer is parked before the clock starts, so that its imports take nothing from training.
-        training = Training(
-            trainer, preset, spec.budget, facts, spec.dataset.train, lambda: scorer.park(deadline), tell
-        )
+
+        def before_clock() -> None:
+            scorer.park(deadline)  # so that its imports take nothing from training
+            harvest.take(trainer.cache)
+
+        training = Training(trainer, preset, spec.budget, facts, spec.dataset.train, before_clock, tell)
         seen.course = training.course
         try:
             arrived = training.serve(deadline)
@@ -199,7 +200,8 @@ def _record(spec: TrialSpec, seen: _Seen, started: str) -> Trial:
         budget_steps=spec.budget.steps,
         final_loss=course.loss,
         scored_bytes=score.bytes if score else None,
-        sandbox="none",
+        sandbox=tier.here().name,
+        unenforced=tier.here().unenforced,
         started=started,
         corpus=preset.corpus,
         scored_tokens=score.tokens if score else None,

@@ -47,7 +47,8 @@ def test_a_backends_folder_has_the_same_files(backend: str):
 def test_a_backends_module_loads_no_framework(backend: str, tmp_path: Path):
     code = (
         f"import sys, pathlib, backends; b = backends.get({backend!r}); b.missing();"
-        f"b.environment(pathlib.Path({str(tmp_path)!r}), 'cpu');"
+        f"folder = pathlib.Path({str(tmp_path)!r});"
+        f"b.environment(folder, folder, 'cpu');"
         f"print(*({{*{FRAMEWORKS!r}}} & set(sys.modules)))"
     )
     root = Path(backends.__file__).parent.parent
