@@ -13,7 +13,18 @@ from core import asked
 from core.asked import Asked
 from core.compare import Curve, Entry
 from core.disk import refuse_occupied
-from core.options import CRASHED, AsJson, BudgetSeconds, Corpus, Device, PresetName, Settings, all_of, interruptible
+from core.options import (
+    CRASHED,
+    AsJson,
+    BudgetSeconds,
+    Corpus,
+    Device,
+    NoSandbox,
+    PresetName,
+    Settings,
+    all_of,
+    interruptible,
+)
 from core.records import Budget, Preset, Trial, UserError
 from core.views import show, terminal
 
@@ -41,6 +52,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="keep every trial, rows.json and compare.png here")
     ] = None,
+    no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare backends, presets or finished records.

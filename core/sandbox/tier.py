@@ -31,14 +31,9 @@ class Tier:
 
 
 def turn_off(reason: str) -> None:
-    """From here on this process confines nothing; `reason` is told wherever the tier is."""
+    """From here on this process confines nothing it starts, and tells that `reason`; an empty one turns it on again."""
     global _off
     _off = reason
-
-
-def turn_on() -> None:
-    """The default."""
-    turn_off("")
 
 
 def here() -> Tier:
