@@ -30,11 +30,15 @@ class Backend(Protocol):
     def missing(self) -> str | None:
         """Why this backend can't run here and the command that mends it; None if it can. Imports nothing heavy."""
 
-    def environment(self, cache: Path, device: str) -> dict[str, str]:
-        """Environment variables for a trial's processes: compile caches below `cache`, threads."""
+    def environment(self, cache: Path, fetched: Path, device: str) -> dict[str, str]:
+        """Environment variables for one process of a trial.
 
-    def fetch(self, cache: Path) -> str | None:
-        """Fetches below `cache` what trials need and, having no network, can't fetch; the line to tell, if any.
+        Compile caches lie below `cache`, a folder of that process alone; below `fetched`, which it can only read, lies
+        what `fetch` brought.
+        """
+
+    def fetch(self, fetched: Path) -> str | None:
+        """Fetches below `fetched` what trials need and, having no network, can't fetch; the line to tell, if any.
 
         Called in a process of its own. OSError where the network fails.
         """

@@ -140,10 +140,10 @@ def dataset_of(preset: Preset) -> Dataset:
 
 def fetch_kernels(preset: Preset) -> None:
     """What the preset's backend needs from the network beside the corpus."""
+    from core.trial.compiled import fetched
     from core.trial.fetch import fetch
-    from core.trial.supervisor import backend_cache
 
-    if told := fetch(preset, backend_cache(preset)):
+    if told := fetch(preset, fetched(preset.backend)):
         terminal.notice(told)
 
 

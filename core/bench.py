@@ -21,7 +21,9 @@ from typing import Any
 
 from core.data.cache import cache_root, write_json
 from core.records import Preset, UserError, to_json
+from core.trial import compiled
 from core.trial.environment import scrubbed
+from core.trial.limits import limits
 from core.trial.supervisor import backend_environment
 
 SUITES = {
@@ -136,9 +138,14 @@ def _measure_part(
     with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as temporary:
         into, scratch = Path(temporary) / "run.json", Path(temporary) / "scratch"
         scratch.mkdir()
-        extra = {**(backend_environment(side) if side else {}), SETTINGS: json.dumps(told)}
+        variables = scrubbed(scratch, {})
+        if side:
+            surroundings = backend_environment(side)
+            compiled.copy(compiled.store(side.backend), surroundings.cache(scratch))
+            variables = surroundings.variables(scratch)
         python = [sys.executable, "-P", "-m"]
-        keeper = [*python, "core.trial.keeper", str(os.getpid()), str(Path(temporary) / "usage.json"), str(scratch)]
+        usage = Path(temporary) / "usage.json"
+        keeper = [*python, "core.trial.keeper", str(os.getpid()), str(usage), str(scratch), limits().text()]
         command = [
             *python, "pytest", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", str(source()), "-q", "-s",
             "--benchmark-only", "--benchmark-quiet", "--timeout=0", "-W", "default", f"--benchmark-json={into}",
@@ -146,7 +153,7 @@ def _measure_part(
         process = subprocess.Popen(
             [*keeper, *command],
             cwd=source().parent,
-            env=scrubbed(scratch, extra),
+            env={**variables, SETTINGS: json.dumps(told)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -24,6 +24,7 @@ from core.options import (
     Corpus,
     Device,
     Folder,
+    NoSandbox,
     Number,
     PresetName,
     Settings,
@@ -152,6 +153,7 @@ def train(
         Path | None, typer.Option("--out", metavar="FOLDER", help="keep output, curve and weights in this folder")
     ] = None,
     folder: Folder = None,
+    no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Run one trial by itself; nothing is recorded.
@@ -204,6 +206,7 @@ def run(
     agent: Annotated[str, typer.Option(metavar="NAME", help="who proposes")] = "search",
     experiments: Annotated[int | None, typer.Option(metavar="N", help="add so many, then stop")] = None,
     hours: Annotated[float | None, typer.Option(metavar="HOURS", help="start nothing new after so long")] = None,
+    no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a campaign until a limit or Ctrl-C; resumes.
@@ -242,6 +245,7 @@ def try_(
     ],
     folder: Folder = None,
     agent: Annotated[str, typer.Option(metavar="NAME", help="the name that stands in the record")] = "try",
+    no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Try train.py as you edited it; keep it if it is better.
@@ -401,6 +405,7 @@ def sample(
     number: Number = None,
     model: Annotated[Path | None, typer.Option(metavar="FOLDER", help="a model that `export` wrote")] = None,
     folder: Folder = None,
+    no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Let a kept model write text.

@@ -32,6 +32,8 @@ from core.data.dataset import Dataset, prepared
 from core.data.hub import HubCorpus
 from core.data.parquet import INSTALL
 from core.records import Preset, UserError
+from core.sandbox import tier
+from core.sandbox.check import check
 from core.trial.describe import describe
 from presets import cost, devices, meaning
 
@@ -108,8 +110,8 @@ def examine(preset: Preset, origin: str = "", *, name: str = "", tell: Tell = la
     findings += found
     parts["load"] = load[0]
     findings += load[1]
-    parts["sandbox"] = "none"
-    findings.append(Finding(about="sandbox", mark="ok", told="none (trials run with your rights)"))
+    parts["sandbox"], found = _sandbox()
+    findings += found
     return Report(preset=preset.name, facts=parts, findings=tuple(findings))
 
 
@@ -345,6 +347,25 @@ def _existing(path: Path) -> Path:
 
 def _size(size: float) -> str:
     return f"{size / GB:.1f} GB" if size >= 0.95 * GB else f"{size / 2**20:.1f} MB"
+
+
+def _sandbox() -> tuple[Facts, list[Finding]]:
+    """The tier that trials get, whether it applies, and what it can't keep a trial from."""
+    found, result = tier.available(), check()
+    facts = {"tier": found.name, "unenforced": list(found.unenforced), "why": found.why, **dataclasses.asdict(result)}
+    if not found.enforced:
+        told = f"none: trials run with your rights ({found.why})"
+        mend = "run only agents that you would let run a script"
+        return facts, [Finding(about="sandbox", mark="warning", told=told, mend=mend)]
+    if result.error:
+        mend = "--no-sandbox runs trials with your rights, and every record says so"
+        return facts, [Finding(about="sandbox", mark="missing", told=result.error, mend=mend, blocks=True)]
+    told = f"{found.name}; it can't keep a trial from: {', '.join(found.unenforced)}"
+    findings = [Finding(about="sandbox", mark="ok", told=told)]
+    if not result.shared_memory:
+        told = "no private /dev/shm (it needs root or user namespaces): a trainer's process pools and locks fail"
+        findings.append(Finding(about="sandbox", mark="warning", told=told))
+    return facts, findings
 
 
 def load_here(here: Here) -> tuple[Facts, list[Finding]]:

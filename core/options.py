@@ -35,6 +35,22 @@ Folder = Annotated[
 Number = Annotated[int | None, typer.Option("--experiment", "-e", metavar="N", help="without it, the champion")]
 
 
+def _sandbox(off: bool) -> None:
+    """Turns the sandbox off where that is asked for, and tells once a command that there is none."""
+    from core.sandbox import tier
+
+    tier.turn_off("--no-sandbox" if off else "")
+    if not (here := tier.here()).enforced:
+        lacks = ", ".join(here.unenforced)
+        terminal.notice(f"WARNING: no sandbox ({here.why}): trainers run with your rights; not kept from: {lacks}")
+
+
+NoSandbox = Annotated[
+    bool,
+    typer.Option("--no-sandbox", callback=_sandbox, help="run trainers with your rights; stands in every record"),
+]
+
+
 def all_of(settings: list[str] | None) -> tuple[str, ...]:
     """Every `--set` that was given."""
     return tuple(settings or ())

@@ -27,6 +27,8 @@ from core.commands import doctor as command
 from core.data import prepare
 from core.data.cache import cache_root
 from core.records import Preset, UserError
+from core.sandbox import tier
+from core.sandbox.check import Found
 from core.trial import describe as describing
 from core.trial.supervisor import backend_environment
 
@@ -86,7 +88,9 @@ def test_the_doctor_tells_what_is_here(real: tuple[subprocess.CompletedProcess[s
     assert told["data"]["climbmix"] == {"vocabularies": [], "bytes": 0, "error": None}
     assert told["cache"] == {"folder": str(root), "bytes": 0, "parts": {}}
     assert told["disk"]["cache"]["free_gb"] > 0
-    assert told["sandbox"] == "none"
+    assert told["sandbox"]["tier"] == tier.available().name
+    assert told["sandbox"]["unenforced"] == list(tier.available().unenforced)
+    assert told["sandbox"]["error"] == ""
     assert {one["mark"] for one in told["findings"]} <= {"ok", "warning", "missing"}
 
 
@@ -115,7 +119,7 @@ def test_a_backend_tells_of_itself_in_a_trials_environment(monkeypatch: pytest.M
     assert "SOME_TOKEN" not in seen
     pytest.importorskip("torch")
     describing.describe("torch", "cpu")
-    assert backend_environment(CPU).items() <= seen.items()
+    assert backend_environment(CPU).variables(Path(seen["HOME"])).items() <= seen.items()
 
 
 def test_a_device_that_is_not_there_is_told() -> None:
@@ -337,6 +341,28 @@ def test_a_corpus_that_can_not_be_had_is_told(
     assert "autoresearch[hub]" in first and "autoresearch prepare" in first
 
 
+# The sandbox
+
+
+def test_a_platform_without_a_sandbox_is_told(
+    quick: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tier, "available", lambda: tier.Tier("none", ("files",), "an old kernel"))
+    (finding,) = of(doctor.examine(PRESET), "sandbox")
+    assert (finding.mark, finding.blocks) == ("warning", False)
+    assert "trials run with your rights (an old kernel)" in finding.told
+
+
+def test_a_sandbox_that_fails_blocks_and_names_the_way_out(
+    quick: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "check", lambda: Found("the sandbox could not be applied: OSError"))
+    report = doctor.examine(PRESET)
+    (finding,) = of(report, "sandbox")
+    assert (finding.mark, finding.told) == ("missing", "the sandbox could not be applied: OSError")
+    assert report.first[-1] == "sandbox: --no-sandbox runs trials with your rights, and every record says so"
+
+
 # The command
 
 
@@ -346,7 +372,7 @@ def test_the_last_line_says_what_comes_next(
     command.doctor()
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"ready: autoresearch run night --preset {asked.DEFAULT_PRESET}"
-    assert any(line.startswith("sandbox") and "trials run with your rights" in line for line in lines)
+    assert any(line.startswith("sandbox") and tier.available().name in line for line in lines)
     quick["torch"] = {"error": "device 'cuda' is not here"}
     with pytest.raises(typer.Exit) as ended:
         command.doctor("h100")

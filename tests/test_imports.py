@@ -55,7 +55,7 @@ def test_the_registry_and_every_backends_fixed_side_load_no_framework() -> None:
         "for name in backends.names():\n"
         "    backend = backends.get(name)\n"
         "    backend.missing()\n"
-        "    backend.environment(Path(sys.argv[1]), 'auto')\n"
+        "    backend.environment(Path(sys.argv[1]), Path(sys.argv[1]), 'auto')\n"
         "print(json.dumps(sorted(name.partition('.')[0] for name in sys.modules)))"
     )
     assert not loaded_by(code, str(ROOT.parent / "no-such-cache")) & FRAMEWORKS

@@ -27,7 +27,7 @@ def missing() -> str | None:
     return None
 
 
-def environment(cache: Path, device: str) -> dict[str, str]:
+def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
     """A compile cache below `cache` that keeps everything; memory that is taken as it is needed."""
     extra = {
         # glibc gives large blocks back to the system and faults every page in again.
@@ -44,7 +44,7 @@ def environment(cache: Path, device: str) -> dict[str, str]:
     return {**extra, "JAX_PLATFORMS": "cpu"} if device == "cpu" else extra
 
 
-def fetch(cache: Path) -> str | None:
+def fetch(fetched: Path) -> str | None:
     """Nothing: JAX brings its kernels along, and what they rest on comes with its own extras."""
     return None
 

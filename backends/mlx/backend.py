@@ -37,12 +37,12 @@ def missing() -> str | None:
     return None
 
 
-def environment(cache: Path, device: str) -> dict[str, str]:
+def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
     """Nothing: what MLX builds at run time lies in the trial's own temporary folder, or in macOS's cache of shaders."""
     return {}
 
 
-def fetch(cache: Path) -> str | None:
+def fetch(fetched: Path) -> str | None:
     """Nothing: MLX brings all its kernels along."""
     return None
 

@@ -17,12 +17,12 @@ def missing() -> str | None:
     return None
 
 
-def environment(cache: Path, device: str) -> dict[str, str]:
+def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
     """Nothing is compiled and nothing is cached."""
     return {}
 
 
-def fetch(cache: Path) -> str | None:
+def fetch(fetched: Path) -> str | None:
     """There is nothing to fetch."""
     return None
 

@@ -37,8 +37,8 @@ def missing() -> str | None:
     return None
 
 
-def environment(cache: Path, device: str) -> dict[str, str]:
-    """Compile caches and fetched kernels below `cache`; an allocator that keeps its pages."""
+def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
+    """Compile caches below `cache`, kernels below `fetched`; an allocator that keeps its pages."""
     return {
         # glibc gives large blocks back to the system and faults every page in again: 9 % of a step on a CPU.
         "MALLOC_MMAP_THRESHOLD_": str(2**32),
@@ -47,13 +47,13 @@ def environment(cache: Path, device: str) -> dict[str, str]:
         "TRITON_CACHE_DIR": str(cache / "triton"),
         "TORCHINDUCTOR_FX_GRAPH_CACHE": "1",
         "TORCHINDUCTOR_AUTOGRAD_CACHE": "1",
-        "KERNELS_CACHE": str(cache / "kernels"),
+        "KERNELS_CACHE": str(fetched / "kernels"),
         # A long run on CUDA asks for blocks of many sizes; without this, memory lies idle between them.
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     }
 
 
-def fetch(cache: Path) -> str | None:
+def fetch(fetched: Path) -> str | None:
     """Fetches what trials need and, without a network, can't fetch: FlashAttention-3 for a Hopper.
 
     Returns the line to tell, None where there is nothing to fetch. Runs in a process of its own, which has no
@@ -63,7 +63,7 @@ def fetch(cache: Path) -> str | None:
 
     if find_spec("torch") is None or find_spec("kernels") is None:
         return None
-    os.environ["KERNELS_CACHE"] = str(cache / "kernels")
+    os.environ["KERNELS_CACHE"] = str(fetched / "kernels")
     import torch
 
     if not torch.cuda.is_available() or torch.version.hip or torch.cuda.get_device_capability() != (9, 0):

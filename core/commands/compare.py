@@ -14,7 +14,18 @@ from core import asked
 from core.asked import Asked
 from core.compare import Curve, Entry
 from core.disk import refuse_occupied
-from core.options import CRASHED, AsJson, BudgetSeconds, Corpus, Device, PresetName, Settings, all_of, interruptible
+from core.options import (
+    CRASHED,
+    AsJson,
+    BudgetSeconds,
+    Corpus,
+    Device,
+    NoSandbox,
+    PresetName,
+    Settings,
+    all_of,
+    interruptible,
+)
 from core.records import Budget, Preset, Trial, UserError, to_json
 from core.views import show, terminal
 
@@ -42,6 +53,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="keep every trial, rows.json and compare.png here")
     ] = None,
+    no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare backends, presets or finished records.

@@ -27,7 +27,7 @@ from core.data.sources import PART_BYTES, Part, Split
 from core.data.text import valid
 from core.records import UserError
 
-VERSION = "1.44.5"
+PACKAGE, VERSION = "botocore", "1.44.5"
 WHEEL_SHA256 = "8f16a56d1dff125dd65322ae021efa7ba5195a6db5102b96862566055b748921"
 EXTRACTION = 1  # raised with every change of the text that comes out
 SHORTEST = 200  # characters: what is shorter is mostly one formula of words about one name

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.data import apidocs
 from core.data.apidocs import ApiDocs
 from core.data.folder import Folder
 from core.data.hub import CLIMBMIX_SHARDS, climbmix, tinystories
 from core.data.sources import Source
 from core.records import UserError
 
+PACKAGES = (apidocs.PACKAGE,)  # that hold a corpus where they are installed
 NAMES = ("apidocs", "climbmix", "tinystories", "folder:PATH")
 
 
@@ -28,3 +30,9 @@ def find(corpus: str) -> Source:
         f"expected a corpus of {', '.join(NAMES)} (climbmix:N for N training shards), got {corpus!r}; "
         "choose one: `--corpus apidocs`"
     )
+
+
+def outside_cache(corpus: str) -> tuple[Path, ...]:
+    """The folders in which a corpus lies that is not in the cache."""
+    kind, _, rest = corpus.partition(":")
+    return (Path(rest).expanduser().absolute(),) if kind == "folder" and rest else ()

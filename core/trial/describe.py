@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import backends
-from core.data.cache import cache_root
 from core.records import Preset, UserError
-from core.trial.environment import scrubbed
+from core.sandbox.policy import confined
+from core.trial.environment import Surroundings
 
 SECONDS = 120.0
 
@@ -26,17 +26,19 @@ SECONDS = 120.0
 def describe(backend: str, device: str = "auto", *, timeout: float = SECONDS) -> dict[str, Any]:
     """The backend's `device` (resolved), `device_name`, `versions` and `choices`, or why not, as `error`.
 
-    `choices` are those of the reference trainer, each with its reason; empty where it makes none. The process runs in
-    the environment of a trial. UserError only for a backend that isn't known.
+    `choices` are those of the reference trainer, each with its reason; empty where it makes none. The process runs
+    as confined as a trial. UserError only for a backend that isn't known.
     """
     module = backends.get(backend)
     if reason := module.missing():
         return {"error": reason}
-    environment = module.environment(cache_root() / "compile" / backend, device)
-    with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as scratch:
+    environment = Surroundings(backend=backend, device=device)
+    command = [sys.executable, "-P", "-m", "core.trial.describe", backend, device]
+    with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder).resolve()
         try:
             done = subprocess.run(
-                [sys.executable, "-P", "-m", "core.trial.describe", backend, device],
+                confined(command, environment.policy(scratch), scratch),
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
                 encoding="utf-8",
@@ -44,7 +46,7 @@ def describe(backend: str, device: str = "auto", *, timeout: float = SECONDS) ->
                 timeout=timeout,
                 check=False,
                 cwd=scratch,
-                env=scrubbed(Path(scratch), environment),
+                env=environment.variables(scratch),
             )
         except subprocess.TimeoutExpired:
             return {"error": f"it told nothing within {timeout:g} s"}

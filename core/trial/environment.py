@@ -1,10 +1,18 @@
-"""What a trial's processes find in their environment: what devices and compilers need, no secrets, a private home."""
+"""What a trial's processes live in: environment variables without secrets, a private home, and what they may reach."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+import backends
+from core.data.cache import cache_root
+from core.data.corpora import PACKAGES
+from core.sandbox import places
+from core.sandbox.policy import Policy
+from core.trial import compiled
 
 _NAMES = frozenset(
     """
@@ -27,3 +35,35 @@ def scrubbed(scratch: Path, extra: Mapping[str, str]) -> dict[str, str]:
     private = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME"), home)
     offline = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     return {**kept, **private, **offline, **extra}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Of all processes of one backend on one device; each has a scratch of its own.
+
+    `hidden` is what they must not read, wherever it lies: corpora, campaigns, other records.
+    """
+
+    backend: str
+    device: str
+    hidden: tuple[Path, ...] = ()
+
+    def cache(self, scratch: Path) -> Path:
+        """The folder for what the process compiles."""
+        return scratch / "compiled"
+
+    def variables(self, scratch: Path) -> dict[str, str]:
+        """The whole environment of a process with that scratch."""
+        own = backends.get(self.backend).environment(self.cache(scratch), compiled.fetched(self.backend), self.device)
+        return scrubbed(scratch, own)
+
+    def policy(self, scratch: Path, *, also_read: tuple[Path, ...] = ()) -> Policy:
+        """What a process with that scratch may do."""
+        packages = tuple(path for package in PACKAGES for path in places.copies_of(package))
+        return Policy(
+            read=(*places.system(), *places.python(), compiled.fetched(self.backend), *also_read),
+            write=(scratch,),
+            devices=places.device_files(),
+            hidden=(cache_root(), *packages, *self.hidden),
+            listed=places.package_folders(),
+        )

@@ -10,11 +10,11 @@ import backends
 from core.records import Preset, UserError
 
 
-def fetch(preset: Preset, cache: Path) -> str | None:
-    """Has the preset's backend fetch below `cache`. Returns what to tell, if anything; UserError when it failed."""
+def fetch(preset: Preset, into: Path) -> str | None:
+    """Has the preset's backend fetch below `into`. Returns what to tell, if anything; UserError when it failed."""
     if preset.device == "cpu" or backends.get(preset.backend).missing():
         return None
-    command = [sys.executable, "-P", "-m", "core.trial.fetch", preset.backend, str(cache)]
+    command = [sys.executable, "-P", "-m", "core.trial.fetch", preset.backend, str(into)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]

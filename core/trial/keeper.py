@@ -1,10 +1,10 @@
 """Stands between supervisor and trial so that no process of a trial outlives it, whatever happens to either.
 
-`python -P -m core.trial.keeper PARENT USAGE SCRATCH COMMAND...` starts the command with this process's own stdin,
-stdout and stderr, waits for it, ends everything that descends from it (also what left its process group), writes
-{"returncode", "peak_memory_mb"} to the file USAGE, and deletes the folder SCRATCH. It does the same at SIGTERM and when
-the process PARENT has gone. Linux: a subreaper, to which orphans fall. Windows: a job object, which ends with this
-process. Elsewhere: what was ever seen as a descendant is ended.
+`python -P -m core.trial.keeper PARENT USAGE SCRATCH LIMITS COMMAND...` starts the command with this process's own
+stdin, stdout and stderr, waits for it, ends everything that descends from it (also what left its process group), writes
+{"returncode", "peak_memory_mb", "exceeded"} to the file USAGE, and deletes the folder SCRATCH. It does the same at
+SIGTERM, when a limit is exceeded, and when the process PARENT has gone. Linux: a subreaper, to which orphans fall.
+Windows: a job object, which ends with this process. Elsewhere: what was ever seen as a descendant is ended.
 """
 
 from __future__ import annotations
@@ -24,16 +24,20 @@ from types import FrameType
 
 import psutil
 
+from core.trial.limits import Limits, Watch
+
 POLL_SECONDS = 0.25
 
 
 class Ended(Exception):
-    """The supervisor asked for the end, or is gone."""
+    """The supervisor asked for the end, or is gone; or a limit is exceeded, and the text says which."""
 
 
 def main(arguments: list[str]) -> int:
     """Keeps one command. Returns its exit status, or 1 if it was ended."""
-    parent, usage, scratch, command = int(arguments[0]), Path(arguments[1]), Path(arguments[2]), arguments[3:]
+    parent, usage, scratch = int(arguments[0]), Path(arguments[1]), Path(arguments[2])
+    watch, command = Watch(Limits(**json.loads(arguments[3]))), arguments[4:]
+    exceeded = ""
     seen: dict[int, psutil.Process] = {}
     returncode: int | None = None
     peak_mb: float | None = None
@@ -51,16 +55,16 @@ def main(arguments: list[str]) -> int:
         if sys.platform != "win32":
             signal.signal(signal.SIGTERM, _end)
         if not early:
-            returncode, peak_mb = _wait(child, parent, seen)
-    except (Ended, KeyboardInterrupt):
-        pass
+            returncode, peak_mb = _wait(child, parent, watch, seen)
+    except (Ended, KeyboardInterrupt) as ended:
+        exceeded = str(ended)
     if sys.platform != "win32":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     status, ended_peak = _end_all(child, seen)
     returncode = status if returncode is None else returncode
     peak_mb = ended_peak if peak_mb is None else peak_mb
     with contextlib.suppress(OSError):
-        usage.write_text(json.dumps({"returncode": returncode, "peak_memory_mb": peak_mb}))
+        usage.write_text(json.dumps({"returncode": returncode, "peak_memory_mb": peak_mb, "exceeded": exceeded}))
     shutil.rmtree(scratch, ignore_errors=True)
     return 1 if returncode is None else min(abs(returncode), 255)
 
@@ -77,8 +81,10 @@ def _let_go_of_the_channel() -> None:
     os.close(nothing)
 
 
-def _wait(child: subprocess.Popen[bytes], parent: int, seen: dict[int, psutil.Process]) -> tuple[int, float | None]:
-    """Exit status and peak memory of the child. Raises Ended when told to end or when the parent is gone."""
+def _wait(
+    child: subprocess.Popen[bytes], parent: int, watch: Watch, seen: dict[int, psutil.Process]
+) -> tuple[int, float | None]:
+    """Exit status and peak memory of the child. Raises Ended when told to end, and when the parent is gone."""
     if sys.platform == "win32":
         peak: float | None = None
         handle = psutil.Process(child.pid)
@@ -89,6 +95,8 @@ def _wait(child: subprocess.Popen[bytes], parent: int, seen: dict[int, psutil.Pr
                 return child.wait(POLL_SECONDS), peak
             if not psutil.pid_exists(parent):
                 raise Ended
+            if exceeded := watch.exceeded():
+                raise Ended(exceeded)
     last_look = 0.0
     pause = 0.002
     while True:
@@ -100,6 +108,8 @@ def _wait(child: subprocess.Popen[bytes], parent: int, seen: dict[int, psutil.Pr
             continue  # an orphan that fell to this process
         if os.getppid() != parent:
             raise Ended
+        if exceeded := watch.exceeded():
+            raise Ended(exceeded)
         if sys.platform != "linux" and time.monotonic() - last_look > 1:
             seen.update((process.pid, process) for process in _descendants())
             last_look = time.monotonic()

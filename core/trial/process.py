@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -23,8 +22,12 @@ from typing import Any, BinaryIO, Self, cast
 import psutil
 
 from core.interrupts import deferred
+from core.sandbox.confine import NOT_CONFINED
+from core.sandbox.policy import confined
+from core.trial import compiled
 from core.trial.channel import Channel, ChannelError, Message
-from core.trial.environment import scrubbed
+from core.trial.environment import Surroundings
+from core.trial.limits import limits
 
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 192 * 1024
@@ -54,26 +57,34 @@ def _class_and_line(reason: str, trainer: Path) -> str:
 
 
 class Process:
-    """A trial's process of one role. Use as a context manager: on leaving, it and all it started have ended."""
+    """A trial's process of one role. Use as a context manager: on leaving, it and all it started have ended.
+
+    It writes in its `scratch`, and reads what `hand` puts into a folder beside it.
+    """
 
     @deferred()  # from its scratch's folder on there is a keeper who deletes it
     def __init__(
-        self, role: str, trainer: Path, backend: str, device: str, environment: Mapping[str, str], usage: Path
+        self, role: str, trainer: Path, backend: str, device: str, environment: Surroundings, usage: Path
     ) -> None:
         self.role = role
         self._trainer = trainer
-        self.scratch = Path(tempfile.mkdtemp(prefix="autoresearch-"))
+        self._root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
+        self.scratch, self._inbox = self._root / "scratch", self._root / "inbox"
+        self.scratch.mkdir()
+        self._inbox.mkdir()
+        self.cache = environment.cache(self.scratch)
         self._usage = usage
         self._usage.unlink(missing_ok=True)
         python = [sys.executable, "-P", "-m"]
-        command = [*python, "core.trial.keeper", str(os.getpid()), str(usage), str(self.scratch)]
+        keeper = [*python, "core.trial.keeper", str(os.getpid()), str(usage), str(self._root), limits().text()]
+        policy = environment.policy(self.scratch, also_read=(trainer, self._inbox))
         self._keeper = subprocess.Popen(
-            [*command, *python, "core.trial.launch"],
+            [*keeper, *confined([*python, "core.trial.launch"], policy, self._root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self.scratch,
-            env=scrubbed(self.scratch, environment),
+            env=environment.variables(self.scratch),
             start_new_session=sys.platform != "win32",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -85,6 +96,7 @@ class Process:
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._listen, self._drain)]
         for thread in self._threads:
             thread.start()
+        compiled.copy(compiled.store(backend), self.cache)
         self.send("start", role=role, trainer=str(trainer), backend=backend, device=device)
 
     def send(self, kind: str, **content: Any) -> None:
@@ -135,6 +147,11 @@ class Process:
             raise TrialFailed(f"broke the protocol: {came} came where {kind!r} was expected")
         return message
 
+    def hand(self, path: Path) -> Path:
+        """Gives the process a copy of a file that it can only read; where it finds it."""
+        shutil.copyfile(path, self._inbox / path.name)
+        return self._inbox / path.name
+
     @deferred()
     def end(self) -> None:
         """Ends the process and everything it started, and deletes its scratch. Safe to call again."""
@@ -160,14 +177,12 @@ class Process:
             self._threads[0].join(0.005)
             self._threads[1].join(0.005)
         self._channel.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        shutil.rmtree(self._root, ignore_errors=True)
 
     def usage(self) -> tuple[int | None, float | None]:
         """Exit status (negative: a signal) and peak memory in MB, as the keeper saw them; after the end."""
-        with contextlib.suppress(OSError, ValueError):
-            told = json.loads(self._usage.read_text())
-            return told["returncode"], told["peak_memory_mb"]
-        return None, None
+        told = self._told()
+        return told.get("returncode"), told.get("peak_memory_mb")
 
     def output(self) -> str:
         """What it printed, both streams: the first and the last kilobytes, with what was left out named."""
@@ -189,12 +204,25 @@ class Process:
                 reason = _class_and_line(reason, self._trainer)
             raise Mistake(reason) if message.get("mistake") is True and not self._ready else TrialFailed(reason)
 
-    def _gone(self) -> TrialFailed:
+    def _told(self) -> dict[str, Any]:
+        """What the keeper wrote: returncode, peak_memory_mb, and exceeded, the limit that the process did not keep."""
+        with contextlib.suppress(OSError, ValueError):
+            told: dict[str, Any] = json.loads(self._usage.read_text())
+            return told
+        return {}
+
+    def _gone(self) -> TrialFailed | Mistake:
         try:
             self._keeper.wait(40)
         except subprocess.TimeoutExpired:
             return TrialFailed("closed its channel and went on running")
+        if exceeded := self._told().get("exceeded"):
+            return TrialFailed(exceeded)
         returncode, _ = self.usage()
+        if returncode == NOT_CONFINED and not self._ready:
+            self._threads[1].join(5)
+            reason = self.output().strip().splitlines()[-1:] or ["no reason given"]
+            return Mistake(f"{reason[0]}. `autoresearch doctor` tells more; --no-sandbox runs trials with your rights")
         if returncode is not None and returncode < 0:
             with contextlib.suppress(ValueError):
                 return TrialFailed(f"ended by {signal.Signals(-returncode).name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from core.data.scored import Rows, ScoredText
 from core.records import Facts, Preset, Score, to_json
 from core.trial.client import Batch
+from core.trial.environment import Surroundings
 from core.trial.process import Process, TrialFailed
 from core.trial.slots import Slot
 
@@ -23,7 +24,7 @@ REQUEST_TOKENS = 1 << 16  # of one request: enough for a large device, few enoug
 class Scorer:
     """A process that holds one model. Use as a context manager."""
 
-    def __init__(self, trainer: Path, preset: Preset, device: str, environment: Mapping[str, str], usage: Path) -> None:
+    def __init__(self, trainer: Path, preset: Preset, device: str, environment: Surroundings, usage: Path) -> None:
         self._preset = preset
         self._process = Process("score", trainer, preset.backend, device, environment, usage)
         self._question: Slot | None = None
@@ -36,9 +37,9 @@ class Scorer:
         self._process.expect("parked", deadline, math.inf, what)
 
     def restore(self, weights: Path, facts: Facts) -> None:
-        """Has the model made from the weights."""
+        """Has the model made from a copy of the weights."""
         self._process.send("facts", facts=to_json(facts))
-        self._process.send("restore", weights=str(weights))
+        self._process.send("restore", weights=str(self._process.hand(weights)))
         allowance = self._preset.startup_seconds
         what = f"restore took longer than {allowance:g} s"
         self._process.expect("restored", time.monotonic() + allowance, math.inf, what)

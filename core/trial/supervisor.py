@@ -21,7 +21,7 @@ import numpy as np
 import backends
 from core.conditions import Sampler
 from core.data import Dataset
-from core.data.cache import cache_root
+from core.data.corpora import outside_cache
 from core.disk import full_disk_told
 from core.records import (
     FACTS,
@@ -37,8 +37,10 @@ from core.records import (
     UserError,
     to_json,
 )
-from core.trial import audit, memory, space
+from core.sandbox import tier
+from core.trial import audit, compiled, memory, space
 from core.trial import weights as handed
+from core.trial.environment import Surroundings
 from core.trial.peak import peak_flops
 from core.trial.process import Mistake, Process, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
@@ -94,20 +96,20 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
     spec = replace(spec, into=spec.into.absolute(), trainer=spec.trainer.absolute())  # its processes live elsewhere
     begun, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     check_budget(spec.budget)
-    environment = backend_environment(spec.preset)
+    environment = backend_environment(spec.preset, hidden=(*outside_cache(spec.dataset.corpus), spec.into))
     seen = _Seen(begun)
-    with full_disk_told(spec.into):
+    with full_disk_told(spec.into), compiled.Harvest(compiled.store(spec.preset.backend)) as harvest:
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
         try:
             try:
-                _train_and_score(spec, environment, seen, tell)
+                _train_and_score(spec, environment, harvest, seen, tell)
             except TrialFailed as failure:
                 again = memory.again(failure, seen.course, backends.get(spec.preset.backend), spec.into)
                 if again is None:
                     raise
                 seen = _Seen(time.monotonic(), again)
-                _train_and_score(spec, environment, seen, tell)
+                _train_and_score(spec, environment, harvest, seen, tell)
         except (TrialFailed, NoRoom) as error:
             ended = space.judge(error)
             seen.verdict = "invalid" if ended.verdict == "invalid" else "crash"
@@ -120,25 +122,21 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
         if seen.verdict != "scored":
             for name in (WEIGHTS, LOSSES):
                 (spec.into / name).unlink(missing_ok=True)
+        else:
+            harvest.merge()
     return _record(spec, seen, begun, started)
 
 
-def backend_environment(preset: Preset) -> dict[str, str]:
-    """The environment that the preset's backend wants for its processes; UserError if it can't run here."""
-    backend = backends.get(preset.backend)
-    if reason := backend.missing():
+def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> Surroundings:
+    """What the preset's processes live in; UserError if its backend can't run here."""
+    if reason := backends.get(preset.backend).missing():
         raise UserError(f"backend {preset.backend!r} can't run here: {reason}")
-    return backend.environment(backend_cache(preset), preset.device)
+    return Surroundings(backend=preset.backend, device=preset.device, hidden=hidden)
 
 
-def backend_cache(preset: Preset) -> Path:
-    """The folder for what the preset's backend compiles and fetches."""
-    cache = cache_root() / "compile" / preset.backend
-    cache.mkdir(parents=True, exist_ok=True)
-    return cache
-
-
-def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, tell: OnProgress) -> None:
+def _train_and_score(
+    spec: TrialSpec, environment: Surroundings, harvest: compiled.Harvest, seen: _Seen, tell: OnProgress
+) -> None:
     preset, into = spec.preset, spec.into
     text = spec.dataset.scored("val", preset.score_bytes)
     deadline = time.monotonic() + preset.startup_seconds
@@ -173,6 +171,7 @@ def _train_and_score(spec: TrialSpec, environment: dict[str, str], seen: _Seen, 
             # Both are parked before the clock starts, so that their imports take nothing from training.
             scorer.park(deadline)
             auditor.park(deadline)
+            harvest.take(trainer.cache)
             sampler.start()
 
         training = Training(trainer, preset, spec.budget, facts, spec.dataset.train, before_clock, tell, seen.again)
@@ -279,7 +278,8 @@ def _record(spec: TrialSpec, seen: _Seen, begun: float, started: str) -> Trial:
         budget_steps=spec.budget.steps,
         final_loss=course.loss,
         scored_bytes=score.bytes if score else None,
-        sandbox="none",
+        sandbox=tier.here().name,
+        unenforced=tier.here().unenforced,
         started=started,
         corpus=preset.corpus,
         scored_tokens=score.tokens if score else None,

@@ -95,7 +95,8 @@ def test_a_backend_knows_its_words_for_too_little_memory(backend: str):
 def test_a_backends_module_loads_no_framework(backend: str, tmp_path: Path):
     code = (
         f"import sys, pathlib, backends; b = backends.get({backend!r}); b.missing();"
-        f"b.out_of_memory('nothing'); b.environment(pathlib.Path({str(tmp_path)!r}), 'cpu');"
+        f"folder = pathlib.Path({str(tmp_path)!r});"
+        f"b.out_of_memory('nothing'); b.environment(folder, folder, 'cpu');"
         f"print(*({{*{FRAMEWORKS!r}}} & set(sys.modules)))"
     )
     root = Path(backends.__file__).parent.parent

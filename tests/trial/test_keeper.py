@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.trial.limits import Limits
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and sessions of POSIX")
 
 # Starts a grandchild that leaves the group and the session, tells both pids, and sleeps.
@@ -36,7 +38,8 @@ sys.exit(7)
 def keeper(tmp_path: Path, mode: str, parent: int | None = None) -> list[str]:
     (tmp_path / "scratch").mkdir(exist_ok=True)
     python = [sys.executable, "-P"]
-    kept = [str(parent or os.getpid()), str(tmp_path / "usage.json"), str(tmp_path / "scratch")]
+    limits = Limits(memory_mb=200, processes=20).text()
+    kept = [str(parent or os.getpid()), str(tmp_path / "usage.json"), str(tmp_path / "scratch"), limits]
     return [*python, "-m", "core.trial.keeper", *kept, *python, "-c", RUNAWAY, str(tmp_path / "pids"), mode]
 
 

@@ -117,19 +117,20 @@ def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are():
 
 
 def test_the_environment_keeps_the_compile_cache_below_the_folder(tmp_path: Path):
-    environment = backend.environment(tmp_path, "auto")
+    environment = backend.environment(tmp_path, tmp_path, "auto")
     assert Path(environment["JAX_COMPILATION_CACHE_DIR"]).is_relative_to(tmp_path)
     assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
     assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false", "two processes share the device"
     assert "JAX_PLATFORMS" not in environment
-    assert backend.environment(tmp_path, "cpu")["JAX_PLATFORMS"] == "cpu"
+    assert backend.environment(tmp_path, tmp_path, "cpu")["JAX_PLATFORMS"] == "cpu"
     assert all(isinstance(value, str) for value in environment.values())
 
 
 def test_the_supervisors_side_does_not_load_jax(tmp_path: Path):
     code = (
         "import sys, pathlib, backends; b = backends.get('jax'); assert b.missing() is None;"
-        f"b.environment(pathlib.Path({str(tmp_path)!r}), 'cpu'); backends.trainer_path('jax');"
+        f"folder = pathlib.Path({str(tmp_path)!r});"
+        f"b.environment(folder, folder, 'cpu'); backends.trainer_path('jax');"
         "assert not {'jax', 'jaxlib', 'flax', 'optax'} & set(sys.modules)"
     )
     root = Path(backends.__file__).parent.parent

@@ -113,7 +113,8 @@ def test_the_device_and_versions_are_told(mx):
 def test_the_supervisors_side_does_not_load_mlx(tmp_path: Path):
     code = (
         "import sys, pathlib, backends; b = backends.get('mlx'); b.missing();"
-        f"b.environment(pathlib.Path({str(tmp_path)!r}), 'cpu'); backends.trainer_path('mlx');"
+        f"folder = pathlib.Path({str(tmp_path)!r});"
+        f"b.environment(folder, folder, 'cpu'); backends.trainer_path('mlx');"
         "assert not any(name.startswith('mlx') for name in sys.modules)"
     )
     root = Path(backends.__file__).parent.parent

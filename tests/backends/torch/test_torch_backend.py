@@ -87,17 +87,20 @@ def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are():
         backend.resolve("cuda:77")
 
 
-def test_the_environment_keeps_every_cache_below_the_folder(tmp_path: Path):
-    environment = backend.environment(tmp_path, "cpu")
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "KERNELS_CACHE"):
-        assert Path(environment[name]).is_relative_to(tmp_path)
+def test_the_environment_keeps_every_cache_below_its_folder(tmp_path: Path):
+    cache, fetched = tmp_path / "cache", tmp_path / "fetched"
+    environment = backend.environment(cache, fetched, "cpu")
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        assert Path(environment[name]).is_relative_to(cache)
+    assert Path(environment["KERNELS_CACHE"]).is_relative_to(fetched)
     assert all(isinstance(value, str) for value in environment.values())
 
 
 def test_the_supervisors_side_does_not_load_pytorch(tmp_path: Path):
     code = (
         "import sys, pathlib, backends; b = backends.get('torch'); assert b.missing() is None;"
-        f"b.environment(pathlib.Path({str(tmp_path)!r}), 'cpu'); backends.trainer_path('torch');"
+        f"folder = pathlib.Path({str(tmp_path)!r});"
+        f"b.environment(folder, folder, 'cpu'); backends.trainer_path('torch');"
         "assert 'torch' not in sys.modules"
     )
     root = Path(backends.__file__).parent.parent
@@ -124,7 +127,7 @@ def test_the_device_and_versions_are_told():
 def test_flash_attention_3_that_was_never_fetched_is_not_there(tmp_path: Path):
     code = "from backends.torch.backend import flash3_cached; assert flash3_cached() is False"
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    environment = {**os.environ, **backend.environment(tmp_path, "cuda"), **offline}
+    environment = {**os.environ, **backend.environment(tmp_path, tmp_path, "cuda"), **offline}
     root = Path(backends.__file__).parent.parent
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=120, env=environment)
 

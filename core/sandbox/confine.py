@@ -1,0 +1,194 @@
+"""Confines its own process and becomes the command: `python -I -S confine.py POLICY COMMAND...`.
+
+POLICY is the file that `policy.confined` wrote; it is deleted. Standard library only, run as a file and without
+site-packages: what is imported here is start-up time of every trial. Status 125, with the reason on stderr, if anything
+of it fails: nothing runs half confined.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+NOT_CONFINED = 125  # exit status
+_KEPT_CAPABILITIES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root may own nothing of what it runs
+_OOM_SCORE = 500  # of 1000: short of memory, the kernel ends a trial rather than what watches it
+
+_NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000
+_RECURSIVE_PRIVATE = 0x4000 | 0x40000  # MS_REC | MS_PRIVATE
+_NO_SUID_DEVICES_EXEC = 0x2 | 0x4 | 0x8
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # landlock(7): the same numbers on every architecture
+_READ_FILE, _PATH_BENEATH = 0x4, 1
+
+
+class Refused(Exception):
+    """A part of the confinement could not be had."""
+
+
+def main(arguments: list[str]) -> int:
+    """Returns only where it failed."""
+    try:
+        policy = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+        Path(arguments[0]).unlink()
+        confine(policy)
+        os.execv(arguments[1], arguments[1:])
+    except Exception as error:  # noqa: BLE001  whatever it was, the command must not run
+        print(f"the sandbox could not be applied: {type(error).__name__}: {error}", file=sys.stderr)
+    return NOT_CONFINED
+
+
+def confine(policy: dict[str, Any]) -> None:
+    """Applies the policy to this process, which must have one thread. Can't be undone."""
+    _limit(policy["file_bytes"])
+    linux = sys.platform == "linux"
+    shared = policy["shared_memory"]
+    if linux:
+        _prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: as the keeper set it, for new credentials clear it
+        if policy["oom_first"]:
+            Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+        if shared and private_shared_memory(shared):
+            policy["write"].append(shared)
+    nono = _extension(policy["extension"])
+    capabilities = nono.CapabilitySet()
+    for path in [*policy["read"], *policy["listed"]]:
+        _allow(capabilities, path, nono.AccessMode.READ)
+    for path in [*policy["write"], *policy["devices"]]:
+        _allow(capabilities, path, nono.AccessMode.READ_WRITE)
+    if not policy["network"]:
+        capabilities.block_network()
+    for rule in policy["seatbelt"]:
+        capabilities.platform_rule(rule)
+    ruleset = _readable([*policy["narrowed"], *policy["write"], *policy["devices"]]) if linux else None
+    nono.apply(capabilities)
+    if ruleset is not None:
+        _restrict(ruleset)
+        _drop_capabilities()
+        if policy["seccomp"]:
+            _filter(bytes.fromhex(policy["seccomp"]))
+
+
+def private_shared_memory(folder: str) -> bool:
+    """Linux: puts an empty file system, seen by this process and its children only, over /dev/shm.
+
+    Needs to be root, or user namespaces; False where neither is to be had. Then there is no shared memory by name.
+    """
+    if os.getuid() == 0 and _cover(folder, _NEW_MOUNTS):
+        return True
+    # Where user namespaces are half allowed, the first step works and can't be taken back: so a child goes ahead.
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if _cover(folder, _NEW_MOUNTS | _NEW_USER) else 1)
+    _, status = os.waitpid(child, 0)
+    return status == 0 and _cover(folder, _NEW_MOUNTS | _NEW_USER)
+
+
+def _cover(folder: str, namespaces: int) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    identity = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+    if libc.unshare(namespaces) != 0:
+        return False
+    if namespaces & _NEW_USER:
+        try:
+            for name, text in identity.items():
+                Path("/proc/self", name).write_text(text)
+        except OSError:
+            return False
+    if libc.mount(b"none", b"/", None, _RECURSIVE_PRIVATE, None) != 0:
+        return False
+    return bool(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", _NO_SUID_DEVICES_EXEC, b"size=25%,mode=1777") == 0)
+
+
+def _limit(file_bytes: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if file_bytes:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        most = file_bytes if hard == resource.RLIM_INFINITY else min(file_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def _extension(path: str) -> ModuleType:
+    """nono's native module alone: its package imports for a third of a second what is not needed here."""
+    loader = importlib.machinery.ExtensionFileLoader("nono_py._nono_py", path)
+    spec = importlib.util.spec_from_file_location("nono_py._nono_py", path, loader=loader)
+    if spec is None:
+        raise Refused(f"{path} is no extension module")
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def _allow(capabilities: Any, path: str, mode: Any) -> None:
+    """What is not there can't be allowed, and need not be."""
+    if os.path.isdir(path):  # noqa: PTH112
+        capabilities.allow_path(path, mode)
+    elif os.path.exists(path):  # noqa: PTH110
+        capabilities.allow_file(path, mode)
+
+
+def _readable(paths: Iterable[str]) -> int:
+    """A Landlock ruleset under which only files at or below the paths can be read: nono has no rule for a folder
+    without something in it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    handled = ctypes.c_uint64(_READ_FILE)
+    ruleset: int = libc.syscall(_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0)
+    if ruleset < 0:
+        raise Refused(f"landlock_create_ruleset: {os.strerror(ctypes.get_errno())}")
+    for path in paths:
+        try:
+            parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue
+        # struct landlock_path_beneath_attr is packed: 8 bytes of rights, 4 of the descriptor.
+        rule = _READ_FILE.to_bytes(8, sys.byteorder) + parent.to_bytes(4, sys.byteorder)
+        failed = libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+        os.close(parent)
+        if failed:
+            raise Refused(f"landlock_add_rule for {path}: {os.strerror(ctypes.get_errno())}")
+    return ruleset
+
+
+def _restrict(ruleset: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_RESTRICT_SELF, ruleset, 0):
+        raise Refused(f"landlock_restrict_self: {os.strerror(ctypes.get_errno())}")
+    os.close(ruleset)
+
+
+def _drop_capabilities() -> None:
+    """Root without what makes it root: what it starts can't get back what its bounding set lacks (capabilities(7))."""
+    for number in range(64):
+        if number not in _KEPT_CAPABILITIES or os.getuid() != 0:
+            ctypes.CDLL(None).prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP; a plain user has none to drop
+
+
+def _filter(program: bytes) -> None:
+    class Program(ctypes.Structure):
+        """struct sock_fprog."""
+
+        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+    loaded = Program(len(program) // 8, program)
+    if _prctl(22, 2, ctypes.addressof(loaded)):  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+        raise Refused("the kernel took no seccomp filter")
+
+
+def _prctl(option: int, first: int, second: int = 0) -> int:
+    unsigned = ctypes.c_ulong
+    done: int = ctypes.CDLL(None).prctl(option, unsigned(first), unsigned(second), unsigned(0), unsigned(0))
+    return done
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,92 @@
+"""What a trial's process needs to read on each platform: interpreter, packages, system libraries, drivers, devices.
+
+Folders that hold more than that (homes, temporary folders, /var, /opt at large, /proc at large) are not among it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import site
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import backends
+import core
+import presets
+
+_LINUX = """
+    /usr /bin /sbin /lib /lib32 /lib64 /libx32 /nix/store /gnu/store /run/opengl-driver
+    /opt/rocm* /opt/amdgpu* /opt/nvidia* /opt/cuda* /opt/intel /opt/conda/lib
+    /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d /etc/ld.so.preload /etc/ld-musl-*.path
+    /etc/alternatives /etc/localtime /etc/timezone /etc/passwd /etc/group /etc/nsswitch.conf /etc/os-release
+    /etc/ssl/openssl.cnf /etc/pki/tls/openssl.cnf /etc/crypto-policies
+    /etc/OpenCL /etc/vulkan /etc/glvnd /etc/egl /etc/nvidia /etc/nvidia-container-runtime /etc/nv_tegra_release
+    /proc/self /proc/cpuinfo /proc/meminfo /proc/stat /proc/uptime /proc/loadavg /proc/version /proc/filesystems
+    /proc/devices /proc/modules /proc/driver/nvidia /proc/sys/vm /proc/sys/kernel /proc/sys/fs/pipe-max-size
+    /sys/devices /sys/class /sys/bus /sys/dev /sys/module /sys/fs/cgroup /sys/kernel/mm
+"""
+_LINUX_DEVICES = """
+    /dev/null /dev/zero /dev/full /dev/random /dev/urandom
+    /dev/nvidia* /dev/dri /dev/kfd /dev/accel* /dev/vfio /dev/dxg /dev/nvhost* /dev/nvmap
+"""
+_MACOS = """
+    /usr /bin /sbin /System /Library/Apple /Library/Developer /Library/Frameworks /Applications/Xcode.app
+    /private/etc/localtime /private/etc/passwd /private/var/db/dyld /private/var/db/timezone /private/var/select
+    /private/var/db/xcode_select_link /opt/homebrew/opt /opt/homebrew/lib /opt/homebrew/Cellar
+"""
+_MACOS_DEVICES = "/dev/null /dev/zero /dev/random /dev/urandom /dev/dtracehelper"
+# Folders that the environment names, where a driver or a compiler was put elsewhere.
+_NAMED = ("CUDA_HOME", "CUDA_PATH", "ROCM_HOME", "ROCM_PATH", "SDKROOT", "DEVELOPER_DIR")
+
+
+def system() -> tuple[Path, ...]:
+    """The system's programs, libraries, drivers and the files about the machine that these read."""
+    patterns = _LINUX if sys.platform == "linux" else _MACOS if sys.platform == "darwin" else ""
+    return (*_found(patterns.split()), *_from_environment())
+
+
+def device_files(root: str = "") -> tuple[Path, ...]:
+    """Device files that a trainer may use: accelerators and the kernel's own. `root` stands before each, in tests."""
+    patterns = _LINUX_DEVICES if sys.platform == "linux" else _MACOS_DEVICES if sys.platform == "darwin" else ""
+    return _found(root + pattern for pattern in patterns.split())
+
+
+def python() -> tuple[Path, ...]:
+    """The interpreter, its standard library and packages, and this system's own packages."""
+    own = (Path(package.__path__[0]) for package in (core, backends, presets))
+    prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
+    packages = [*site.getsitepackages(), *(entry for entry in sys.path if entry.endswith(("-packages", ".zip")))]
+    return tuple(dict.fromkeys([*map(Path, prefixes), *map(Path, packages), Path(sys.executable).resolve(), *own]))
+
+
+def package_folders() -> tuple[Path, ...]:
+    """Folders in which the interpreter looks for packages: it must list them to find any."""
+    return tuple(Path(entry) for entry in dict.fromkeys(sys.path) if entry and Path(entry).is_dir())
+
+
+def copies_of(package: str) -> tuple[Path, ...]:
+    """Every place where the package may be installed below what `system` and `python` allow."""
+    roots = {*package_folders(), *map(Path, site.getsitepackages())}
+    prefixes = {Path(one).resolve() for one in (sys.prefix, sys.base_prefix, "/usr", "/usr/local", "/opt/homebrew")}
+    for prefix in prefixes:
+        roots |= set(prefix.glob("lib/python3*/*-packages"))
+        roots |= set(prefix.glob("[Ll]ib/*-packages"))
+    return tuple(sorted(root / package for root in roots if (root / package).exists()))
+
+
+def _found(patterns: Iterable[str]) -> tuple[Path, ...]:
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        for path in sorted(glob.glob(pattern)) if "*" in pattern else [pattern]:  # noqa: PTH207
+            if os.path.exists(path):  # noqa: PTH110
+                found[Path(path)] = None
+    return tuple(found)
+
+
+def _from_environment() -> tuple[Path, ...]:
+    named = [os.environ[name] for name in _NAMED if os.environ.get(name)]
+    for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"):
+        named += [part for part in os.environ.get(name, "").split(os.pathsep) if part]
+    return tuple(path for path in map(Path, named) if path.is_absolute() and path.is_dir())

@@ -1,0 +1,115 @@
+"""What a confined process may do, and the command that runs another one confined to that.
+
+    command = confined(["python", "-c", "..."], Policy(read=system(), write=(folder,)), scratch)
+    subprocess.run(command, env=..., cwd=folder)
+
+Nothing here knows what a trial is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.sandbox import confine, seccomp, tier
+
+FILE_BYTES = 64 * 2**30
+SHARED_MEMORY = "/dev/shm"
+_MACOS = (
+    "(allow iokit-open)",  # Metal
+    "(allow iokit-get-properties)",
+    "(allow ipc-posix-sem)",  # Python's multiprocessing
+    "(allow signal (target same-sandbox))",
+    "(allow process-info* (target same-sandbox))",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What a process and all it starts may do. Folders stand for all below them; what isn't there is passed over."""
+
+    read: tuple[Path, ...]  # also execute
+    write: tuple[Path, ...]  # also read
+    devices: tuple[Path, ...] = ()  # read, write and control
+    hidden: tuple[Path, ...] = ()  # not to be read though it lies below `read`; of two nested paths the longer decides
+    listed: tuple[Path, ...] = ()  # only the names below are readable: where the interpreter looks for packages
+    network: bool = False
+    attributes: bool = False  # may set modes, owners and times, also of files that it can't read; False: without effect
+    file_bytes: int = FILE_BYTES  # of one file that it writes
+    oom_first: bool = True  # where memory runs short the kernel ends this before what watches it
+
+
+def confined(command: Sequence[str], policy: Policy, folder: Path) -> list[str]:
+    """The command that runs `command` confined; as it was given where this platform has no tier, or it is turned off.
+
+    `folder` takes a small file that is deleted as soon as it was read. Ends with status 125, and the reason on stderr,
+    if the confinement can't be applied. The first word of `command` is a path.
+    """
+    if not tier.here().enforced:
+        return list(command)
+    handle, name = tempfile.mkstemp(prefix="policy-", suffix=".json", dir=folder)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(_plain(policy), file)
+    return [sys.executable, "-I", "-S", confine.__file__, name, *command]
+
+
+def readable(roots: Iterable[Path], hidden: Iterable[Path]) -> list[Path]:
+    """The roots without what is hidden below them: a folder that holds such a path is replaced by its other children.
+
+    A symbolic link among these is left out: what it points to is named itself or not meant.
+    """
+    kept: list[Path] = []
+    for root in roots:
+        inner = [one for one in hidden if root in one.parents]
+        if not inner:
+            kept.append(root)
+            continue
+        children = [child for child in root.iterdir() if not child.is_symlink() and child not in inner]
+        kept += readable(children, inner)
+    return kept
+
+
+def _plain(policy: Policy) -> dict[str, Any]:
+    hidden = {path.resolve() for path in policy.hidden if path.exists()}
+    own = [path for path in policy.read if path.parts[:3] == ("/", "proc", "self")]  # another file in every process
+    read = list(dict.fromkeys(path.resolve() for path in policy.read if path not in own and path.exists()))
+    listed = [path for path in policy.listed if path.exists()]
+    linux = sys.platform == "linux"
+    nested = [path for path in read if any(one in (path, *path.parents) for one in hidden)]
+    filtered = linux and seccomp.supported()
+    return {
+        "extension": tier.extension(),
+        "read": _strings(policy.read),
+        "listed": _strings(listed) if linux else [],
+        "narrowed": _strings([*readable(read, hidden), *own]) if linux else [],
+        "write": _strings(policy.write),
+        "devices": _strings(policy.devices),
+        "network": policy.network,
+        "seatbelt": [] if linux else [*_MACOS, *_rules(hidden, nested, listed)],
+        "seccomp": seccomp.program(platform.machine(), network=policy.network, attributes=policy.attributes).hex()
+        if filtered
+        else "",
+        "shared_memory": SHARED_MEMORY if linux else "",
+        "file_bytes": policy.file_bytes,
+        "oom_first": policy.oom_first,
+    }
+
+
+def _rules(hidden: Iterable[Path], nested: Iterable[Path], listed: Iterable[Path]) -> list[str]:
+    """macOS: what nono has no word for, in Seatbelt's language; the last rule that fits decides."""
+    return [
+        *(f"(allow file-read* (literal {json.dumps(str(path))}))" for path in listed),
+        *(f"(deny file-read-data (subpath {json.dumps(str(path))}))" for path in sorted(hidden)),
+        *(f"(allow file-read-data (subpath {json.dumps(str(path))}))" for path in sorted(nested)),
+    ]
+
+
+def _strings(paths: Iterable[Path]) -> list[str]:
+    return list(dict.fromkeys(map(str, paths)))

@@ -1,0 +1,89 @@
+"""What of a confinement this platform can enforce, and the one switch that turns it off."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+import importlib.util
+import sys
+from dataclasses import dataclass
+
+from core.sandbox import seccomp
+
+NONE = "none"
+_EVERYTHING = ("files", "network", "system calls", "signals to other processes")
+_ALWAYS = ("memory of a device that others use", "timing")
+_off = ""
+
+
+@dataclass(frozen=True)
+class Tier:
+    """`name` stands in every record; `unenforced` is what it can't keep a process from; `why`, where it is none."""
+
+    name: str
+    unenforced: tuple[str, ...]
+    why: str = ""
+
+    @property
+    def enforced(self) -> bool:
+        return self.name != NONE
+
+
+def turn_off(reason: str) -> None:
+    """From here on this process confines nothing it starts, and tells that `reason`; an empty one turns it on again."""
+    global _off
+    _off = reason
+
+
+def here() -> Tier:
+    """The tier that applies to what this process starts."""
+    return Tier(NONE, _EVERYTHING, _off) if _off else available()
+
+
+@functools.cache
+def available() -> Tier:
+    """What this platform has, whether it is turned off or not."""
+    if sys.platform == "win32":
+        return Tier(NONE, _EVERYTHING, "Windows has no sandbox that a program can put on itself")
+    if not extension():
+        return Tier(NONE, _EVERYTHING, "nono-py has no build for this platform or is not installed: make setup")
+    if sys.platform == "darwin":
+        return Tier("seatbelt", (*_ALWAYS, "Mach services", "shared memory by name"))
+    version = landlock_version()
+    if version < 2:  # the first one can't let a file be renamed from one folder to another
+        return Tier(NONE, _EVERYTHING, "no Landlock here: it needs Linux 5.19 or newer, with landlock among its lsm=")
+    lacking = [*_ALWAYS, "names and sizes of files whose path is known"]
+    if version < 3:
+        lacking.append("truncation of files")
+    if version < 5:
+        lacking.append("control of device files")
+    if version < 6:
+        lacking.append("signals to other processes")
+    if not seccomp.supported():
+        lacking += ["system calls", "sockets by path", "modes, owners and times of files"]
+        if version < 4:
+            lacking.append("network")
+        return Tier("landlock", tuple(lacking))
+    return Tier("landlock+seccomp", (*lacking, "the processors that others run on"))
+
+
+@functools.cache
+def extension() -> str:
+    """The file of nono's native module; empty if it isn't installed. Nothing is imported."""
+    try:
+        package = importlib.util.find_spec("nono_py")
+    except (ImportError, ValueError):
+        return ""
+    if package is None or not package.submodule_search_locations:
+        return ""
+    spec = importlib.machinery.PathFinder.find_spec("nono_py._nono_py", package.submodule_search_locations)
+    return spec.origin if spec is not None and spec.origin else ""
+
+
+def landlock_version() -> int:
+    """The version of Landlock's interface; 0 where there is none (landlock_create_ruleset with the flag VERSION)."""
+    if sys.platform != "linux":
+        return 0
+    version: int = ctypes.CDLL(None).syscall(444, None, 0, 1)
+    return max(0, version)
