@@ -153,7 +153,12 @@ def _train_and_score(
         stack.callback(scorer.end)
         stack.callback(auditor.end)
 
-        ready = trainer.expect("ready", deadline, float("inf"), "the framework was not imported in time")
+        ready = trainer.expect(
+            "ready",
+            deadline,
+            float("inf"),
+            f"the framework was not imported within the start-up allowance of {preset.startup_seconds:g} s",
+        )
         seen.device, seen.device_name = str(ready["device"]), str(ready["device_name"])
         seen.versions = {str(key): str(value) for key, value in ready["versions"].items()}
         facts = Facts(
