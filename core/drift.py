@@ -6,15 +6,27 @@ such trials come together although nearly every one is of another trainer.
 
 from __future__ import annotations
 
+import functools
+import json
 import statistics
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from core.records import Trial
+from core.records import Trial, to_json
 
 MOVED = 0.10
 LAST = 5
+# What the seconds of a step depend on, as far as a record tells.
+COST = ("rows", "device_rows", "sequence_length", "parameters", "flops_per_token", "device", "choices")
+
+
+class Pace(NamedTuple):
+    """Of one trial: what its step costs, as JSON of the fields in COST, and its tokens/s."""
+
+    cost: str
+    tokens_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +50,17 @@ class _Group:
 class Watch:
     """Sees trials in the order they ran, from the campaign's first or from the last re-measurement on."""
 
-    def __init__(self, trials: Iterable[Trial] = ()) -> None:
-        self._groups: dict[object, _Group] = {}
-        for trial in trials:
-            self.see(trial)
+    def __init__(self, paces: Iterable[Pace] = ()) -> None:
+        self._groups: dict[str, _Group] = {}
+        for one in paces:
+            self.see(one)
 
-    def see(self, trial: Trial) -> None:
-        """Counts a trial that ran its time; one that failed tells no speed."""
-        if trial.verdict != "scored" or not trial.tokens_per_second:
-            return
-        group = self._groups.setdefault(cost(trial), _Group())
+    def see(self, pace: Pace) -> None:
+        """Counts a trial."""
+        group = self._groups.setdefault(_canonical(pace.cost), _Group())
         if len(group.first) < LAST:
-            group.first.append(trial.tokens_per_second)
-        group.last.append(trial.tokens_per_second)
+            group.first.append(pace.tokens_per_second)
+        group.last.append(pace.tokens_per_second)
 
     def moved(self) -> Moved | None:
         """The largest move of a group by more than a tenth, up or down; None while every one holds its speed."""
@@ -63,14 +73,15 @@ class Watch:
         return max(found, key=lambda move: abs(move.share), default=None)
 
 
-def cost(trial: Trial) -> object:
-    """What the seconds of a step depend on, as far as a record tells."""
-    return (
-        trial.rows,
-        trial.device_rows,
-        trial.sequence_length,
-        trial.parameters,
-        trial.flops_per_token,
-        trial.device,
-        tuple(sorted(trial.choices.items())),
-    )
+def paces(trials: Iterable[Trial]) -> Iterator[Pace]:
+    """Those of trials that ran their time; one that failed tells no speed."""
+    for trial in trials:
+        if trial.verdict == "scored" and trial.tokens_per_second:
+            record = to_json(trial)
+            yield Pace(json.dumps([record[name] for name in COST]), trial.tokens_per_second)
+
+
+@functools.lru_cache(maxsize=256)
+def _canonical(cost: str) -> str:
+    """The same text for the same cost, in whichever order a trainer told its choices."""
+    return json.dumps(json.loads(cost), sort_keys=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from core.drift import Watch
+from core.drift import COST, Pace, Watch, paces
 from core.engine import Engine
 from core.events import Drifted, Measured, Measuring, MeasuringProgress, Notice, OnEvent
 from core.folder import Folder
@@ -119,8 +119,8 @@ class Reference:
         if self._watch is None:
             self._restart(recorded)
         assert self._watch is not None
-        for trial in self._ledger.trials_since(self._next):
-            self._watch.see(trial)
+        for cost, speed in self._ledger.paces(self._next, COST):
+            self._watch.see(Pace(cost, speed))
         self._next = series + 1
         moved = None if begun_before else self._watch.moved()
         if moved is None and not begun_before:
@@ -136,7 +136,7 @@ class Reference:
         return time.monotonic() - begun
 
     def _restart(self, recorded: Sequence[Measurement]) -> None:
-        self._watch = Watch(one.trial for one in recorded)
+        self._watch = Watch(paces(one.trial for one in recorded))
         self._next = recorded[-1].series + 1 if recorded else 0
 
 

@@ -7,12 +7,11 @@ from campaigns import a_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.drift import LAST, Watch
-from core.records import Trial
+from core.drift import LAST, Pace, Watch, paces
 
 
-def at(*speeds: float | None, **values: object) -> list[Trial]:
-    return [a_trial(tokens_per_second=speed, **values) for speed in speeds]
+def at(*speeds: float | None, **values: object) -> list[Pace]:
+    return list(paces(a_trial(tokens_per_second=speed, **values) for speed in speeds))
 
 
 @pytest.mark.parametrize(
@@ -59,8 +58,8 @@ def test_what_failed_tells_no_speed() -> None:
 @given(st.lists(st.floats(95, 104), max_size=40))
 def test_noise_of_a_few_percent_never_moves_it(speeds: list[float]) -> None:
     watch = Watch()
-    for trial in at(*speeds):
-        watch.see(trial)
+    for pace in at(*speeds):
+        watch.see(pace)
         assert watch.moved() is None
 
 
@@ -70,3 +69,8 @@ def test_speeds_in_another_unit_move_alike(speeds: list[float]) -> None:
     assert (one is None) == (other is None)
     if one is not None and other is not None:
         assert one.share == pytest.approx(other.share)
+
+
+def test_the_order_in_which_choices_are_told_is_no_cost() -> None:
+    one, other = {"dtype": "a", "kernel": "b"}, {"kernel": "b", "dtype": "a"}
+    assert Watch(at(*[100] * 5, choices=one) + at(*[50] * 3, choices=other)).moved() is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from campaigns import a_trial
 
+from core.drift import COST, Pace, paces
 from core.ledger import Ledger, Totals
 from core.records import Experiment, Measurement, Trial, UserError
 
@@ -101,14 +103,22 @@ def test_measurements_are_of_recorded_experiments_and_read_by_series(ledger: Led
     assert ledger.measurements("drift") == ran[2:3]
     assert ledger.measurements("drift", 1) == []
     assert ledger.seeds() == {1, 2, 3, 8}
-    assert [trial.seed for trial in ledger.trials_since(0)] == [1, 2, 1]
-    assert [trial.seed for trial in ledger.trials_since(1)] == [1]
     with pytest.raises(sqlite3.IntegrityError, match="once in a series"):
         ledger.record_measurement(ran[0])
     with pytest.raises(sqlite3.IntegrityError, match="of a recorded experiment"):
         ledger.record_measurement(measured("champion", 2, a_trial(seed=9)))
     with pytest.raises(sqlite3.IntegrityError, match="of a recorded experiment"):
         ledger.record_measurement(dataclasses.replace(ran[0], series=9, commit="another"))
+
+
+def test_paces_are_of_what_scored_and_as_a_record_tells_them(ledger: Ledger) -> None:
+    fast, slow = a_trial(tokens_per_second=100.0, choices={"b": "1", "a": "ä"}), a_trial(tokens_per_second=50.0)
+    add(ledger, record(0, fast, a_trial(verdict="crash", val_bpb=None), a_trial(tokens_per_second=None)))
+    add(ledger, record(1, slow))
+    found = [Pace(*one) for one in ledger.paces(0, COST)]
+    assert [one.tokens_per_second for one in found] == [100.0, 50.0]
+    assert [json.loads(one.cost) for one in found] == [json.loads(one.cost) for one in paces([fast, slow])]
+    assert [one[1] for one in ledger.paces(1, COST)] == [50.0]
 
 
 def version_1(path: Path) -> None:

@@ -34,7 +34,8 @@ return logits
 
 
 def text(before: str, restore: str = "return model(weights, facts)", note: str = "") -> str:
-    return trainer(before=before + note, restore=restore)
+    """Ends after twenty steps, so that no score depends on how fast this machine is."""
+    return trainer(before=before + note, each="if step == 19: break", restore=restore)
 
 
 @pytest.fixture
