@@ -36,6 +36,8 @@ def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(cache / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        # XLA's own caches would put the folder's path into every key, and each process has a folder of its own.
+        "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
         # The scoring process waits beside the training one on the same device: neither may take 75 % of it at start.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_CPP_MIN_LOG_LEVEL": "2",  # errors: a cache from this machine's other processor modes is told at length

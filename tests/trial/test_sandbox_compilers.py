@@ -91,4 +91,5 @@ def test_it_compiles_inside(run: Run, fresh_cache: Path, backend: str, code: str
         assert stored
     again = run(text, **limits)
     assert (again.verdict, again.val_bpb) == ("scored", first.val_bpb)
-    assert {path for path in compiled.store(backend).rglob("*") if path.is_file()} >= set(stored)
+    # Every key was found again, though the folder was another.
+    assert {path for path in compiled.store(backend).rglob("*") if path.is_file()} == set(stored)
