@@ -124,7 +124,7 @@ def test_paces_are_of_what_scored_and_as_a_record_tells_them(ledger: Ledger) -> 
 def version_1(path: Path) -> None:
     """Takes from a ledger what version 2 added, as a copy without its triggers would."""
     connection = sqlite3.connect(path)
-    connection.executescript("DROP TABLE measurements; PRAGMA user_version = 1;")
+    connection.executescript("DROP TABLE measurements; DROP TABLE seals; PRAGMA user_version = 1;")
     connection.close()
 
 

@@ -25,6 +25,9 @@ _OOM_SCORE = 500  # of 1000: short of memory, the kernel ends a trial rather tha
 _NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000
 _RECURSIVE_PRIVATE = 0x4000 | 0x40000  # MS_REC | MS_PRIVATE
 _NO_SUID_DEVICES_EXEC = 0x2 | 0x4 | 0x8
+_BIND = 0x1000
+# mount_setattr(2): the number is the same on every architecture.
+_MOUNT_SETATTR, _HERE, _RECURSIVE, _READ_ONLY = 442, -100, 0x8000, 1
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # landlock(7): the same numbers on every architecture
 _READ_FILE, _PATH_BENEATH = 0x4, 1
 
@@ -50,12 +53,14 @@ def confine(policy: dict[str, Any]) -> None:
     _limit(policy["file_bytes"])
     linux = sys.platform == "linux"
     shared = policy["shared_memory"]
+    fixed = False
     if linux:
         _prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: as the keeper set it, for new credentials clear it
         if policy["oom_first"]:
             Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
         if shared and private_shared_memory(shared):
             policy["write"].append(shared)
+            fixed = _fix_the_rest(policy["write"])
     nono = _extension(policy["extension"])
     capabilities = nono.CapabilitySet()
     for path in [*policy["read"], *policy["listed"]]:
@@ -71,8 +76,9 @@ def confine(policy: dict[str, Any]) -> None:
     if ruleset is not None:
         _restrict(ruleset)
         _drop_capabilities()
-        if policy["seccomp"]:
-            _filter(bytes.fromhex(policy["seccomp"]))
+        program = policy["seccomp_fixed" if fixed else "seccomp"]
+        if program:
+            _filter(bytes.fromhex(program))
 
 
 def private_shared_memory(folder: str) -> bool:
@@ -105,6 +111,31 @@ def _cover(folder: str, namespaces: int) -> bool:
     if libc.mount(b"none", b"/", None, _RECURSIVE_PRIVATE, None) != 0:
         return False
     return bool(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", _NO_SUID_DEVICES_EXEC, b"size=25%,mode=1777") == 0)
+
+
+def _fix_the_rest(writable: Iterable[str]) -> bool:
+    """In a mount namespace of its own: makes all but these folders read-only, times, modes and attributes too.
+
+    False where the kernel (before 5.12) or the namespace doesn't allow it; then the filter stands in.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    folders = [os.fsencode(path) for path in writable if os.path.isdir(path)]  # noqa: PTH112
+    if any(libc.mount(path, path, None, _BIND, None) for path in folders):
+        return False
+
+    def attributes(path: bytes, flags: int, on: int, off: int) -> bool:
+        # struct mount_attr: attr_set, attr_clr, propagation, userns_fd
+        values = (ctypes.c_uint64 * 4)(on, off, 0, 0)
+        done: int = libc.syscall(_MOUNT_SETATTR, _HERE, path, flags, ctypes.byref(values), ctypes.sizeof(values))
+        return done == 0
+
+    if not attributes(b"/", _RECURSIVE, _READ_ONLY, 0):
+        return False
+    if not all(attributes(path, 0, 0, _READ_ONLY) for path in folders):
+        raise Refused("what is to be written to stayed read-only")
+    # The current folder is still that of the mount below.
+    os.chdir(os.getcwd())  # noqa: PTH109
+    return True
 
 
 def _limit(file_bytes: int) -> None:

@@ -84,6 +84,12 @@ def _plain(policy: Policy) -> dict[str, Any]:
     linux = sys.platform == "linux"
     nested = [path for path in read if any(one in (path, *path.parents) for one in hidden)]
     filtered = linux and seccomp.supported()
+
+    def program(*, attributes: bool) -> str:
+        if not filtered:
+            return ""
+        return seccomp.program(platform.machine(), network=policy.network, attributes=attributes).hex()
+
     return {
         "extension": tier.extension(),
         "read": _strings(policy.read),
@@ -93,9 +99,9 @@ def _plain(policy: Policy) -> dict[str, Any]:
         "devices": _strings(policy.devices),
         "network": policy.network,
         "seatbelt": [] if linux else [*_MACOS, *_rules(hidden, nested, listed)],
-        "seccomp": seccomp.program(platform.machine(), network=policy.network, attributes=policy.attributes).hex()
-        if filtered
-        else "",
+        "seccomp": program(attributes=policy.attributes),
+        # Where everything else is read-only, modes and times need no filter.
+        "seccomp_fixed": program(attributes=True),
         "shared_memory": SHARED_MEMORY if linux else "",
         "file_bytes": policy.file_bytes,
         "oom_first": policy.oom_first,

@@ -8,6 +8,7 @@ claimed. Which differences matter is decided in `claims.py`.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from core.records import Audit
 from core.trial import claims
 from core.trial.client import Batch
 from core.trial.process import TrialFailed
-from core.trial.scoring import REQUEST_TOKENS, Scorer, claimed_losses
+from core.trial.scoring import REQUEST_TOKENS, Scorer, claimed_losses, rows_at_once
 
 SMALL_DRAWS = 8  # alike, and as many by gain
 DEEP_DRAWS = (128, 1024)  # of each kind, at least and at most
 LEAST_NOISE = 0.002  # bits per byte: the least that seeds were seen to differ by, where a campaign's noise is unknown
 PERMUTED_ROWS = 32
+# Beyond what later answers take, restore and the first answer may take so long: to build a model, compile it, warm up.
+RESTORE_SECONDS, RESTORE_SHARE = 20.0, 0.05  # or this share of the trial's budget
 _COLLAPSED = 0.5  # of what was learned must be gone with the weights in another order
 _ASKED_AGAIN = 6
 _LEARNED = 0.1  # of a uniform guess's loss: who learned less has nothing that could collapse
@@ -65,6 +68,16 @@ class Finding:
 def small(auditor: Scorer, claim: Claim, random: np.random.Generator | None = None) -> Finding:
     """What every trial gets: enough to see a claim that is wrong in general."""
     return _examine(auditor, claim, "small", (SMALL_DRAWS, SMALL_DRAWS), math.inf, random or _unpredictable())
+
+
+def trained_late(scorer: Scorer, auditor: Scorer, budget_seconds: float | None) -> str:
+    """The fault if a model takes so long to be there that it may be training still; both have answered."""
+    steady = statistics.median(scorer.answer_seconds[1:] or [0.0])
+    late = auditor.restore_seconds + auditor.answer_seconds[0] - steady
+    allowed = max(RESTORE_SECONDS, RESTORE_SHARE * (budget_seconds or 0.0))
+    if late <= allowed:
+        return ""
+    return f"restore and its first answer took {late:.1f} s, which is time to train in; {allowed:g} s are allowed"
 
 
 def deep(auditor: Scorer, claim: Claim, noise_bpb: float, random: np.random.Generator | None = None) -> Finding:
@@ -206,7 +219,8 @@ def _why(auditor: Scorer, claim: Claim, place: int, allowed: float, random: np.r
         return "a row that was shown before gets another answer: it remembers what it was shown"
     if abs(first - claimed) <= allowed:
         return "its logits depend on tokens that come later"
-    for rows, index in _neighbours(row, len(claim.rows.inputs_BT), max(1, REQUEST_TOKENS // length)):
+    count = len(claim.rows.inputs_BT)
+    for rows, index in _neighbours(row, count, rows_at_once(count, length)):
         if abs(loss(claim.rows.inputs_BT[rows], index) - claimed) <= allowed:
             return "its logits depend on other rows of the batch"
     return "they are not the losses of its logits: the scorer was patched, or it knows what it was shown"

@@ -27,6 +27,8 @@ class Scorer:
     def __init__(self, trainer: Path, preset: Preset, device: str, environment: Surroundings, usage: Path) -> None:
         self._preset = preset
         self._process = Process("score", trainer, preset.backend, device, environment, usage)
+        self.restore_seconds = 0.0
+        self.answer_seconds: list[float] = []
         self._question: Slot | None = None
         self._answer: Slot | None = None
 
@@ -42,7 +44,9 @@ class Scorer:
         self._process.send("restore", weights=str(self._process.hand(weights)))
         allowance = self._preset.startup_seconds
         what = f"restore took longer than {allowance:g} s"
-        self._process.expect("restored", time.monotonic() + allowance, math.inf, what)
+        begun = time.monotonic()
+        self._process.expect("restored", begun + allowance, math.inf, what)
+        self.restore_seconds = time.monotonic() - begun
 
     def losses(self, tokens_BT: Batch, targets_BT: Batch) -> npt.NDArray[np.float32]:
         """Nats of each target as the process claims them, float32 [B, T]."""
@@ -75,7 +79,9 @@ class Scorer:
         self._process.send(kind, slot=str(self._question.path), answer=str(self._answer.path), **content)
         allowance = max(self._preset.silence_seconds, self._preset.startup_seconds)
         what = f"an answer while scored took longer than {allowance:g} s"
-        told = self._process.expect("answered", time.monotonic() + allowance, math.inf, what)
+        begun = time.monotonic()
+        told = self._process.expect("answered", begun + allowance, math.inf, what)
+        self.answer_seconds.append(time.monotonic() - begun)
         if told.get("shape") != list(shape):
             raise TrialFailed(f"{kind} are {_shown(told.get('shape'))}, not {list(shape)}")
         try:
@@ -104,6 +110,11 @@ def _shown(shape: object) -> str:
     return str(shape) if whole else "of no shape"
 
 
+def rows_at_once(count: int, length: int) -> int:
+    """Rows of one request, of `count` in all: at least two requests, so that the first can be told from the others."""
+    return max(1, min(REQUEST_TOKENS // length, math.ceil(count / 2)))
+
+
 def claimed_losses(
     scorer: Scorer, rows: Rows, on_fraction: Callable[[float], None] = lambda done: None
 ) -> npt.NDArray[np.float32]:
@@ -112,7 +123,7 @@ def claimed_losses(
     TrialFailed for losses that can't be any model's: negative or not finite where they count.
     """
     count, length = rows.inputs_BT.shape
-    at_once = max(1, REQUEST_TOKENS // length)
+    at_once = rows_at_once(count, length)
     losses_BT = np.empty((count, length), np.float32)
     for first in range(0, count, at_once):
         part = slice(first, first + at_once)

@@ -227,8 +227,8 @@ def _train_and_score(
             )
             found = audit.small(auditor, claim)
             seen.audit = found.audit
-            if found.fault:
-                raise TrialFailed(found.fault, "invalid")
+            if fault := found.fault or audit.trained_late(scorer, auditor, spec.budget.seconds):
+                raise TrialFailed(fault, "invalid")
         except TrialFailed as failure:
             seen.score = None
             raise TrialFailed(f"the audit: {failure}", failure.verdict) from None

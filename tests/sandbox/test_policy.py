@@ -72,7 +72,9 @@ def test_a_command_reads_writes_and_returns_what_it_may(folders: dict[str, Path]
 def test_a_command_is_refused_what_it_may_not(folders: dict[str, Path], code: str) -> None:
     done = run(code, policy(folders), folders)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("PermissionError")
+    # What lies outside is on a read-only file system where the kernel lets a trial have mounts of its own.
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("PermissionError") or "Read-only file system" in told
 
 
 @needs_a_tier

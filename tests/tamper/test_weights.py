@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import uuid
 from collections.abc import Callable
 
 import psutil
 import pytest
+from support import trainer_text
 from tamper.conftest import Case
 from tamper.trainers import trainer
+
+from core.sandbox import tier
+from core.trial import audit
 
 Run = Callable[..., Case]
 
@@ -29,6 +34,7 @@ def write(dtype, count, size):
 
 """
 
+CONFINED = tier.available().enforced  # which limits the size of a file
 FILES = {
     "nothing": ("pass", "crash", "handed over no weights"),
     "a pickle": ("import pickle; path.write_bytes(pickle.dumps(weights))", "crash", "no safetensors file"),
@@ -38,8 +44,7 @@ FILES = {
     "a pipe": ("os.mkfifo(path)", "invalid", "no regular file"),
     "a sparse file beyond any memory": (
         "path.touch(); os.truncate(path, 2**40)",
-        "invalid",
-        "the weights are no regular file of at most",
+        *(("crash", "File too large") if CONFINED else ("invalid", "the weights are no regular file of at most")),
     ),
     "a dtype without numbers that NumPy has": (
         HEADER + "write(b'BF16', 4, 8)",
@@ -138,3 +143,28 @@ def test_warm_up_teaches_nothing(run: Run) -> None:
     assert warmed.trial.verdict == "scored"
     assert warmed.bpb > alone.bpb
     assert warmed.bpb > 7.5
+
+
+@pytest.mark.parametrize("when", ["in restore", "in the first answer"])
+def test_training_that_goes_on_after_the_clock_is_seen(run: Run, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Batches are handed over among the weights, and learned from when nobody looks at the clock."""
+    monkeypatch.setattr(audit, "RESTORE_SECONDS", 0.5)
+    hoard = 'kept = globals().setdefault("kept", []); kept.append(tokens)'
+    text = trainer_text(each=hoard, after='trial.finish({"counts": counts * 0 + 1, "kept": np.stack(kept)})')
+    learn = """
+    import time
+    counts = weights["counts"]
+    def learned():
+        for tokens in weights.pop("kept", ()):
+            np.add.at(counts, (tokens[:, :-1], tokens[:, 1:]), 1.0)
+            time.sleep(0.06)
+        return np.log(counts / counts.sum(1, keepdims=True))
+    """
+    text = text[: text.index("    table = np.log")] + textwrap.dedent(learn).replace("\n", "\n    ")
+    early = {"in restore": "table = learned()\n    return lambda tokens: table[tokens]"}
+    text += "\n    " + early.get(when, "return lambda tokens: learned()[tokens]") + "\n"
+    honest = run(text.replace("time.sleep(0.06)", "pass")).trial
+    assert honest.verdict == "scored"
+    late = run(text).trial
+    assert late.verdict == "invalid"
+    assert "restore and its first answer took 1." in late.reason
