@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -44,19 +43,20 @@ def copy(source: Path, target: Path) -> None:
 
 
 class Harvest:
-    """What one training process compiled. Use as a context manager; what wasn't merged is forgotten on leaving."""
+    """What one training process compiled, kept in the folder `aside` until the trial is believed.
 
-    def __init__(self, store: Path) -> None:
+    Use as a context manager; what wasn't merged is forgotten on leaving.
+    """
+
+    def __init__(self, store: Path, aside: Path) -> None:
         self._store = store
-        self._aside: tempfile.TemporaryDirectory[str] | None = None
+        self._aside = aside
 
     def take(self, cache: Path) -> None:
         """Copies aside what is in a process's cache and not in the store, whatever the process does meanwhile."""
-        self._aside = tempfile.TemporaryDirectory(prefix="autoresearch-compiled-", ignore_cleanup_errors=True)
-        aside = Path(self._aside.name)
         room, files = STORE_BYTES, MOST_FILES
         for path, content in _new_files(cache, self._store):
-            to = aside / path
+            to = self._aside / path
             to.parent.mkdir(parents=True, exist_ok=True)
             with to.open("wb") as file:
                 while part := os.read(content, min(_CHUNK, room + 1)):
@@ -70,19 +70,14 @@ class Harvest:
 
     def merge(self) -> None:
         """Puts what was taken into the store, file by file, and evicts the oldest if it has grown too large."""
-        if self._aside is None:
-            return
-        aside = Path(self._aside.name)
-        for path in _files(aside):
+        for path in _files(self._aside):
             if not (self._store / path).exists():
-                with (aside / path).open("rb") as source, replacing(self._store / path) as target:
+                with (self._aside / path).open("rb") as source, replacing(self._store / path) as target:
                     shutil.copyfileobj(source, target)
         evict(self._store, STORE_BYTES)
 
     def _forget(self) -> None:
-        if self._aside is not None:
-            self._aside.cleanup()
-            self._aside = None
+        shutil.rmtree(self._aside, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

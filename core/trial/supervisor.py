@@ -98,7 +98,8 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
     check_budget(spec.budget)
     environment = backend_environment(spec.preset, hidden=(*outside_cache(spec.dataset.corpus), spec.into))
     seen = _Seen(begun)
-    with full_disk_told(spec.into), compiled.Harvest(compiled.store(spec.preset.backend)) as harvest:
+    harvest = compiled.Harvest(compiled.store(spec.preset.backend), spec.into / "compiled")
+    with full_disk_told(spec.into), harvest:
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
         try:

@@ -88,4 +88,4 @@ def test_a_choice_that_cannot_be_had_ends_the_trial_and_says_why(run):
 
 def compiled(cache: Path) -> set[str]:
     """Names of the programs in the compile cache."""
-    return {path.name for path in (cache / "compile" / "jax" / "xla").glob("*-cache")}
+    return {path.name for path in (cache / "compiled" / "jax" / "xla").glob("*-cache")}
