@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from core import asked
-from core.options import CRASHED, AsJson, interruptible
+from core.options import CRASHED, AsJson, NoSandbox, interruptible
 from core.views import terminal
 
 
@@ -19,6 +19,7 @@ def audit(
         Path | None, typer.Argument(metavar="[DIR]", help="the campaign; without it, the one around here")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="ledger, refs and hashes alone; no model is run")] = False,
+    no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Verify a campaign again: its records, and every champion's score.

@@ -9,7 +9,7 @@ import typer
 
 from core import asked
 from core.confirm import DEFAULT_SEEDS
-from core.options import CRASHED, AsJson, Folder, interruptible
+from core.options import CRASHED, AsJson, Folder, NoSandbox, interruptible
 from core.views import terminal
 
 
@@ -18,6 +18,7 @@ def confirm(
         DEFAULT_SEEDS
     ),
     folder: Folder = None,
+    no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the champion against the baseline anew.
