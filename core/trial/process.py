@@ -28,6 +28,7 @@ from core.trial import compiled
 from core.trial.channel import Channel, ChannelError, Message
 from core.trial.environment import Surroundings
 from core.trial.limits import limits
+from core.trial.slots import room_told
 
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 192 * 1024
@@ -68,17 +69,42 @@ class Process:
     ) -> None:
         self.role = role
         self._trainer = trainer
-        self._root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
-        self.scratch, self._inbox = self._root / "scratch", self._root / "inbox"
-        self.scratch.mkdir()
-        self._inbox.mkdir()
-        self.cache = environment.cache(self.scratch)
         self._usage = usage
         self._usage.unlink(missing_ok=True)
+        with room_told(Path(tempfile.gettempdir())):
+            self._root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
+        self.scratch, self._inbox = self._root / "scratch", self._root / "inbox"
+        self.cache = environment.cache(self.scratch)
+        try:
+            with room_told(self._root):
+                self._keeper = self._kept(environment)
+        except BaseException:
+            shutil.rmtree(self._root, ignore_errors=True)
+            raise
+        assert self._keeper.stdin and self._keeper.stdout and self._keeper.stderr
+        self._channel = Channel(cast(BinaryIO, self._keeper.stdout), cast(BinaryIO, self._keeper.stdin))
+        self._messages: queue.Queue[Message | ChannelError | None] = queue.Queue(64)
+        self._head, self._tail, self._printed = b"", b"", 0
+        self._ready = False  # before that, only the fixed side has run
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._listen, self._drain)]
+        for thread in self._threads:
+            thread.start()
+        try:
+            with room_told(self._root):
+                compiled.copy(compiled.store(backend), self.cache)
+            self.send("start", role=role, trainer=str(trainer), backend=backend, device=device)
+        except BaseException:
+            self.end()
+            raise
+
+    def _kept(self, environment: Surroundings) -> subprocess.Popen[bytes]:
+        """The process under its keeper, confined."""
+        self.scratch.mkdir()
+        self._inbox.mkdir()
         python = [sys.executable, "-P", "-m"]
-        keeper = [*python, "core.trial.keeper", str(os.getpid()), str(usage), str(self._root), limits().text()]
-        policy = environment.policy(self.scratch, also_read=(trainer, self._inbox))
-        self._keeper = subprocess.Popen(
+        keeper = [*python, "core.trial.keeper", str(os.getpid()), str(self._usage), str(self._root), limits().text()]
+        policy = environment.policy(self.scratch, also_read=(self._trainer, self._inbox))
+        return subprocess.Popen(
             [*keeper, *confined([*python, "core.trial.launch"], policy, self._root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -88,16 +114,6 @@ class Process:
             start_new_session=sys.platform != "win32",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        assert self._keeper.stdin and self._keeper.stdout and self._keeper.stderr
-        self._channel = Channel(cast(BinaryIO, self._keeper.stdout), cast(BinaryIO, self._keeper.stdin))
-        self._messages: queue.Queue[Message | ChannelError | None] = queue.Queue(64)
-        self._head, self._tail, self._printed = b"", b"", 0
-        self._ready = False  # before that, only the fixed side has run
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._listen, self._drain)]
-        for thread in self._threads:
-            thread.start()
-        compiled.copy(compiled.store(backend), self.cache)
-        self.send("start", role=role, trainer=str(trainer), backend=backend, device=device)
 
     def send(self, kind: str, **content: Any) -> None:
         """Sends a message; TrialFailed if the process is gone."""
@@ -149,7 +165,8 @@ class Process:
 
     def hand(self, path: Path) -> Path:
         """Gives the process a copy of a file that it can only read; where it finds it."""
-        shutil.copyfile(path, self._inbox / path.name)
+        with room_told(self._inbox):
+            shutil.copyfile(path, self._inbox / path.name)
         return self._inbox / path.name
 
     @deferred()

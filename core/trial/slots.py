@@ -27,7 +27,7 @@ class Slot:
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
-        with _room_told(path):
+        with room_told(path):
             self._file = self._opened()
 
     def _opened(self) -> FileIO:
@@ -39,7 +39,7 @@ class Slot:
     def write(self, *arrays: npt.NDArray[np.generic]) -> None:
         """Writes the arrays one after the other from the start. NoRoom where the scratch's disk is full."""
         self._file.seek(0)
-        with _room_told(self.path):
+        with room_told(self.path):
             for array in arrays:
                 view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
                 while view:
@@ -63,7 +63,8 @@ class Slot:
 
 
 @contextlib.contextmanager
-def _room_told(path: Path) -> Iterator[None]:
+def room_told(path: Path) -> Iterator[None]:
+    """Turns the system's error of a full disk into NoRoom."""
     try:
         yield
     except OSError as error:

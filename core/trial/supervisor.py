@@ -147,11 +147,9 @@ def _train_and_score(
         stack.callback(_keep_output, trainer, into / "output.txt")
         stack.callback(trainer.end)
         # What these two print has seen held-out text and is kept nowhere.
-        scorer, auditor = (
-            Scorer(spec.trainer, preset, preset.device, environment, into / f"usage-{role}.json")
-            for role in ("score", "audit")
-        )
+        scorer = Scorer(spec.trainer, preset, preset.device, environment, into / "usage-score.json")
         stack.callback(scorer.end)
+        auditor = Scorer(spec.trainer, preset, preset.device, environment, into / "usage-audit.json")
         stack.callback(auditor.end)
 
         ready = trainer.expect(

@@ -201,7 +201,7 @@ def test_a_transaction_that_was_cut_off_is_taken_back(root: Path, torn: bool) ->
 def test_a_ledger_of_another_version_stays_as_it_is_even_beside_a_journal(root: Path) -> None:
     ledger = root / ".git" / "autoresearch" / "ledger.db"
     with sqlite3.connect(ledger) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
     half_written(root, torn=False)
     before = everything(root)
@@ -210,7 +210,7 @@ def test_a_ledger_of_another_version_stays_as_it_is_even_beside_a_journal(root: 
         lambda c: c.run(ScriptedAgent([])),
         lambda c: c.try_worktree("x"),
     ):
-        with pytest.raises(UserError, match="expected a ledger of version 1, found version 2; it was left untouched"):
+        with pytest.raises(UserError, match="expected a ledger of version 2, found version 3; it was left untouched"):
             act(Campaign.open(root, engine=ScriptedEngine()))
     assert everything(root) == before
 

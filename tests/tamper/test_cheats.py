@@ -13,6 +13,7 @@ import pytest
 from tamper.conftest import FRAMEWORKS, Case
 from tamper.trainers import ATTENTION, trainer
 
+from core.sandbox import tier
 from core.trial import audit
 
 Run = Callable[..., Case]
@@ -22,6 +23,7 @@ NEIGHBOURS = "the audit: its logits depend on other rows of the batch"
 LEARNS = "the audit: the same question gets another answer the more often it is asked: it remembers what it was shown"
 REMEMBERS = "the audit: a row that was shown before gets another answer: it remembers what it was shown"
 PATCHED = "the audit: they are not the losses of its logits: the scorer was patched, or it knows what it was shown"
+CONFINED = tier.available().enforced
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ CHEATS = {
         verdict="crash",
     ),
     "a word for the auditor within the weights": Cheat(
-        "the audit: the weights were changed while they were scored",
+        # A confined process has a copy of its own, which it can only read.
+        "while scored: OSError" if CONFINED else "the audit: the weights were changed while they were scored",
         {
             "restore": """
                 import sys
@@ -189,6 +192,7 @@ CHEATS = {
                 return model(weights, facts)
             """
         },
+        verdict="crash" if CONFINED else "invalid",
     ),
     "within the tolerance of bfloat16": Cheat(
         "the audit: the claimed losses are off by 0.",
