@@ -247,7 +247,7 @@ def test_a_folder_that_cannot_be_written_can_be_read(root: Path, tmp_path: Path)
             refused = call(*command, code=2)
             assert "can't be written (Read-only file system)" in refused.err
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_copy_goes_on_by_itself(root: Path, tmp_path: Path, undisturbed: list[Any]) -> None:
