@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core import asked
+from core import asked, interrupts
 from core.asked import Asked
 from core.commands import audit, bench, compare, confirm, doctor, presets
 from core.options import (
     CRASHED,
+    SIGNALLED,
     USER_ERROR,
     AsJson,
     BudgetSeconds,
@@ -455,6 +456,10 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         app(prog_name="autoresearch")
+    except SystemExit as ended:
+        if isinstance(ended.code, int) and ended.code > SIGNALLED:
+            interrupts.ignored()
+        raise
     except UserError as error:
         terminal.notice(f"autoresearch: {error}")
         sys.exit(USER_ERROR)

@@ -48,6 +48,13 @@ def orderly(on_second: Callable[[], None] = lambda: None) -> Iterator[None]:
         yield
 
 
+def ignored() -> None:
+    """From here on signals change nothing: the work has ended in order, and the interpreter is on its way out."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in _SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
     """Within it, or in a function that it decorates, a signal that would raise waits until the end."""

@@ -13,6 +13,7 @@ from core.interrupts import Ended, orderly
 from core.views import terminal
 
 USER_ERROR, CRASHED, INTERRUPTED = 2, 1, 130
+SIGNALLED = 128  # above it: this and the signal's number
 
 PresetName = Annotated[
     str | None,
@@ -67,7 +68,7 @@ def interruptible(what_next: str) -> Iterator[None]:
             yield
     except KeyboardInterrupt as interrupt:
         _told(f"interrupted; {what_next}")
-        raise typer.Exit(128 + interrupt.signum if isinstance(interrupt, Ended) else INTERRUPTED) from None
+        raise typer.Exit(SIGNALLED + interrupt.signum if isinstance(interrupt, Ended) else INTERRUPTED) from None
 
 
 def _told(line: str) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -35,11 +36,14 @@ def call(*arguments: object, code: int = 0) -> Answer:
     """Runs the command in this process. Fails if it doesn't end with `code`."""
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, ["autoresearch", *map(str, arguments)]
+    heard = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
             main()
     finally:
         sys.argv = before
+        for one, handler in heard.items():
+            signal.signal(one, handler)
     answer = Answer(int(ended.value.code or 0), out.getvalue(), err.getvalue())
     assert answer.code == code, answer
     assert "core/cli.py" not in answer.err.replace(os.sep, "/")  # no traceback of our own
