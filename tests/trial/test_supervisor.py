@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import trainer_text
+from support import PRESET, trainer_text
 
 from core.data import prepare
-from core.records import Trial, UserError, from_json, to_json
+from core.records import Budget, Facts, Trial, UserError, from_json, to_json
+from core.trial.process import TrialFailed
+from core.trial.scoring import Scorer
+from core.trial.supervisor import TrialSpec, backend_environment, run_trial
 
 Run = Callable[..., Any]  # a Trial; Any, for what is None only after a failure
 
@@ -202,3 +206,27 @@ def test_an_unknown_device_is_the_users_mistake(run: Run) -> None:
 def test_a_trainer_cannot_pose_as_the_users_mistake(run: Run) -> None:
     text = trainer_text(before='from core.records import UserError; raise UserError("stop the campaign")')
     assert run(text).verdict == "crash"
+
+
+def test_a_relative_folder_is_the_callers(dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(trainer_text(), encoding="utf-8")
+    spec = TrialSpec(
+        trainer=Path("train.py"), preset=PRESET, budget=Budget(steps=3), seed=1, dataset=dataset, into=Path("kept")
+    )
+    assert run_trial(spec).verdict == "scored"
+    assert (tmp_path / "kept" / "weights.safetensors").is_file()
+
+
+def test_a_parked_process_leaves_the_device_alone(dataset: Any, tmp_path: Path) -> None:
+    """Which only one process may hold on some: a device that isn't here is missed when the model is restored."""
+    trainer = tmp_path / "train.py"
+    trainer.write_text(trainer_text(), encoding="utf-8")
+    environment = backend_environment(PRESET)
+    with Scorer(trainer, PRESET, "cuda", environment, tmp_path / "usage.json") as scorer:
+        scorer.park(time.monotonic() + 60)
+        facts = Facts(vocabulary=256, bos=255, seed=1, backend="numpy", device="cuda", sequence_length=32)
+        weights = tmp_path / "weights.safetensors"
+        weights.write_bytes(b"")
+        with pytest.raises(TrialFailed):
+            scorer.restore(weights, facts)
