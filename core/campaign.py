@@ -206,7 +206,7 @@ class Campaign:
             yield from verify.of_records(self._folder, self._ledger, self._repo, self.preset)
             if scores:
                 self._engine.prepare(self.preset, tell)
-                yield from verify.of_scores(self._folder, self._ledger, self._repo, self.preset, self._engine, tell)
+                yield from verify.of_scores(self._folder, self._ledger, self._repo, self.preset, self._engine)
         finally:
             self._repo.close()
 

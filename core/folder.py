@@ -15,7 +15,7 @@ from pathlib import Path
 
 import presets
 from core.ledger import Ledger
-from core.records import LOSSES, PROGRAM, TRAINER, WEIGHTS, Preset, UserError
+from core.records import LOSSES, PROGRAM, TRAINER, WEIGHTS, Experiment, Preset, UserError
 
 BRANCH = "autoresearch/"
 _PARTIAL = ".autoresearch-partial"
@@ -48,6 +48,11 @@ class Folder:
 
     def trial(self, number: int, trial: int) -> Path:
         return self.experiment(number) / str(trial)
+
+    def trial_with(self, experiment: Experiment, seed: int) -> Path | None:
+        """The folder of the experiment's trial with that seed; None if it had none."""
+        places = (place for place, trial in enumerate(experiment.trials) if trial.seed == seed)
+        return next((self.trial(experiment.number, place) for place in places), None)
 
     def trainer(self, number: int) -> Path:
         """The trainer that the experiment's trials run; kept beside the weights of champions."""

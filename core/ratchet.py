@@ -288,9 +288,7 @@ class Ratchet:
         """What becomes of a keep: it stays one if a deep audit finds nothing wrong with the score that it rests on."""
         self._tell(Reviewing(number))
         place = _with_seed(trials, self._preset.seeds[0]) or 0
-        held_against = None
-        if champion is not None and (other := _with_seed(champion.trials, trials[place].seed)) is not None:
-            held_against = self._folder.trial(champion.number, other)
+        held_against = None if champion is None else self._folder.trial_with(champion, trials[place].seed)
         found = self._engine.review(
             trainer=self._folder.trainer(number),
             preset=self._preset,

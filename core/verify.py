@@ -6,17 +6,17 @@ Reads; changes nothing. What a check found is for whoever asked to judge.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.engine import Engine
-from core.events import OnEvent
 from core.folder import Folder
 from core.ledger import Ledger
 from core.ratchet import fingerprint
-from core.records import FACTS, LOSSES, TRAINER, WEIGHTS, Experiment, Facts, Preset, Trial, UserError, from_json
+from core.records import FACTS, TRAINER, WEIGHTS, Experiment, Facts, Preset, Trial, UserError, from_json
 from core.repo import GitFailed, Repo
 
 UNREADABLE = (UserError, ValueError, TypeError, OSError)  # what damaged rows and objects end in
@@ -67,9 +67,7 @@ def of_records(folder: Folder, ledger: Ledger, repo: Repo, preset: Preset) -> It
         yield Check(subject=f"branch {repo.branch}", what="champion", fault=fault)
 
 
-def of_scores(
-    folder: Folder, ledger: Ledger, repo: Repo, preset: Preset, engine: Engine, tell: OnEvent
-) -> Iterator[Check]:
+def of_scores(folder: Folder, ledger: Ledger, repo: Repo, preset: Preset, engine: Engine) -> Iterator[Check]:
     """Scores the weights of every champion again, and audits them again, deeply. `engine` has its corpus prepared."""
     champion: Experiment | None = None
     baseline = ledger.experiment(0)
@@ -90,7 +88,7 @@ def of_scores(
                 if not (at / WEIGHTS).is_file() or not (at / FACTS).is_file():
                     continue  # told by `of_records`
                 yield _scored_again(engine, trainer, preset, trial, at, subject)
-                reference = None if champion is None else _same_seed(folder, champion, trial.seed)
+                reference = None if champion is None else folder.trial_with(champion, trial.seed)
                 found = engine.review(
                     trainer=trainer,
                     preset=preset,
@@ -159,17 +157,10 @@ def _scored_again(engine: Engine, trainer: Path, preset: Preset, trial: Trial, a
         return Check(subject=subject, what="score", fault=f"the yardstick here is {again.yardstick[:12]}")
     assert trial.val_bpb is not None
     # Of a mean over the whole text far less is left of rounding than of a single loss.
-    allowed = claims.tolerance(dtype_of(trial.choices)) / 100 * again.tokens / again.bytes / 0.693
+    allowed = claims.tolerance(dtype_of(trial.choices)) / 100 * again.tokens / again.bytes / math.log(2)
     if abs(again.val_bpb - trial.val_bpb) > allowed:
         fault = f"the weights score {again.val_bpb:.6f} bpb, the record says {trial.val_bpb:.6f}"
         return Check(subject=subject, what="score", fault=fault)
     return Check(
         subject=subject, what="score", found=f"{again.val_bpb:.6f}, off by {again.val_bpb - trial.val_bpb:.1e}"
     )
-
-
-def _same_seed(folder: Folder, champion: Experiment, seed: int) -> Path | None:
-    for place, trial in enumerate(champion.trials):
-        if trial.seed == seed and (folder.trial(champion.number, place) / LOSSES).is_file():
-            return folder.trial(champion.number, place)
-    return None
