@@ -14,7 +14,7 @@ from typing import Any
 
 # Those that the platform has.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 _Handler = Callable[[int, FrameType | None], object]
 
@@ -51,7 +51,7 @@ def orderly(on_second: Callable[[], None] = lambda: None) -> Iterator[None]:
 def ignored() -> None:
     """From here on signals change nothing: the work has ended in order, and the interpreter is on its way out."""
     if threading.current_thread() is threading.main_thread():
-        for signum in _SIGNALS:
+        for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
 
 
@@ -75,7 +75,7 @@ def _heard(handler: _Handler, *only: object) -> Iterator[dict[int, _Handler]]:
     restored: dict[int, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for signum in _SIGNALS:
+            for signum in SIGNALS:
                 old = signal.getsignal(signum)
                 if old in only if only else callable(old):
                     restored[signum] = old

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from core.cli import main
+from core.interrupts import SIGNALS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,8 @@ def call(*arguments: object, code: int = 0) -> Answer:
     """Runs the command in this process. Fails if it doesn't end with `code`."""
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, ["autoresearch", *map(str, arguments)]
-    heard = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    # The command ends deaf to all of them: it is its process's last act.
+    heard = {one: signal.getsignal(one) for one in SIGNALS}
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
             main()

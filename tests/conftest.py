@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from synthetic import synthetic_documents
 
 DOCUMENTS = 300
 
-# A shell starts what runs in the background deaf to Ctrl-C, and deafness is inherited by what the tests start.
+# A shell starts what runs in the background deaf to Ctrl-C, and nohup deafens it to a closed terminal; deafness is
+# inherited by what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.platform != "win32":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
