@@ -15,7 +15,7 @@ from campaigns import YARDSTICK, ScriptedEngine, a_campaign, a_trial
 
 import backends
 from core.agents import tunables
-from core.agents.base import History
+from core.agents.base import Agent, History
 from core.agents.search import SearchAgent
 from core.campaign import Campaign
 from core.events import Repeat
@@ -37,16 +37,13 @@ def text(number: int) -> str:
     return REFERENCE.replace("SCORE = 2.0", f"SCORE = {score!r}")
 
 
-class Counting:
+class Counting(Agent):
     """Proposes a new trainer each time, for next to nothing."""
 
     name = "counting"
 
     def propose(self, history: History) -> Proposal:
         return Proposal(text=text(len(history)), hypothesis=f"idea {len(history)}", agent=self.name)
-
-    def observe(self, experiment: Experiment) -> None:
-        pass
 
     def repeated(self, repeat: Repeat) -> None:
         raise AssertionError("every text is new")

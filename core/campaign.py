@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 import presets
 from core import program as programs
 from core.agents import tunables
-from core.agents.base import Agent
+from core.agents.base import Agent, Desk
 from core.disk import full_disk_told
 from core.engine import Engine, Local
 from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
@@ -239,34 +239,39 @@ class Campaign:
             self._check_fixed(champion)
             if self._repo.work_blob() not in {None, self._repo.blob(champion.commit)}:
                 tell(Notice("train.py in the work tree has edits of its own; this run neither uses nor changes them"))
-            added = repeats = 0
-            if most > 0 and (pending := ratchet.pending()) is not None:
-                added += 1
-                agent.observe(pending)
-            while True:
-                if added >= most:
-                    stop = f"{added} experiments, the limit" if most else "no experiments were asked for"
-                elif time.monotonic() - begun >= seconds:
-                    stop = f"{seconds / 3600:g} hours, the limit"
-                elif repeats >= REPEATS_IN_A_ROW:
-                    stop = (
-                        f"{agent.name} proposed {repeats} trainers in a row that have their verdict already: "
-                        "it has run out of ideas; give it another program.md or wider `# tune:` ranges"
-                    )
-                elif (proposal := self._ask(agent)) is None:
-                    stop = f"{agent.name} has nothing more to propose"
-                elif (repeat := self._repeat(proposal)) is not None:
-                    repeats += 1
-                    agent.repeated(repeat)
-                    tell(repeat)
-                    continue
-                else:
-                    experiment = ratchet.experiment(proposal, self.champion())
-                    added, repeats = added + 1, 0
-                    agent.observe(experiment)
-                    continue
-                tell(Stopped(stop))
-                return
+            agent.begin(self._desk(tell, begun + seconds))
+            try:
+                tell(Stopped(self._turns(agent, ratchet, tell, most, begun, seconds)))
+            finally:
+                agent.end()
+
+    def _turns(self, agent: Agent, ratchet: Ratchet, tell: OnEvent, most: float, begun: float, seconds: float) -> str:
+        """One experiment after the other, the pending one first; why there are no more."""
+        added = repeats = 0
+        if most > 0 and (pending := ratchet.pending()) is not None:
+            added += 1
+            agent.observe(pending)
+        while True:
+            if added >= most:
+                return f"{added} experiments, the limit" if most else "no experiments were asked for"
+            if time.monotonic() - begun >= seconds:
+                return f"{seconds / 3600:g} hours, the limit"
+            if repeats >= REPEATS_IN_A_ROW:
+                return (
+                    f"{agent.name} proposed {repeats} trainers in a row that have their verdict already: "
+                    "it has run out of ideas; give it another program.md or wider `# tune:` ranges"
+                )
+            proposal = self._ask(agent)
+            if proposal is None:
+                return f"{agent.name} has nothing more to propose"
+            if (repeat := self._repeat(proposal)) is not None:
+                repeats += 1
+                agent.repeated(repeat)
+                tell(repeat)
+            else:
+                experiment = ratchet.experiment(proposal, self.champion())
+                added, repeats = added + 1, 0
+                agent.observe(experiment)
 
     def try_worktree(
         self, hypothesis: str, on_event: OnEvent | None = None, *, agent: str = "try"
@@ -371,6 +376,19 @@ class Campaign:
                 )
             finally:
                 self._repo.close()  # an interrupt may have cut its helper process off in the middle of an answer
+
+    def _desk(self, tell: OnEvent, until: float) -> Desk:
+        from core.desk import CampaignDesk
+
+        return CampaignDesk(
+            self._folder,
+            self.preset,
+            engine=self._engine,
+            program=lambda: self._program,
+            champion_text=lambda: self._repo.text(self.champion().commit),
+            tell=tell,
+            until=until,
+        )
 
     def _check_fixed(self, champion: Experiment) -> None:
         has = self._ledger.constants(champion.number)

@@ -121,6 +121,14 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Working:
+    """What the agent does while it makes up its mind."""
+
+    agent: str
+    what: str
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something a person should know and need not act upon."""
 
@@ -148,6 +156,7 @@ Event = (
     | Measuring
     | MeasuringProgress
     | Measured
+    | Working
     | Notice
     | Stopped
 )

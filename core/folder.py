@@ -62,6 +62,11 @@ class Folder:
         """Of trials that are no experiment's: a subfolder each, and the trainers that they ran."""
         return self.state / "measurements" / purpose / str(series)
 
+    @property
+    def agents(self) -> Path:
+        """What agents keep: transcripts, requests and replies."""
+        return self.state / "agents"
+
     def exists(self) -> bool:
         return self.ledger.exists()
 

@@ -61,6 +61,9 @@ class LedgerHistory:
     def tried(self, text: str) -> bool:
         return self._ledger.knows(tunables.fingerprint(text))
 
+    def repeat_of(self, text: str) -> Experiment | None:
+        return self._ledger.decided(tunables.fingerprint(text))
+
 
 def known(ledger: Ledger, number: int) -> Experiment:
     """The experiment, or a UserError that says which there are."""

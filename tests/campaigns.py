@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.agents import tunables
-from core.agents.base import History
+from core.agents.base import Agent, History
 from core.campaign import Campaign
 from core.engine import Local
 from core.events import OnEvent, Repeat
@@ -162,7 +162,7 @@ def an_audit(**values: Any) -> Audit:
     return Audit(**{**base, **values})
 
 
-class ScriptedAgent:
+class ScriptedAgent(Agent):
     """Proposes the trainers of a list by the number of the experiment, so that it can be asked again after a kill."""
 
     name = "scripted"

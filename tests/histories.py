@@ -99,3 +99,7 @@ class MemoryHistory:
 
     def tried(self, text: str) -> bool:
         return tunables.fingerprint(text) in self._fingerprints
+
+    def repeat_of(self, text: str) -> Experiment | None:
+        own = tunables.fingerprint(text)
+        return next((e for e in self.found if e.fingerprint == own and e.verdict in ("keep", "discard")), None)

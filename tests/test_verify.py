@@ -13,10 +13,9 @@ from command import call
 from support import PRESET
 
 import backends
-from core.agents.base import History
+from core.agents.base import Agent, History
 from core.campaign import Campaign
-from core.events import Repeat
-from core.records import LOSSES, WEIGHTS, Experiment, Proposal
+from core.records import LOSSES, WEIGHTS, Proposal
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_a_damaged_object(root: Path) -> None:
     assert ("repository", "git fsck") in faults(root)
 
 
-class LessSmoothing:
+class LessSmoothing(Agent):
     """Proposes the reference trainer with another constant, once."""
 
     name = "once"
@@ -96,12 +95,6 @@ class LessSmoothing:
         text = backends.trainer_path("numpy").read_text(encoding="utf-8")
         text = text.replace("SMOOTHING = 0.5", "SMOOTHING = 0.1")
         return Proposal(text=text, hypothesis="less smoothing", agent=self.name) if len(history) == 1 else None
-
-    def observe(self, experiment: Experiment) -> None:
-        pass
-
-    def repeated(self, repeat: Repeat) -> None:
-        pass
 
 
 def test_real_trials_hold_and_a_changed_claim_does_not(tmp_path: Path, cache: Path, corpus_folder: Path) -> None:

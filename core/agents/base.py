@@ -1,11 +1,12 @@
-"""What an agent is, and what it is shown. Which agents there are stands in the registry beside this file."""
+"""What an agent is, what it is shown and what it is lent. Which there are stands in the registry beside this file."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from core.events import Repeat
+from core.events import OnEvent, Repeat
 from core.program import Program
 from core.records import Constant, Experiment, Preset, Proposal
 
@@ -59,21 +60,76 @@ class History(Protocol):
         """Whether an experiment of any verdict had this trainer, layout and comments aside."""
         ...
 
+    def repeat_of(self, text: str) -> Experiment | None:
+        """The experiment, kept or discarded, that had this trainer: proposing it again would only give its result."""
+        ...
 
-class Agent(Protocol):
-    """Whoever proposes. One that keeps state rebuilds it from the history: a campaign may go on in another process."""
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What came of a trainer's first step in the sandbox. Says whether it runs, and nothing of how well it learns."""
+
+    fault: str  # why it can't be tried; empty where it runs
+    output: str  # the end of what it printed: data, whatever it says
+    seconds: float
+    parameters: int | None
+    peak_memory_mb: float | None
+    flops_per_token: float | None
+
+
+class Desk(Protocol):
+    """What a run lends to its agent."""
 
     @property
-    def name(self) -> str: ...
+    def root(self) -> Path:
+        """The campaign's folder."""
+        ...
+
+    @property
+    def state(self) -> Path:
+        """A folder in the campaign for what agents keep. It is there, and no trial can read it."""
+        ...
+
+    @property
+    def tell(self) -> OnEvent: ...
+
+    def check(self, text: str) -> Checked:
+        """Parses a trainer, holds it against program.md's fixed constants and runs one step of it in the sandbox."""
+        ...
+
+    def seconds_left(self) -> float:
+        """Until the run starts nothing new; infinite without a limit."""
+        ...
+
+
+class Unavailable(Exception):
+    """Raised by `propose` of an agent that can't be had for now, such as a model whose server is down.
+
+    `seconds`: after how long it is worth asking again.
+    """
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class Agent:
+    """Whoever proposes. One that keeps state rebuilds it from the history: a campaign may go on in another process."""
+
+    name: str
+
+    def begin(self, desk: Desk) -> None:
+        """A run starts. Called once, before the first proposal is asked for."""
 
     def propose(self, history: History) -> Proposal | None:
-        """The next change to the champion, or None for nothing more, which ends the run."""
-        ...
+        """The next change to the champion, or None for nothing more, which ends the run. May raise Unavailable."""
+        raise NotImplementedError
 
     def observe(self, experiment: Experiment) -> None:
         """Told of every experiment that got its verdict in this run."""
-        ...
 
     def repeated(self, repeat: Repeat) -> None:
         """Told that its proposal was not run, with the earlier result."""
-        ...
+
+    def end(self) -> None:
+        """The run is over, in whatever way. Called once if `begin` was."""

@@ -22,10 +22,9 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from core.agents import tunables
-from core.agents.base import History
+from core.agents.base import Agent, History
 from core.agents.tunables import Tunable
-from core.events import Repeat
-from core.records import Constant, Experiment, Proposal, UserError
+from core.records import Constant, Proposal, UserError
 
 # One, two or three constants a proposal: one alone tells most about itself, but takes many trials to get far.
 SUBSET_WEIGHTS = (1 / 3, 1 / 3, 1 / 3)
@@ -38,7 +37,7 @@ ATTEMPTS = 200
 DIGITS = 3  # of a proposed float
 
 
-class SearchAgent:
+class SearchAgent(Agent):
     """Champion-centred search, deterministic by `seed` and the number of the experiment."""
 
     name = "search"
@@ -85,12 +84,6 @@ class SearchAgent:
             )
             return Proposal(text=text, hypothesis=hypothesis, agent=self.name)
         return None
-
-    def observe(self, experiment: Experiment) -> None:
-        """Nothing to keep: the next proposal reads the history."""
-
-    def repeated(self, repeat: Repeat) -> None:
-        """Can't happen while nobody else writes the ledger: `propose` has looked there itself."""
 
     def _subset(self, rng: np.random.Generator, spaces: Mapping[str, Tunable]) -> list[str]:
         sizes = min(len(SUBSET_WEIGHTS), len(spaces))

@@ -152,6 +152,11 @@ class Follower:
             case events.Measured():
                 self.close()
                 self._line(_measured(event))
+            case events.Working():
+                if self._bar is None:
+                    self._bar = TrialBar(self._console)
+                    self._bar.__enter__()
+                self._bar.show("agent", f"{event.agent}: {one_line(event.what)}", 0.0, "")
             case events.Notice():
                 self._line(event.text)
             case events.Stopped():

@@ -63,7 +63,7 @@ class Bowl:
         )
 
 
-class Uniform:
+class Uniform(Agent):
     """Random search: every constant anew, uniform in its own scale."""
 
     name = "uniform"
@@ -83,11 +83,6 @@ class Uniform:
                 value = math.exp(rng.uniform(low, high)) if tunable.log else rng.uniform(low, high)
                 values[name] = round(value) if tunable.integer else value
         return Proposal(text=tunables.write(TEXT, values), hypothesis="", agent=self.name)
-
-    def observe(self, experiment: object) -> None:
-        pass
-
-    repeated = observe
 
 
 def test_it_changes_one_to_three_constants_of_the_champion_within_their_ranges() -> None:

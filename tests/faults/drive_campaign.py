@@ -22,10 +22,10 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from campaigns import ScriptedEngine, a_campaign, trainer  # noqa: E402
 
 import core.ratchet  # noqa: E402, F401 (its git asks for its version when it is imported, which writes nothing)
-from core.agents.base import History  # noqa: E402
+from core.agents.base import Agent, History  # noqa: E402
 from core.campaign import Campaign  # noqa: E402
 from core.events import Repeat  # noqa: E402
-from core.records import Experiment, Proposal, UserError  # noqa: E402
+from core.records import Proposal, UserError  # noqa: E402
 
 TEXTS = [trainer(1.9), trainer(1.95), trainer(1.0, "crash"), "x = (\n", trainer(1.8), trainer(1.8, "invalid")]
 TRIED = [trainer(1.7), trainer(2.2)]
@@ -36,7 +36,7 @@ GIT = {
 }  # fmt: skip
 
 
-class Agent:
+class Scripted(Agent):
     """Proposes by the number of the experiment, and once a repeat of the first."""
 
     name = "scripted"
@@ -49,9 +49,6 @@ class Agent:
         if number > len(TEXTS):
             return None
         return Proposal(text=TEXTS[number - 1], hypothesis=f"idea {number}\n\nwhy", agent=self.name)
-
-    def observe(self, experiment: Experiment) -> None:
-        pass
 
     def repeated(self, repeat: Repeat) -> None:
         self.told = True
@@ -105,7 +102,7 @@ def drive(root: Path) -> None:
     except UserError:
         campaign = a_campaign(root)
     with campaign:
-        campaign.run(Agent())
+        campaign.run(Scripted())
         for place, text in enumerate(TRIED):
             if campaign.status().experiments == len(TEXTS) + place:
                 (campaign.root / "train.py").write_text(text)
