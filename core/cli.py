@@ -15,7 +15,7 @@ import typer
 
 from core import asked, interrupts
 from core.asked import Asked
-from core.commands import audit, bench, compare, confirm, doctor, presets
+from core.commands import audit, bench, compare, confirm, doctor, presets, run
 from core.options import (
     CRASHED,
     SIGNALLED,
@@ -194,49 +194,7 @@ def train(
         raise typer.Exit(CRASHED)
 
 
-@app.command()
-def run(
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="made if missing; without it, the campaign around here")
-    ] = None,
-    preset: PresetName = None,
-    device: Device = None,
-    settings: Settings = None,
-    corpus: Corpus = None,
-    budget: BudgetSeconds = None,
-    agent: Annotated[str, typer.Option(metavar="NAME", help="who proposes")] = "search",
-    experiments: Annotated[int | None, typer.Option(metavar="N", help="add so many, then stop")] = None,
-    hours: Annotated[float | None, typer.Option(metavar="HOURS", help="start nothing new after so long")] = None,
-    no_sandbox: NoSandbox = False,
-    as_json: AsJson = False,
-) -> None:
-    """Run a campaign until a limit or Ctrl-C; resumes.
-
-    The baseline comes first, then one experiment after the other. With --json each is a line of JSON as it ends.
-
-    \b
-      autoresearch run night --preset h100 --hours 8
-      autoresearch run night                                goes on with it
-      autoresearch run demo --preset cpu --budget 20 --experiments 8
-    """
-    from core import agents
-    from core.views.live import Follower
-    from core.views.run import Rows, summary
-
-    campaign = asked.make_or_open(
-        folder, Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget)
-    )
-    again = f"autoresearch run {folder or campaign.root}"
-    rows = Rows(campaign, as_json)
-    follower = Follower(terminal.err(), rows)
-    with campaign, interruptible(f"`{again}` goes on from here"):
-        try:
-            campaign.run(agents.make(agent), experiments=experiments, hours=hours, on_event=follower)
-        finally:
-            follower.close()
-            rows.plot()
-        if not as_json:
-            summary(campaign, asked.text_from)
+app.command()(run.run)
 
 
 @app.command("try")

@@ -1,0 +1,163 @@
+"""Two agents on one history: a thinker (a model, a coding agent) and the search, in turn or while the thinker is away.
+
+Whose turn it is follows from the history alone, so that a run goes on where the last one ended.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from core.agents.base import Agent, Desk, History, Unavailable
+from core.events import Notice, Repeat, Working
+from core.records import Experiment, Proposal, UserError
+
+TUNED_AFTER_KEEP, TUNED_AFTER_REST = 3, 1  # the search's turns after a thinker's experiment, by how it ended
+_LOOKED_AT = 50  # experiments back for the thinker's last one
+_WAIT_SECONDS = 1.0  # between two looks at the clock while nobody has anything to propose
+
+
+class Hybrid(Agent):
+    """Asks the thinker, then gives the search some turns, and all of them while the thinker is unavailable.
+
+    `after_keep`, `after_rest`: the search's turns after an experiment of the thinker that was kept, or was not. With 0
+    for both the search only stands in. `alone`: whether the search goes on by itself when the thinker has nothing more.
+    """
+
+    def __init__(
+        self,
+        thinker: Agent,
+        search: Agent,
+        *,
+        name: str = "hybrid",
+        after_keep: int = TUNED_AFTER_KEEP,
+        after_rest: int = TUNED_AFTER_REST,
+        alone: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self._thinker = thinker
+        self._search = search
+        self._turns = {True: after_keep, False: after_rest}
+        self._alone = alone
+        self._clock = clock
+        self._sleep = sleep
+        self._desk: Desk | None = None
+        self._begun: list[Agent] = []
+        self._asked = thinker
+        self._away_since: float | None = None
+        self._again_at = -math.inf
+        self._finished = False  # the thinker has nothing more
+        self._empty = ""  # why the search has nothing, as it was told last
+
+    def begin(self, desk: Desk) -> None:
+        self._desk = desk
+        for agent in (self._thinker, self._search):
+            agent.begin(desk)
+            self._begun.append(agent)
+
+    def propose(self, history: History) -> Proposal | None:
+        """Whoever's turn it is. Where neither has a proposal now, waits for the thinker as long as the run may last."""
+        order = [self._from_thinker, self._from_search]
+        if self._is_searchs_turn(history):
+            order.reverse()
+        while True:
+            for propose in order:
+                if (proposal := propose(history)) is not None:
+                    return proposal
+            if self._finished or not self._wait():
+                return None
+
+    def observe(self, experiment: Experiment) -> None:
+        self._thinker.observe(experiment)
+        self._search.observe(experiment)
+
+    def repeated(self, repeat: Repeat) -> None:
+        self._asked.repeated(repeat)
+
+    def end(self) -> None:
+        while self._begun:
+            self._begun.pop().end()
+
+    def _is_searchs_turn(self, history: History) -> bool:
+        """Whether the search has had fewer turns since the thinker's last experiment than that one's end gives it."""
+        for had, experiment in enumerate(reversed(history.recent(_LOOKED_AT))):
+            if experiment.number == 0:
+                return False  # the thinker begins
+            if experiment.agent != self._search.name:
+                return had < self._turns[experiment.verdict == "keep"]
+        return False
+
+    def _from_thinker(self, history: History) -> Proposal | None:
+        if self._finished or self._clock() < self._again_at:
+            return None
+        self._asked = self._thinker
+        try:
+            proposal = self._thinker.propose(history)
+        except Unavailable as away:
+            now = self._clock()
+            self._away_since = now if self._away_since is None else self._away_since
+            self._again_at = now + away.seconds
+            later = f"asked again in {_duration(away.seconds)}"
+            self._tell(f"{self._thinker.name} is away ({away}): {later}, the search stands in")
+            return None
+        if self._away_since is not None:
+            self._tell(f"{self._thinker.name} is back after {_duration(self._clock() - self._away_since)}")
+            self._away_since = None
+        if proposal is None:
+            self._finished = True
+            if self._alone:
+                self._tell(f"{self._thinker.name} has nothing more to propose: the search goes on alone")
+        return proposal
+
+    def _from_search(self, history: History) -> Proposal | None:
+        if self._finished and not self._alone:
+            return None
+        self._asked = self._search
+        why = "the search has found nothing new in the ranges of this champion"
+        try:
+            proposal = self._search.propose(history)
+        except UserError as error:
+            proposal, why = None, str(error)
+        if proposal is None and why != self._empty:
+            self._tell(why)
+        self._empty = "" if proposal is not None else why
+        return proposal
+
+    def _wait(self) -> bool:
+        """Sleeps a little; False once the run is over."""
+        left = self._desk.seconds_left() if self._desk is not None else math.inf
+        away = self._again_at - self._clock()
+        if left <= 0:
+            return False
+        if away > 0:
+            if self._desk is not None:
+                self._desk.tell(Working(self._thinker.name, f"away, asked again in {_duration(away)}"))
+            self._sleep(min(_WAIT_SECONDS, away, left))
+        return True
+
+    def _tell(self, text: str) -> None:
+        if self._desk is not None:
+            self._desk.tell(Notice(text))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def stand_in(thinker: Agent, seed: int = 0) -> Agent:
+    """The thinker, with the search in its place while it is unavailable."""
+    from core.agents.search import SearchAgent
+
+    return Hybrid(thinker, SearchAgent(seed), name=thinker.name, after_keep=0, after_rest=0, alone=False)
+
+
+def hybrid(seed: int = 0, **options: Any) -> Agent:
+    """For the registry: the search and a model in turn, or a coding agent's command if `command` is among `options`."""
+    from core import agents
+    from core.agents.search import SearchAgent
+
+    return Hybrid(agents.thinker("command" if "command" in options else "api", **options), SearchAgent(seed))
