@@ -52,13 +52,14 @@ class Reply:
     stop_reason: StopReason
     usage: Usage
     model: str  # that answered
+    detail: str = ""  # why it was refused, where the service says so
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
     """A piece of an answer while it streams."""
 
-    kind: Literal["thinking", "text", "tool"]  # of a tool: its name first, then its input as JSON
+    kind: Literal["thinking", "text", "tool", "input"]  # of a tool its name, then its input: JSON in pieces
     text: str
 
 
@@ -81,10 +82,20 @@ class Provider(Protocol):
     def name(self) -> str: ...
     @property
     def model(self) -> str: ...
+    @property
+    def so_far(self) -> Usage:
+        """What the last request used as far as the server told: all that is known of one that was cut off."""
+        ...
 
     def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
-        """Streams one answer. Raises Outage where trying again may help, UserError where it can't (key, model)."""
+        """Streams one answer. Raises Outage where trying again may help, UserError where it can't (key, model).
+
+        The Outage's `seconds` are the server's own wish, 0 where it has none. A tool's input that is no JSON object
+        comes as the text that the model wrote.
+        """
         ...
+
+    def close(self) -> None: ...
 
 
 class Asks(Protocol):
