@@ -227,9 +227,9 @@ class MessagesServer:
             yield "content_block_stop", {"index": index}
         called = any(block["type"] == "tool_use" for block in blocks)
         reason = answer.stop_reason or ("tool_use" if called else "end_turn")
-        delta: dict[str, Any] = {"stop_reason": reason, "stop_sequence": None, "stop_details": answer.stop_details}
+        end: dict[str, Any] = {"stop_reason": reason, "stop_sequence": None, "stop_details": answer.stop_details}
         usage["output_tokens"] = output
-        yield "message_delta", {"delta": delta, "usage": {"output_tokens": output}}
+        yield "message_delta", {"delta": end, "usage": {"output_tokens": output}}
         yield "message_stop", {}
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from core.llm import claude, refusals
-from core.llm.base import Block, Delta, Effort, Message, Outage, Reply, Request, StopReason, Usage
+from core.llm.base import Block, Delta, Effort, Message, Outage, Reply, Request, StopReason, Usage, tool_input
 from core.llm.refusals import TooLong
 
 ENDPOINT = "https://api.anthropic.com"
@@ -46,20 +44,24 @@ class AnthropicProvider:
         self.model = model
         self._settings = claude.settings(model, effort, thinking_budget)
         self._budget = thinking_budget
-        self._timeout = timeout
         self._so_far = Usage()
         self._server = refusals.Server(
             name="Anthropic's API" if endpoint == ENDPOINT else "the Messages API",
             address=endpoint,
             model=model,
             key="ANTHROPIC_API_KEY" if key else "ANTHROPIC_AUTH_TOKEN",
+            timeout=timeout,
         )
         import anthropic
 
         self._sdk = anthropic
         # A key or token given here keeps the SDK from looking for profiles and identities on the machine.
         self._client = anthropic.Anthropic(
-            api_key=key, auth_token=None if key else token, base_url=endpoint, timeout=self._patience(), max_retries=0
+            api_key=key,
+            auth_token=None if key else token,
+            base_url=endpoint,
+            timeout=refusals.patience(self._server),
+            max_retries=0,
         )
 
     @property
@@ -74,7 +76,7 @@ class AnthropicProvider:
         create: Any = self._client.messages.create  # its overloads do not take a dict
         gathered = _Gathered(on_delta)
         try:
-            with self._told(), create(**self._body(request), stream=True) as stream:
+            with refusals.told(self._sdk, self._server), create(**self._body(request), stream=True) as stream:
                 for event in stream:
                     gathered.take(event)
                     self._so_far = gathered.usage
@@ -107,33 +109,6 @@ class AnthropicProvider:
         if tools:
             body["tools"] = tools
         return body
-
-    def _patience(self) -> Any:
-        import httpx2
-
-        return httpx2.Timeout(self._timeout, connect=min(15.0, self._timeout))
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """The SDK's errors, and those of the connection under it, in this project's words."""
-        import httpx2
-
-        sdk = self._sdk
-        try:
-            yield
-        except sdk.APITimeoutError:
-            raise Outage(f"no answer from {self._server.address}", 0.0) from None
-        except sdk.APIConnectionError:
-            raise Outage(f"no connection to {self._server.address}", 0.0) from None
-        except sdk.APIStatusError as error:
-            message = error.api_message or error.message
-            if error.status_code < 400:
-                raise refusals.in_stream(self._server, str(error.type), message) from None
-            raise refusals.meaning(self._server, error.status_code, message, error.response.headers) from None
-        except httpx2.TimeoutException:
-            raise Outage(f"the answer stopped for {self._timeout:g} s in the middle", 0.0) from None
-        except (httpx2.HTTPError, sdk.APIError, json.JSONDecodeError):  # an event that breaks off is no JSON
-            raise Outage("the answer was cut off", 0.0) from None
 
 
 class _Gathered:
@@ -183,7 +158,7 @@ class _Gathered:
         for (index, field), pieces in self._pieces.items():
             whole = "".join(pieces)
             if field == "partial_json":
-                self._blocks[index]["input"] = parsed(whole)
+                self._blocks[index]["input"] = tool_input(whole)
             else:
                 self._blocks[index][field] = self._blocks[index].get(field, "") + whole
         return Reply(
@@ -193,17 +168,6 @@ class _Gathered:
             model=self._model or model,
             detail=self._detail,
         )
-
-
-def parsed(whole: str) -> dict[str, Any] | str:
-    """A tool's input; the text as it came if it is no JSON object, so that the model can be told."""
-    if not whole:
-        return {}
-    try:
-        value = json.loads(whole)
-    except (ValueError, RecursionError):
-        return whole
-    return value if isinstance(value, dict) else whole
 
 
 def _usage(told: Any, before: Usage) -> Usage:

@@ -1,12 +1,18 @@
-"""What a server's refusal means: whether to wait, to mend something, or that the prompt was too long for the model."""
+"""What a server's refusal means: whether to wait, to mend something, or that the prompt was too long for the model.
+
+Both SDKs come from one generator, so that their errors have the same names and fields.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from core.llm.base import Outage
 from core.records import UserError
@@ -43,6 +49,48 @@ class Server:
     address: str
     model: str
     key: str  # the environment's variable with the key
+    timeout: float  # seconds
+
+
+@contextmanager
+def told(sdk: Any, server: Server) -> Iterator[None]:
+    """The SDK's errors and those of the connection under it, as Outage, UserError or TooLong."""
+    import httpx2
+
+    try:
+        yield
+    except sdk.APITimeoutError:
+        raise Outage(f"no answer from {server.address}", 0.0) from None
+    except sdk.APIConnectionError:
+        raise Outage(f"no connection to {server.address}", 0.0) from None
+    except sdk.APIStatusError as error:
+        if error.status_code < 400:
+            raise in_stream(server, str(error.type), _message(error)) from None
+        raise meaning(server, error.status_code, _message(error), error.response.headers) from None
+    except sdk.APIResponseValidationError:
+        raise Outage(f"{server.address} gave no answer of {server.name}", 0.0) from None
+    except sdk.APIError as error:
+        raise in_stream(server, str(getattr(error, "type", "")), _message(error)) from None
+    except httpx2.TimeoutException:
+        raise Outage(f"the answer stopped for {server.timeout:g} s in the middle", 0.0) from None
+    except (httpx2.HTTPError, json.JSONDecodeError):  # an event that breaks off is no JSON
+        raise Outage("the answer was cut off", 0.0) from None
+
+
+def patience(server: Server) -> Any:
+    """Of the HTTP client: a server that is there is connected to at once."""
+    import httpx2
+
+    return httpx2.Timeout(server.timeout, connect=min(15.0, server.timeout))
+
+
+def _message(error: Any) -> str:
+    """What the server said, without the SDK's words around it."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    said = inner.get("message") if isinstance(inner, Mapping) else inner
+    code = inner.get("code") if isinstance(inner, Mapping) else None
+    return " ".join(str(one) for one in (said or error.message, code) if one and not isinstance(one, int))
 
 
 def meaning(server: Server, status: int, message: str, headers: Mapping[str, str]) -> Exception:
@@ -71,6 +119,8 @@ def meaning(server: Server, status: int, message: str, headers: Mapping[str, str
 
 def in_stream(server: Server, kind: str, message: str) -> Exception:
     """What to raise for an error event in a stream that had begun well."""
+    if _TOO_LONG.search(message):
+        return TooLong(short(message))
     if kind in {"invalid_request_error", "request_too_large", "authentication_error", "permission_error"}:
         return UserError(f"{server.name} broke its answer off: {short(message)}")
     reasons = {"overloaded_error": _OUTAGES[529], "rate_limit_error": _OUTAGES[429], "timeout_error": _OUTAGES[504]}
