@@ -53,13 +53,13 @@ def regions(history: History) -> list[Region]:
 
 
 def changed(history: History, number: int) -> list[str]:
-    """Constants and parts in which an experiment's trainer differs from the present champion's."""
+    """Constants and parts in which a trainer differs from the present champion's; none if it can't be parsed."""
     before, after = history.constants(history.champion.number), history.constants(number)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     try:
         return names + _parts_changed(history.champion_text, history.text(number), set(before) | set(after))
     except UserError:
-        return names
+        return []
 
 
 def near_misses(history: History, count: int) -> list[Experiment]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.agents.api.quoting import Quotes, escaped, one_line
 from core.agents.base import History
-from core.records import Experiment, UserError
+from core.records import Experiment
 
 CURVE_POINTS = 20
 OUTPUT_CHARACTERS, OUTPUT_LINES = 4_000, 60
@@ -126,14 +126,6 @@ def output(folder: Path) -> str:
 def known(history: History, number: int) -> str:
     """Empty if there is such an experiment, else what there is."""
     return "" if 0 <= number < len(history) else f"there is no experiment {number}; there are 0 to {len(history) - 1}"
-
-
-def text_of(history: History, number: int) -> str:
-    """The trainer of an experiment, or why it can't be read."""
-    try:
-        return history.text(number)
-    except UserError as error:
-        return f"# can't be read: {error}"
 
 
 def _last_trial(folder: Path) -> Path | None:

@@ -62,6 +62,9 @@ class Workbench:
             told = str(refused)
             if refused.shown:
                 told += "\n" + self.quote("what that is about", refused.shown, characters=2_000, lines=40)
+        except UserError as error:  # such as an object of git that is damaged
+            wrong = True
+            told = "this can't be done now:\n" + self.quote("why", str(error), characters=2_000, lines=20)
         return {
             "type": "tool_result",
             "tool_use_id": use["id"],
@@ -76,7 +79,7 @@ class Workbench:
             what, text = "your draft of train.py", self.draft.text
         else:
             self._require(experiment)
-            what, text = f"train.py of experiment {experiment}", reading.text_of(self._history, experiment)
+            what, text = f"train.py of experiment {experiment}", self._history.text(experiment)
         count = len(text.splitlines())
         if first > max(count, 1) or (last is not None and last < first):
             raise Refused(f"lines {first} to {last or count}: there are lines 1 to {count}")
