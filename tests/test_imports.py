@@ -12,7 +12,7 @@ import core
 
 ROOT = Path(core.__file__).parent
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(ROOT)], "core."))
-FRAMEWORKS = {"torch", "jax", "jaxlib", "mlx", "flax", "tensorflow", "tinygrad"}
+FRAMEWORKS = {"torch", "jax", "jaxlib", "mlx", "flax", "tensorflow", "tinygrad", "anthropic", "openai", "httpx2"}
 HEAVY = {"git", "matplotlib", "optuna", "scipy", "sqlalchemy", "tiktoken", "rustbpe", "huggingface_hub", "pyarrow"}
 
 # Each module is imported as the first of all of ours, so that a ring of imports can't hide behind an earlier one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -52,13 +53,14 @@ class Reply:
     stop_reason: StopReason
     usage: Usage
     model: str  # that answered
+    detail: str = ""  # why it was refused, where the service says so
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
     """A piece of an answer while it streams."""
 
-    kind: Literal["thinking", "text", "tool"]  # of a tool: its name first, then its input as JSON
+    kind: Literal["thinking", "text", "tool", "input"]  # of a tool its name, then its input: JSON in pieces
     text: str
 
 
@@ -81,10 +83,20 @@ class Provider(Protocol):
     def name(self) -> str: ...
     @property
     def model(self) -> str: ...
+    @property
+    def so_far(self) -> Usage:
+        """What the last request used as far as the server told: all that is known of one that was cut off."""
+        ...
 
     def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
-        """Streams one answer. Raises Outage where trying again may help, UserError where it can't (key, model)."""
+        """Streams one answer. Raises Outage where trying again may help, UserError where it can't (key, model).
+
+        The Outage's `seconds` are the server's own wish, 0 where it has none. A tool's input that is no JSON object
+        comes as the text that the model wrote.
+        """
         ...
+
+    def close(self) -> None: ...
 
 
 class Asks(Protocol):
@@ -95,3 +107,14 @@ class Asks(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def tool_input(whole: str) -> dict[str, Any] | str:
+    """A tool's input; the text as it came if it is no JSON object, so that the model can be told."""
+    if not whole:
+        return {}
+    try:
+        value = json.loads(whole)
+    except (ValueError, RecursionError):
+        return whole
+    return value if isinstance(value, dict) else whole
