@@ -18,10 +18,10 @@ GROUP = "autoresearch.agents"
 _BUILT_IN = {
     "search": "core.agents.search:SearchAgent",
     "hybrid": "core.agents.hybrid:hybrid",
-    "replay": "core.agents.replay:replay",
+    "replay": "core.agents.replay:ReplayAgent",
 }
 # Agents that may be unavailable for a while. Chosen by themselves, the search stands in for them then.
-_THINKERS = {"api": "core.agents.api:api", "command": "core.agents.command:command"}
+_THINKERS = {"api": "core.agents.api.factory:api", "command": "core.agents.command:command"}
 
 
 def names() -> list[str]:
