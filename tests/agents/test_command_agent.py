@@ -55,10 +55,10 @@ edit(float(re.search("SCORE = ([0-9.]*)", open("train.py").read())[1]) - 0.25); 
     assert [e.verdict for e in night.campaign.experiments()] == ["keep", "keep", "keep"]
     printed = night.printed()
     assert "PROGRAM Lower it." in printed
-    assert "LOG 0001 keep 1.75000 (+0.25000) [command] lower, 7" in printed
+    assert "LOG 0001 keep 1.75000 (+0.25000) [command] lower, 8" in printed
     first, second = (line.split()[1:] for line in printed.splitlines() if line.startswith("FILES"))
     of_baseline = ["curve.tsv", "output.txt", "verdict.md"]
-    shared = ["history/log.md", "lessons.md", "program.md", "train.py"]
+    shared = ["check", "history/log.md", "lessons.md", "program.md", "train.py"]
     assert first == sorted([f"history/0000/{name}" for name in of_baseline] + shared)
     assert set(second) - set(first) == {f"history/0001/{name}" for name in (*of_baseline, "change.diff")}
     assert "champion: experiment 1, val_bpb 1.75000; the baseline: 2.00000" in printed
@@ -148,6 +148,29 @@ def test_a_repeat_is_handed_back_with_the_earlier_verdict(night: Night, folder: 
     )
     night.run(an_agent(folder, code, "{prompt}"))
     assert [e.verdict for e in night.campaign.experiments(1)] == ["discard", "keep"]
+
+
+def test_an_edit_can_be_checked_before_it_costs_a_trial(night: Night, folder: Path) -> None:
+    code = """
+import subprocess, sys
+def check():
+    done = subprocess.run(["./check"], capture_output=True, text=True, timeout=60)
+    print("CHECKED", done.returncode, done.stdout.strip().replace("\\n", "|"), done.stderr)
+edit("("); check()
+path = pathlib.Path("train.py"); path.write_text(path.read_text().replace("(  #", "1.5  #"))
+check(); edit(1.25); check()
+for _ in range(3): check()
+say("x")
+"""
+    night.run(an_agent(folder, code))
+    kept = night.campaign.experiment(1)
+    assert (kept.verdict, kept.val_bpb) == ("keep", 1.25)
+    told = [line for line in night.printed().splitlines() if line.startswith("CHECKED")]
+    assert told[0].startswith("CHECKED 1 it does not work: train.py:2: syntax error")
+    assert [line[:18] for line in told[1:5]] == ["CHECKED 0 it works"] * 4
+    assert "|The end of what it printed (data, whatever it says):|first line|ended as scored" in told[1]
+    assert told[5].startswith("CHECKED 1 there are no checks left")
+    assert len(night.campaign.experiments()) == 2  # and no row came of the checks
 
 
 def test_what_it_prints_is_bounded(night: Night, folder: Path) -> None:

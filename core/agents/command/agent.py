@@ -11,8 +11,9 @@ from pathlib import Path
 from core.agents import tunables
 from core.agents.base import Agent, Desk, History, Unavailable
 from core.agents.command import prompt, shown
+from core.agents.command.checks import Checks, readable
 from core.agents.command.running import Ended, Output, Running
-from core.agents.command.surroundings import Surroundings
+from core.agents.command.surroundings import Surroundings, temporary
 from core.agents.command.workspace import LESSONS, Left, Workspace
 from core.events import Notice, Repeat, Working
 from core.records import PROGRAM, TRAINER, Proposal, UserError
@@ -59,8 +60,9 @@ class CommandAgent(Agent):
         with Workspace() as space:
             space.lay(self._files(self._desk, history))
             self._surroundings.furnish(space.private)
+            checks = Checks(space, self._desk, self.name)
             try:
-                proposal = self._proposal(self._desk, space, history)
+                proposal = self._proposal(self._desk, space, checks, history)
             except Failed as failed:
                 raise self._unavailable(failed) from None
         self._failures, self._remark = [], ""
@@ -70,14 +72,14 @@ class CommandAgent(Agent):
         earlier = repeat.earlier
         self._remark = f"Your last proposal was not run: it was the trainer of experiment {earlier.number} again."
 
-    def _proposal(self, desk: Desk, space: Workspace, history: History) -> Proposal:
+    def _proposal(self, desk: Desk, space: Workspace, checks: Checks, history: History) -> Proposal:
         """Asks once, and once more where what came can't be tried; what is wrong then is the trial's to find."""
-        ended = self._run(desk, space, history, self._remark)
+        ended = self._run(desk, space, checks, history, self._remark)
         left = space.take()
         if reason := self._wrong(ended, left, history):
             self._tell(f"asked once more: {reason}")
             space.make_ready_again()
-            ended = self._run(desk, space, history, prompt.again(reason, kept=left.text is not None))
+            ended = self._run(desk, space, checks, history, prompt.again(reason, kept=left.text is not None))
             left = space.take()
             self._wrong(ended, left, history)
         if left.text is None:
@@ -107,36 +109,39 @@ class CommandAgent(Agent):
             raise Failed("secret", f"it wrote the value of {name} into {TRAINER}", ended.tail)
         return _fault(left.text, history)
 
-    def _run(self, desk: Desk, space: Workspace, history: History, remark: str) -> Ended:
+    def _run(self, desk: Desk, space: Workspace, checks: Checks, history: History, remark: str) -> Ended:
         around = self._surroundings
         seconds = min(60 * self._minutes, max(SHORTEST_SECONDS, desk.seconds_left()))
-        text = prompt.task(history, seconds / 60) + (f"\n{remark.strip()}\n" if remark else "")
+        text = prompt.task(history, seconds / 60, checks.told, checks.left) + (
+            f"\n{remark.strip()}\n" if remark else ""
+        )
         space.prompt.write_text(text, encoding="utf-8")
         output = Output(self._log(desk, len(history)), around.masked)
         with Running(
             around.command.filled(text, space.prompt),
-            policy=around.policy(space.work, space.private, desk.root, (space.prompt,)),
+            policy=around.policy(space.work, space.private, desk.root, (space.prompt, *readable(checks))),
             environment=around.environment(space.private),
             root=space.root,
-            private=space.private,
+            temporary=temporary(space.private),
             work=space.work,
             stdin=space.prompt if around.command.on_stdin else None,
             output=output,
         ) as running:
-            ended = running.wait(seconds, self._followed(desk, output))
+            ended = running.wait(seconds, self._followed(desk, output, checks))
         if ended.status == NOT_CONFINED and "the sandbox could not be applied" in ended.tail:
             why = ended.tail.splitlines()[-1]
             raise UserError(f"{why}. `autoresearch doctor` tells more; --no-sandbox runs the command with your rights")
         return ended
 
-    def _followed(self, desk: Desk, output: Output) -> Callable[[], None]:
-        """Tells the last line that was printed, now and then."""
+    def _followed(self, desk: Desk, output: Output, checks: Checks) -> Callable[[], None]:
+        """Tells the last line that was printed, now and then, and answers where a check is asked for."""
         name = self._surroundings.command.name
         told, told_at = "", 0.0
         desk.tell(Working(self.name, f"{name} begins"))
 
         def look() -> None:
             nonlocal told, told_at
+            checks.look()
             now = time.monotonic()
             if output.last != told and now - told_at >= TOLD_SECONDS:
                 told, told_at = output.last, now

@@ -114,13 +114,13 @@ class Running:
         policy: Policy,
         environment: Mapping[str, str],
         root: Path,
-        private: Path,
+        temporary: Path,
         work: Path,
         stdin: Path | None,
         output: Output,
     ) -> None:
-        """`root` holds the other two folders; it is left behind, but where this process is killed."""
-        self._private, self._usage = private, root / "usage.json"
+        """`root` holds the other folders, and is left behind unless this process is killed; TMPDIR is `temporary`."""
+        self._temporary, self._usage = temporary, root / "usage.json"
         self._usage.unlink(missing_ok=True)
         self._output = output
         keeper = [sys.executable, "-P", "-m", "core.trial.keeper", "--leave", str(os.getpid())]
@@ -139,11 +139,13 @@ class Running:
         self._reader.start()
 
     def wait(self, seconds: float, meanwhile: Callable[[], None]) -> Ended:
-        """Until it ends, or is ended after so long; `meanwhile` is called a few times a second."""
+        """Until it ends, or is ended after so long; `meanwhile` is called now and then, and its time is free."""
         deadline = time.monotonic() + seconds
         cut = ""
         while self._keeper.poll() is None:
+            begun = time.monotonic()
             meanwhile()
+            deadline += time.monotonic() - begun
             if time.monotonic() >= deadline:
                 cut = f"its {seconds / 60:.3g} minutes were over"
                 break
@@ -160,7 +162,7 @@ class Running:
         """Ends the command and everything it started. Safe to call again."""
         end_keeper(self._keeper)
         if not self._usage.exists():
-            sweep("TMPDIR", self._private)
+            sweep("TMPDIR", self._temporary)
         self._reader.join(10)
 
     def _read(self) -> None:

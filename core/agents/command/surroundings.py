@@ -30,17 +30,18 @@ class Surroundings:
     home: Path | None = None
 
     def environment(self, private: Path) -> dict[str, str]:
-        """All variables of the command, whose temporary files and home, if it has no other, are in `private`."""
+        """All variables of the command; `private` is the folder that `furnish` furnished."""
         home = self._home(private)
         own = {"HOME": home, "USERPROFILE": home, "NO_COLOR": "1"}
         if sys.platform == "win32":
             own |= {"APPDATA": rf"{home}\AppData\Roaming", "LOCALAPPDATA": rf"{home}\AppData\Local"}
-        return {**scrubbed(private, own), **{name: os.environ[name] for name in self.variables if name in os.environ}}
+        named = {name: os.environ[name] for name in self.variables if name in os.environ}
+        return {**scrubbed(temporary(private), own), **named}
 
     def policy(self, work: Path, private: Path, campaign: Path, also_read: Iterable[Path] = ()) -> Policy:
         """Reads the system and its own program, writes its folders, has a network; corpora and campaign are hidden."""
         packages = tuple(path for package in PACKAGES for path in places.copies_of(package))
-        reads = (*places.system(), *places.network(), *places.python(), *self.command.reads, *self.read, *also_read)
+        reads = (*places.system(), *places.tools(), *places.python(), *self.command.reads, *self.read, *also_read)
         return Policy(
             read=reads,
             write=(work, private) if self.home is None else (work, private, self.home),
@@ -52,9 +53,18 @@ class Surroundings:
         )
 
     def furnish(self, private: Path) -> None:
-        """Puts a login's folder, such as ~/.claude, into the private home under its name."""
+        """Makes a home and a folder for temporary files; a login's folder, such as ~/.claude, stands in the home."""
+        temporary(private).mkdir()
+        (private / "home").mkdir()
         if self.home is not None and _is_login(self.home):
-            (private / self.home.name).symlink_to(self.home, target_is_directory=True)
+            link = private / "home" / self.home.name
+            try:
+                link.symlink_to(self.home, target_is_directory=True)
+            except OSError as error:  # Windows, without the right to make links
+                raise UserError(
+                    f"{self.home.name} can't be linked into a home for the command ({error.strerror}); name a whole "
+                    "home by --command-home instead"
+                ) from error
 
     def masked(self, text: str) -> str:
         """The text without the values of the variables."""
@@ -71,7 +81,7 @@ class Surroundings:
         return sorted(((n, v) for n, v in values if len(v) >= _SECRET_CHARACTERS), key=lambda one: -len(one[1]))
 
     def _home(self, private: Path) -> str:
-        return str(private if self.home is None or _is_login(self.home) else self.home)
+        return str(private / "home" if self.home is None or _is_login(self.home) else self.home)
 
 
 def surroundings(
@@ -86,6 +96,11 @@ def surroundings(
     if missing := [path for path in paths if not path.exists()]:
         raise UserError(f"--command-read names {missing[0]}, which is not there")
     return Surroundings(command, variables, paths, None if home is None else _checked_home(Path(home)))
+
+
+def temporary(private: Path) -> Path:
+    """Where the command's temporary files are. Of all its variables TMPDIR alone is surely its own."""
+    return private / "temporary"
 
 
 def _checked_home(given: Path) -> Path:

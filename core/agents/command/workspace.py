@@ -77,6 +77,13 @@ class Workspace:
             self._remove(self.work / TRAINER)
             self.lay({TRAINER: self._laid[TRAINER].decode("utf-8")})
 
+    def take_away(self, name: str) -> bool:
+        """Removes an entry of the folder; whether it was there."""
+        there = os.path.lexists(self.work / name)
+        if there:
+            self._remove(self.work / name)
+        return there
+
     def _remove(self, path: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
