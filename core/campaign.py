@@ -262,6 +262,8 @@ class Campaign:
                     "it has run out of ideas; give it another program.md or wider `# tune:` ranges"
                 )
             proposal = self._ask(agent)
+            if time.monotonic() - begun >= seconds:
+                return f"{seconds / 3600:g} hours, the limit"  # thinking takes minutes
             if proposal is None:
                 return f"{agent.name} has nothing more to propose"
             if (repeat := self._repeat(proposal)) is not None:

@@ -14,6 +14,8 @@ from core.records import UserError
 LIMITS = {
     "experiments": "a whole number above 0: what one run adds at most",
     "hours": "a number above 0: after which a run starts nothing new",
+    "max_cost": "a number above 0: US dollars that one run may spend on a model",
+    "max_tokens": "a whole number above 0: tokens of a model that one run may use",
     "fixed": "a list of the trainer's constants that nobody may change",
 }
 
@@ -25,6 +27,8 @@ class Program:
     prose: str = ""
     experiments: int | None = None
     hours: float | None = None
+    max_cost: float | None = None  # US dollars
+    max_tokens: int | None = None
     fixed: tuple[str, ...] = ()
 
 
@@ -62,21 +66,33 @@ def parse(text: str, name: str = "program.md") -> Program:
     if unknown := sorted(str(key) for key in limits if key not in LIMITS):
         known = "; ".join(f"{key} ({meaning})" for key, meaning in LIMITS.items())
         raise UserError(f"{name}: unknown limit {', '.join(unknown)}; known are {known}")
-    experiments = limits.get("experiments")
-    if experiments is not None and (type(experiments) is not int or experiments < 1):
-        raise _wrong(name, "experiments", experiments)
-    hours = limits.get("hours")
-    if hours is not None and (type(hours) not in (int, float) or not 0 < hours < float("inf")):
-        raise _wrong(name, "hours", hours)
     fixed = limits.get("fixed") or []
     if not isinstance(fixed, list) or not all(isinstance(item, str) and item.isidentifier() for item in fixed):
         raise _wrong(name, "fixed", fixed)
     return Program(
         prose="".join(lines[end + 1 :]),
-        experiments=experiments,
-        hours=None if hours is None else float(hours),
+        experiments=_whole(name, limits, "experiments"),
+        hours=_number(name, limits, "hours"),
+        max_cost=_number(name, limits, "max_cost"),
+        max_tokens=_whole(name, limits, "max_tokens"),
         fixed=tuple(fixed),
     )
+
+
+def _whole(name: str, limits: dict[Any, Any], key: str) -> int | None:
+    value = limits.get(key)
+    if value is not None and (type(value) is not int or value < 1):
+        raise _wrong(name, key, value)
+    return value
+
+
+def _number(name: str, limits: dict[Any, Any], key: str) -> float | None:
+    value = limits.get(key)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        raise _wrong(name, key, value)
+    return float(value)
 
 
 def _wrong(name: str, key: str, value: Any) -> UserError:

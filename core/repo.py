@@ -25,6 +25,7 @@ except ImportError as error:  # also GitPython's way to say that there is no git
     told = str(error).strip().splitlines()[0]
     raise UserError(f"a campaign needs git on the PATH: {told}; install it and run the same command again") from error
 
+_OURS = ("progress.png", "results.tsv", "lessons.md", ".lessons.md.lock")  # what is written beside the trainer
 _ZEROS = "0" * 40
 _NAME = re.compile(rb"[0-9a-f]{40}")
 # Every commit has an author; this is who it is where the person has configured nobody.
@@ -80,7 +81,7 @@ class Repo:
         repo._run("read-tree", commit)
         exclude = repo._dir / "info" / "exclude"
         exclude.parent.mkdir(exist_ok=True)
-        exclude.write_text("progress.png\nresults.tsv\n", encoding="utf-8")
+        exclude.write_text("".join(f"/{name}\n" for name in _OURS), encoding="utf-8")
         return repo
 
     def close(self) -> None:

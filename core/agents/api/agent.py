@@ -1,0 +1,117 @@
+"""The agent: one conversation with a model for every proposal. All it must remember stands in the campaign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from core import messages
+from core.agents import lessons
+from core.agents.api import brief
+from core.agents.api.conversation import Conversation, GivenUp, TimeOver
+from core.agents.api.draft import Draft
+from core.agents.api.quoting import Quotes, mark_of, secret_in
+from core.agents.api.workbench import Workbench
+from core.agents.base import Agent, Desk, History, Unavailable
+from core.events import Notice, Repeat
+from core.llm.base import Asks, LimitReached, Outage
+from core.records import Experiment, Proposal
+
+ANSWER_TOKENS = 32_000  # thinking included
+AGAIN_SECONDS, LATER_SECONDS = 30.0, 600.0  # after a proposal that was given up; after several in a row
+IN_A_ROW = 3
+
+
+class ApiAgent(Agent):
+    """Proposes what a model hands in. Unavailable while the model can't be reached or does not come to a proposal."""
+
+    def __init__(
+        self,
+        connect: Callable[[Desk], Asks],
+        *,
+        model: str,
+        lessons: Path | None = None,
+        answer_tokens: int = ANSWER_TOKENS,
+        secret: str | None = None,
+    ) -> None:
+        """`connect` gives whom to ask, for one run. `secret`: of the campaign whose requests are to be repeated."""
+        self.name = messages.agent_name(f"api:{model}")[:80]
+        self._connect = connect
+        self._lessons_path = lessons
+        self._answer_tokens = answer_tokens
+        self._secret = secret
+        self._asks: Asks | None = None
+        self._desk: Desk | None = None
+        self._repeats: list[Repeat] = []
+        self._tally = brief.Tally()
+        self._given_up = 0  # proposals in a row
+        self._kept: Draft | None = None  # of a conversation that an outage ended
+        self.bench: Workbench | None = None  # of the last conversation
+
+    def begin(self, desk: Desk) -> None:
+        self._desk = desk
+        self._secret = self._secret or secret_in(desk.state)
+        self._lessons = lessons.at(self._lessons_path, desk.root, desk.tell)
+        self._asks = self._connect(desk)
+
+    def propose(self, history: History) -> Proposal | None:
+        """What the model hands in; None once it has nothing more or may spend nothing more, which is told.
+
+        Raises Unavailable, and UserError for what waiting can't mend, such as a key that is not accepted.
+        """
+        asks, desk = self._asks, self._desk
+        assert asks is not None and desk is not None and self._secret is not None, "`begin` comes first"
+        quotes = Quotes(mark_of(self._secret, len(history)))
+        kept = self._kept if self._kept is not None and self._kept.champion == history.champion_text else None
+        self._kept = None
+        bench = self.bench = Workbench(history, desk, self._lessons, quotes, self.name, kept)
+        situation = brief.situation(
+            history,
+            quotes,
+            tally=self._tally,
+            lessons=self._lessons.read(),
+            repeats=self._repeats,
+            name=self.name,
+        )
+        conversation = Conversation(
+            asks=asks,
+            bench=bench,
+            opening=(brief.standing(history), situation),
+            number=len(history),
+            max_tokens=self._answer_tokens,
+            tell=desk.tell,
+            name=self.name,
+            seconds_left=desk.seconds_left,
+            resumed="the model could not be reached for a while" if kept is not None else "",
+        )
+        try:
+            conversation.run()
+        except Outage as outage:
+            self._kept = bench.draft if bench.draft.changed else None
+            raise Unavailable(str(outage), outage.seconds) from outage
+        except LimitReached as reached:
+            desk.tell(Notice(f"{self.name}: {reached}"))
+            return None
+        except TimeOver:
+            return None
+        except GivenUp as given_up:
+            self._given_up += 1
+            seconds = AGAIN_SECONDS if self._given_up < IN_A_ROW else LATER_SECONDS
+            raise Unavailable(f"no proposal: {given_up}", seconds) from None
+        self._given_up = 0
+        if bench.ended:
+            desk.tell(Notice(f"{self.name} has nothing more: {bench.ended}"))
+            return None
+        self._repeats.clear()
+        return Proposal(text=bench.draft.text, hypothesis=bench.hypothesis, agent=self.name)
+
+    def observe(self, experiment: Experiment) -> None:
+        """Nothing to keep: every brief is made from the history."""
+
+    def repeated(self, repeat: Repeat) -> None:
+        self._repeats.append(repeat)
+
+    def end(self) -> None:
+        if self._asks is not None:
+            self._asks.close()
+            self._asks = None

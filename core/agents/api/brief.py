@@ -1,0 +1,122 @@
+"""A proposal's first message: the program, where the campaign stands, what was tried. Bounded whatever the history."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from core.agents import plateau
+from core.agents.api import reading
+from core.agents.api.quoting import Quotes, one_line
+from core.agents.base import History
+from core.events import Repeat
+from core.llm.base import Block
+from core.records import Experiment
+
+RECENT, BEST = 15, 10  # experiments that are told, a line each
+LONGEST_PROGRAM = 40_000  # characters
+_LESSONS = 60
+_REPEATS = 5
+
+
+class Tally:
+    """How many experiments got which verdict. Reads each once, so that a long campaign costs only what is new."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._counts: Counter[str] = Counter()
+
+    def of(self, history: History) -> Counter[str]:
+        new = len(history) - self._seen
+        if new > 0:
+            self._counts.update(one.verdict for one in history.recent(new))
+            self._seen = len(history)
+        return self._counts
+
+
+def standing(history: History) -> Block:
+    """What stays the same from proposal to proposal, so that it can be cached: program, limits, preset."""
+    program, preset = history.program, history.preset
+    prose = program.prose.strip() or "(It is empty: lower val_bpb.)"
+    if len(prose) > LONGEST_PROGRAM:
+        prose = prose[:LONGEST_PROGRAM] + "\n[the rest is left out here: read_program shows all of it]"
+    fixed = ", ".join(program.fixed) or "none"
+    numbers = {
+        "backend": preset.backend,
+        "device": preset.device,
+        "training seconds of a trial": preset.budget_seconds,
+        "start-up seconds allowed": preset.startup_seconds,
+        "corpus": preset.corpus.partition(":")[0],
+        "vocabulary": preset.vocabulary,
+        "depth, sequence length, tokens a step, rows at once at the start": [
+            preset.depth,
+            preset.sequence_length,
+            preset.total_batch_size,
+            preset.device_batch_size,
+        ],
+    }
+    told = "\n".join(f"- {name}: {json.dumps(value)}" for name, value in numbers.items())
+    return _text(f"# program.md\n\n{prose}\n\n# This campaign\n\n- constants that nobody may change: {fixed}\n{told}")
+
+
+def situation(
+    history: History,
+    quotes: Quotes,
+    *,
+    tally: Tally,
+    lessons: Sequence[str],
+    repeats: Sequence[Repeat],
+    name: str,
+) -> Block:
+    """What is new: champion, record, verdicts since the last proposal, lessons, plateau."""
+    champion, counts = history.champion, tally.of(history)
+    recent = history.recent(RECENT)
+    best = history.best(BEST)
+    spread = "unknown" if champion.spread is None else f"{champion.spread:.4f}"
+    total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("keep", "discard", "crash", "invalid"))
+    parts = [
+        f"The mark of this conversation's data blocks is {quotes.mark}.",
+        (
+            f"# Where it stands\n\nYour proposal becomes experiment {len(history)}. The champion is experiment "
+            f"{champion.number} with val_bpb {_bpb(champion)}; the spread of the baseline's seeds is {spread}. "
+            f"Of experiments 0 to {len(history) - 1}: {total} (0 is the baseline)."
+        ),
+    ]
+    if (own := next((one.number for one in reversed(recent) if one.agent == name), None)) is not None:
+        later = f", and experiments {own + 1} to {len(history) - 1} came after it" if own + 1 < len(history) else ""
+        parts.append(f"Your last proposal was experiment {own}{later}: the verdicts are below.")
+    parts.append(_block(quotes, f"The last {len(recent)} experiments", recent))
+    if len(history) > len(recent):
+        parts.append(
+            _block(quotes, f"The {len(best)} lowest scores", best)
+            + f"\n\n{len(history) - len(recent)} older experiments are not listed: list_experiments and "
+            "read_experiment show them."
+        )
+    if lessons:
+        shown = "\n".join(lessons[-_LESSONS:])
+        parts.append("# Lessons\n\n" + quotes("notes from earlier proposals", shown, characters=12_000, lines=_LESSONS))
+    if repeats:
+        lines = "\n".join(
+            f"{one_line(repeat.hypothesis, 160)} -> {reading.line(repeat.earlier, 120)}"
+            for repeat in repeats[-_REPEATS:]
+        )
+        parts.append("# Not run, since the very same trainer has its verdict\n\n" + quotes("proposals", lines))
+    if stuck := plateau.told(history):
+        parts.append("# A plateau\n\n" + quotes("counted from the record", stuck, characters=6_000, lines=60))
+        parts.append("So take another direction than the last ten.")
+    parts.append("Make the next proposal.")
+    return _text("\n\n".join(parts))
+
+
+def _block(quotes: Quotes, title: str, found: Sequence[Experiment]) -> str:
+    lines = "\n".join(map(reading.line, found))
+    return f"# {title}\n\n" + quotes("the record", lines, characters=8_000, lines=len(found))
+
+
+def _bpb(experiment: Experiment) -> str:
+    return "unknown" if experiment.val_bpb is None else f"{experiment.val_bpb:.4f}"
+
+
+def _text(text: str) -> Block:
+    return {"type": "text", "text": text}

@@ -1,0 +1,137 @@
+"""One proposal's conversation: asks the model, carries out its tools, and brings it back when it strays.
+
+What is said stays what was said: an answer goes back as it came, but for what no server would take again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from core.agents.api import prompts
+from core.agents.api.quoting import escaped
+from core.agents.api.tools import TOOLS
+from core.agents.api.workbench import Workbench, working_on
+from core.events import Working
+from core.llm.base import Asks, Block, Message, Reply, Request
+
+MOST_ANSWERS = 40
+MOST_NUDGES = 2
+MOST_BEGINNINGS = 3  # with a context that was full before
+
+
+class GivenUp(Exception):
+    """The model did not come to a proposal; the text says how."""
+
+
+class TimeOver(Exception):
+    """The run ended meanwhile."""
+
+
+@dataclass
+class Conversation:
+    """Asks until the workbench is done."""
+
+    asks: Asks
+    bench: Workbench
+    opening: tuple[Block, ...]
+    number: int  # of the experiment that is proposed
+    max_tokens: int
+    tell: Callable[[Working], None]
+    name: str
+    seconds_left: Callable[[], float]
+    resumed: str = ""  # why the draft is one that was begun before
+
+    def run(self) -> None:
+        """Returns once there is a proposal or nothing more. Raises GivenUp, TimeOver, and what `asks` raises."""
+        messages = self._begin(self.resumed)
+        nudges, beginnings = 0, 1
+        for answer in range(MOST_ANSWERS):
+            if self.seconds_left() <= 0:
+                raise TimeOver
+            self.tell(Working(self.name, "thinks" if answer == 0 else f"thinks, answer {answer + 1}"))
+            request = Request(system=prompts.SYSTEM, tools=TOOLS, messages=tuple(messages), max_tokens=self.max_tokens)
+            reply = self.asks.ask(request, self.number)
+            if reply.stop_reason == "context_full":
+                beginnings += 1
+                if beginnings > MOST_BEGINNINGS:
+                    raise GivenUp(f"its context was full {MOST_BEGINNINGS} times")
+                messages = self._begin("the context was full")
+                continue
+            uses = [block for block in reply.content if working_on(block)]
+            if uses and reply.stop_reason != "max_tokens" and reply.stop_reason != "refusal":
+                messages += [_said(reply), {"role": "user", "content": self._answers(uses)}]
+                if self.bench.done:
+                    return
+                continue
+            nudges += 1
+            if nudges > MOST_NUDGES:
+                raise GivenUp(_strayed(reply))
+            messages = self._nudged(messages, reply)
+        raise GivenUp(f"{MOST_ANSWERS} answers without a proposal")
+
+    def _begin(self, why: str) -> list[Message]:
+        content = list(self.opening)
+        if why and (changed := self.bench.draft.diff()):
+            told = prompts.ANEW.format(why=why)
+            shown = self.bench.quote("your draft against the champion", escaped(changed))
+            content.append({"type": "text", "text": f"{told}\n{shown}"})
+        return [{"role": "user", "content": content}]
+
+    def _answers(self, uses: list[Block]) -> list[Block]:
+        """A result for every use; those behind a hand-in are not carried out any more."""
+        results: list[Block] = []
+        for use in uses:
+            results.append(self.bench.answer(use))
+            if self.bench.done:
+                break
+        return results
+
+    def _nudged(self, messages: list[Message], reply: Reply) -> list[Message]:
+        """The conversation with a word that brings the model back to it."""
+        if reply.stop_reason == "refusal":  # what was declined must not stand in the next request
+            return _with_word(self._begin("an answer was declined"), prompts.DECLINED)
+        if reply.stop_reason == "max_tokens":  # half a thought or half a tool's input is refused by servers
+            return _with_word(messages, prompts.CUT.format(tokens=self.max_tokens))
+        said = _said(reply)
+        if not said["content"]:
+            return _with_word(messages, prompts.NO_TOOL)
+        return [*messages, said, {"role": "user", "content": [{"type": "text", "text": prompts.NO_TOOL}]}]
+
+
+def _with_word(messages: list[Message], word: str) -> list[Message]:
+    """The conversation with a text behind its last message, which is the user's."""
+    last = messages[-1]
+    return [*messages[:-1], {**last, "content": [*last["content"], {"type": "text", "text": word}]}]
+
+
+def _said(reply: Reply) -> Message:
+    """An answer as it goes back: without empty texts and tools that nobody could answer, inputs as objects."""
+    content: list[Block] = []
+    for block in reply.content:
+        kind = block.get("type")
+        if kind == "text" and not str(block.get("text") or "").strip():
+            continue
+        if kind != "tool_use":
+            content.append(block)
+        elif working_on(block):
+            content.append({**block, "name": _name(block.get("name")), "input": _object(block.get("input"))})
+    return {"role": "assistant", "content": content}
+
+
+def _name(name: Any) -> str:
+    """A tool's name in the form that servers take, 1 to 64 letters, digits, dashes and underscores."""
+    kept = "".join(char for char in str(name) if char.isascii() and (char.isalnum() or char in "-_"))[:64]
+    return kept or "unnamed"
+
+
+def _object(given: Any) -> dict[str, Any]:
+    return given if isinstance(given, dict) else {"not_an_object": str(given)[:2_000]}
+
+
+def _strayed(reply: Reply) -> str:
+    return {
+        "refusal": "it declined to answer",
+        "max_tokens": "its answers were cut off at the limit of tokens",
+    }.get(reply.stop_reason, "it stopped without a proposal")

@@ -1,0 +1,93 @@
+"""How a model is shown what others wrote: bounded, cleaned, in a marked block that what is in it can't close."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from pathlib import Path
+from typing import Literal
+
+LONGEST_LINE = 400  # characters
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
+_SECRET = re.compile(r"[0-9a-f]{32}")
+
+
+class Quotes:
+    """Makes the marked blocks of one conversation. `mark` must be unknown to whoever wrote what is quoted."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __call__(
+        self, what: str, text: str, *, characters: int = 4_000, lines: int = 80, keep: Literal["start", "end"] = "start"
+    ) -> str:
+        """`text` in a block that says what it is. `what` is ours; of the text so much is kept as the bounds allow."""
+        inner = bounded(clean(text), characters, lines, keep).replace(self.mark, "[mark]")
+        return f'<data-{self.mark} of="{what}">\n{inner}\n</data-{self.mark}>'
+
+
+def mark_of(secret: str, number: int) -> str:
+    """The mark of the conversation about experiment `number`.
+
+    Derived, so that a replay asks what was asked; no trial runs between two conversations about one experiment.
+    """
+    return hmac.digest(secret.encode(), str(number).encode(), "sha256").hex()[:16]
+
+
+def secret_in(folder: Path) -> str:
+    """The campaign's own secret, made at the first call. `folder` must be out of every trial's reach."""
+    path = folder / "mark"
+    try:
+        if _SECRET.fullmatch(held := path.read_text(encoding="ascii", errors="replace").strip()):
+            return held
+    except FileNotFoundError:
+        pass
+    secret = secrets.token_hex(16)
+    path.write_text(secret + "\n", encoding="ascii")
+    return secret
+
+
+def clean(text: str) -> str:
+    """Without colours, control characters and what is invisible, so that it reads as it is."""
+    text = _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+
+
+def escaped(text: str) -> str:
+    """A trainer's text with what can't be seen as Python's escapes: an edit must not miss for an invisible reason."""
+    return "".join(
+        char if char in "\n\t" or char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text.replace("\r\n", "\n")
+    )
+
+
+def bounded(text: str, characters: int, lines: int, keep: Literal["start", "end"] = "start") -> str:
+    """At most so many lines and characters, long lines cut, and a line that says what was left out."""
+    all_lines = [line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + " ..." for line in text.splitlines()]
+    order = all_lines[::-1] if keep == "end" else all_lines
+    kept: list[str] = []
+    room = characters
+    for line in order[:lines]:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    left_out = len(all_lines) - len(kept)
+    if keep == "end":
+        kept.reverse()
+    if left_out:
+        kept.insert(0 if keep == "end" else len(kept), f"[{left_out} lines left out]")
+    return "\n".join(kept)
+
+
+def one_line(text: str, characters: int) -> str:
+    """Everything on one line, cut."""
+    line = " ".join(clean(text).split())
+    return line if len(line) <= characters else line[: max(0, characters - 4)] + " ..."
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()

@@ -1,0 +1,165 @@
+"""Earlier experiments as text for a model: a line, a list, one in full. Bounded, whatever was recorded."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.agents.api.quoting import Quotes, escaped, one_line
+from core.agents.base import History
+from core.records import Experiment, UserError
+
+CURVE_POINTS = 20
+OUTPUT_CHARACTERS, OUTPUT_LINES = 4_000, 60
+DIFF_CHARACTERS, DIFF_LINES = 16_000, 400
+TRAINER_CHARACTERS, TRAINER_LINES = 100_000, 2_000
+_READ_BYTES = 2**22  # of a curve
+_ERRORS = frozenset(name for name, kind in vars(builtins).items() if isinstance(kind, type) and name.endswith("Error"))
+_FIRST_WORD = re.compile(r"\w+")
+
+
+def line(experiment: Experiment, characters: int = 220) -> str:
+    """Number, verdict, score, gain, agent and hypothesis. Of a failure's reason no word that the trial chose."""
+    told = f"#{experiment.number} {experiment.verdict}"
+    if experiment.val_bpb is not None:
+        told += f" {experiment.val_bpb:.4f}"
+    if experiment.gain is not None:
+        told += f" gain {experiment.gain:+.4f}"
+    if kind := error_kind(experiment):
+        told += f" ({kind})"
+    return f"{told} [{one_line(experiment.agent, 40)}] {one_line(experiment.hypothesis, characters)}"
+
+
+def error_kind(experiment: Experiment) -> str:
+    """The built-in exception that a failure's reason starts with; empty for everything else."""
+    first = _FIRST_WORD.match(experiment.reason)
+    failed = experiment.verdict in ("crash", "invalid")
+    return first[0] if failed and first is not None and first[0] in _ERRORS else ""
+
+
+def listed(
+    history: History, first: int, last: int, verdict: str | None, by_score: bool, count: int
+) -> tuple[list[Experiment], int]:
+    """The experiments first <= n <= last of that verdict, so many of them, and how many there are."""
+    newest = len(history) - 1
+    last = min(last, newest)
+    if first > last:
+        return [], 0
+    span = history.recent(newest - first + 1)[: last - first + 1]
+    found = [one for one in span if verdict in (None, one.verdict)]
+    if by_score:
+        found = sorted(
+            (one for one in found if one.val_bpb is not None), key=lambda one: (one.val_bpb or 0.0, one.number)
+        )
+    else:
+        found.reverse()
+    return found[:count], len(found)
+
+
+def trainer(quotes: Quotes, what: str, text: str, first: int, last: int | None) -> str:
+    """Numbered lines of a trainer, and how many there are."""
+    lines = escaped(text).splitlines()
+    last = min(len(lines), last or len(lines), first + TRAINER_LINES - 1)
+    width = len(str(last))
+    shown = "\n".join(f"{number:>{width}}| {lines[number - 1]}" for number in range(first, last + 1))
+    rest = f"; go on from line {last + 1}" if last < len(lines) else ""
+    whole = quotes(what, shown, characters=TRAINER_CHARACTERS, lines=TRAINER_LINES)
+    return f"{what}, lines {first} to {last} of {len(lines)}{rest}\n{whole}"
+
+
+def in_full(history: History, quotes: Quotes, number: int) -> str:
+    """One experiment: the verdict in our words, and what was written by others in marked blocks."""
+    experiment = history.experiment(number)
+    parts = [f"Experiment {number}: {experiment.verdict}{_numbers(experiment)}"]
+    parts.append(quotes("its hypothesis", experiment.hypothesis, characters=2_000, lines=20))
+    if experiment.reason:
+        parts.append(quotes("why it got this verdict", experiment.reason, characters=1_200, lines=12))
+    if number == 0:
+        parts.append("It is the baseline: it changes nothing.")
+    else:
+        changed = escaped(history.diff(number))
+        parts.append(quotes("its diff", changed, characters=DIFF_CHARACTERS, lines=DIFF_LINES))
+    if (folder := _last_trial(history.folder(number))) is not None:
+        curve = thinned(points(folder), CURVE_POINTS)
+        if curve:
+            parts.append("Loss in nats a token, as the trainer reported it: " + _curve(curve))
+        printed = output(folder)
+        parts.append(
+            quotes("the end of what it printed", printed, characters=OUTPUT_CHARACTERS, lines=OUTPUT_LINES, keep="end")
+            if printed.strip()
+            else "It printed nothing."
+        )
+    return "\n".join(parts)
+
+
+def points(folder: Path) -> list[dict[str, float]]:
+    """A trial's curve; it ends before a line that a power cut left half written."""
+    curve: list[dict[str, float]] = []
+    with contextlib.suppress(OSError, ValueError), open(folder / "curve.jsonl", encoding="utf-8") as file:
+        for told in file.read(_READ_BYTES).splitlines():
+            point = json.loads(told)
+            if isinstance(point, dict) and {"step", "progress", "loss"} <= set(point):
+                curve.append(point)
+    return curve
+
+
+def thinned(curve: Sequence[dict[str, float]], count: int) -> list[dict[str, float]]:
+    """At most `count` points in even distance, the first and the last among them."""
+    if len(curve) <= count:
+        return list(curve)
+    return [curve[round(place * (len(curve) - 1) / (count - 1))] for place in range(count)]
+
+
+def output(folder: Path) -> str:
+    """What a trial printed; the supervisor has bounded it."""
+    try:
+        return (folder / "output.txt").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def known(history: History, number: int) -> str:
+    """Empty if there is such an experiment, else what there is."""
+    return "" if 0 <= number < len(history) else f"there is no experiment {number}; there are 0 to {len(history) - 1}"
+
+
+def text_of(history: History, number: int) -> str:
+    """The trainer of an experiment, or why it can't be read."""
+    try:
+        return history.text(number)
+    except UserError as error:
+        return f"# can't be read: {error}"
+
+
+def _last_trial(folder: Path) -> Path | None:
+    trials = [path for path in folder.glob("*") if path.name.isdigit()] if folder.is_dir() else []
+    return max(trials, key=lambda path: int(path.name), default=None)
+
+
+def _numbers(experiment: Experiment) -> str:
+    told = "" if experiment.val_bpb is None else f", val_bpb {experiment.val_bpb:.4f}"
+    if experiment.gain is not None:
+        told += f", gain {experiment.gain:+.4f} over the champion of its time"
+    if experiment.spread is not None:
+        told += f" (spread of the baseline's seeds {experiment.spread:.4f})"
+    if experiment.trials:
+        trial = experiment.trials[-1]
+        told += f"; {trial.steps} steps, {trial.tokens} tokens"
+        if trial.parameters is not None:
+            told += f", {trial.parameters} parameters"
+        if trial.peak_memory_mb is not None:
+            told += f", {trial.peak_memory_mb:.0f} MB at its peak"
+    return told
+
+
+def _curve(curve: Sequence[dict[str, float]]) -> str:
+    return ", ".join(f"step {point['step']:.0f} {_loss(point['loss'])}" for point in curve)
+
+
+def _loss(loss: float | None) -> str:
+    return f"{loss:.3f}" if isinstance(loss, (int, float)) and math.isfinite(loss) else "no number"

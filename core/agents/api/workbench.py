@@ -1,0 +1,210 @@
+"""What a model's tools do: they read the record, change a draft in memory, check it and hand it in.
+
+No tool takes a path, a command or an address, so whatever a model was talked into stays within this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from core.agents import tunables
+from core.agents.api import prompts, reading
+from core.agents.api.arguments import Refused, checked
+from core.agents.api.draft import Draft
+from core.agents.api.quoting import Quotes, escaped, one_line
+from core.agents.api.tools import CHECKS, LISTED, LONGEST_HYPOTHESIS, LONGEST_LESSON, TOOLS
+from core.agents.base import Desk, History
+from core.agents.lessons import Lessons
+from core.events import Working
+from core.llm.base import Block
+from core.ratchet import fixed_and_changed
+from core.records import UserError
+
+_TOOLS = {tool.name: tool for tool in TOOLS}
+_LONGEST_RESULT = 120_000  # characters; every tool stays below it by its own bounds
+
+
+class Workbench:
+    """The draft of one proposal and the tools on it. Done when `hypothesis` or `ended` is set."""
+
+    def __init__(
+        self, history: History, desk: Desk, lessons: Lessons, quotes: Quotes, name: str, draft: Draft | None = None
+    ) -> None:
+        self.draft = draft or Draft(history.champion_text)
+        self.hypothesis = ""  # of the proposal that was handed in
+        self.ended = ""  # why there is nothing more to propose
+        self.failed_edits = 0
+        self._history = history
+        self._desk = desk
+        self._lessons = lessons
+        self.quote = quotes
+        self._name = name
+        self._checks = 0
+        self._asked_to_end = False
+        self._does: dict[str, Callable[..., str]] = {name: getattr(self, f"_{name}") for name in _TOOLS}
+
+    @property
+    def done(self) -> bool:
+        return bool(self.hypothesis or self.ended)
+
+    def answer(self, use: Block) -> Block:
+        """The tool_result of a tool_use block, whatever is in it."""
+        wrong = False
+        try:
+            name = use.get("name")
+            if not isinstance(name, str) or name not in _TOOLS:
+                raise Refused(f"there is no tool {str(name)[:80]!r}; there are {', '.join(_TOOLS)}")
+            told = self._does[name](**checked(_TOOLS[name], use.get("input")))
+        except Refused as refused:
+            wrong = True
+            self.failed_edits += use.get("name") in ("edit", "write_trainer")
+            told = str(refused)
+            if refused.shown:
+                told += "\n" + self.quote("what that is about", refused.shown, characters=2_000, lines=40)
+        return {
+            "type": "tool_result",
+            "tool_use_id": use["id"],
+            "content": told[:_LONGEST_RESULT],
+            "is_error": wrong,
+        }
+
+    # Reading
+
+    def _read_trainer(self, experiment: int | None = None, first: int = 1, last: int | None = None) -> str:
+        if experiment is None:
+            what, text = "your draft of train.py", self.draft.text
+        else:
+            self._require(experiment)
+            what, text = f"train.py of experiment {experiment}", reading.text_of(self._history, experiment)
+        count = len(text.splitlines())
+        if first > max(count, 1) or (last is not None and last < first):
+            raise Refused(f"lines {first} to {last or count}: there are lines 1 to {count}")
+        self._works(f"reads {'the trainer' if experiment is None else f'the trainer of experiment {experiment}'}")
+        return reading.trainer(self.quote, what, text, first, last)
+
+    def _read_program(self) -> str:
+        self._works("reads program.md")
+        return self._history.program.prose[:_LONGEST_RESULT].strip() or "program.md is empty."
+
+    def _list_experiments(
+        self,
+        first: int = 0,
+        last: int | None = None,
+        verdict: str | None = None,
+        sort: str = "number",
+        count: int = 30,
+    ) -> str:
+        newest = len(self._history) - 1
+        last = newest if last is None else min(last, newest)
+        self._works(f"lists experiments {first} to {last}")
+        found, there = reading.listed(self._history, first, last, verdict, sort == "score", min(count, LISTED))
+        if not found:
+            return f"none; there are experiments 0 to {newest}"
+        head = f"{len(found)} of {there}" + (f" with verdict {verdict}" if verdict else "")
+        lines = "\n".join(map(reading.line, found))
+        return head + "\n" + self.quote("the record", lines, characters=40_000, lines=LISTED)
+
+    def _read_experiment(self, number: int) -> str:
+        self._require(number)
+        self._works(f"reads experiment {number}")
+        return reading.in_full(self._history, self.quote, number)
+
+    # The draft
+
+    def _edit(self, old: str, new: str, all: bool = False) -> str:  # noqa: A002 - the field's name
+        self._works("edits")
+        return self.draft.edit(old, new, all)
+
+    def _write_trainer(self, text: str) -> str:
+        self._works("writes the trainer")
+        self.draft.write(text)
+        return f"your draft has {len(self.draft.text.splitlines())} lines now"
+
+    def _diff(self) -> str:
+        changed = self.draft.diff()
+        if not changed:
+            return "Your draft is the champion's text."
+        return self.quote("your draft against the champion", escaped(changed), characters=40_000, lines=1_000)
+
+    def _reset_draft(self) -> str:
+        self.draft.reset()
+        return "Your draft is the champion's text again."
+
+    def _check(self) -> str:
+        if self._checks >= CHECKS:
+            raise Refused(f"a proposal may be checked {CHECKS} times, and was: propose it, or change your mind")
+        self._checks += 1
+        self._works("checks the draft")
+        found = self._desk.check(self.draft.text)
+        if found.fault:
+            told = "It fails.\n" + self.quote("the fault", found.fault, characters=2_000, lines=20)
+        else:
+            facts = [f"{found.seconds:.1f} s for all of it, one step of training among it"]
+            if found.parameters is not None:
+                facts.append(f"{found.parameters} parameters")
+            if found.peak_memory_mb is not None:
+                facts.append(f"{found.peak_memory_mb:.0f} MB at its peak")
+            if found.flops_per_token:
+                facts.append(f"{found.flops_per_token:.3g} FLOP a token as it says")
+            told = f"It runs: {', '.join(facts)}. This says nothing of how well it learns."
+        if found.output.strip():
+            told += "\n" + self.quote(
+                "the end of what it printed",
+                found.output,
+                characters=reading.OUTPUT_CHARACTERS,
+                lines=reading.OUTPUT_LINES,
+                keep="end",
+            )
+        return f"{told}\n{CHECKS - self._checks} checks are left."
+
+    # The end
+
+    def _lesson(self, text: str) -> str:
+        note = one_line(text, LONGEST_LESSON)
+        if not note:
+            raise Refused("expected a line of text")
+        self._works("leaves a lesson")
+        if not self._lessons.append(note):
+            raise Refused("the lessons' file can't be written now; go on without")
+        return "kept"
+
+    def _propose(self, hypothesis: str) -> str:
+        said = one_line(hypothesis, LONGEST_HYPOTHESIS)
+        if not said:
+            raise Refused("expected a hypothesis: what should get better, and why")
+        text = self.draft.text
+        if not self.draft.changed:
+            raise Refused("your draft is the champion's text: there is nothing to try yet")
+        try:
+            tunables.check(text)
+            changed = fixed_and_changed(self._history.program.fixed, self.draft.champion, text)
+        except UserError as error:
+            raise Refused("this can't be run; mend it first:", str(error)) from None
+        if changed:
+            raise Refused(f"it changes {', '.join(changed)}, which program.md fixes: put back what it was")
+        if (earlier := self._history.repeat_of(text)) is not None:
+            if earlier.number == self._history.champion.number:
+                raise Refused("but for layout and comments this is the champion: there is nothing to try yet")
+            raise Refused("this very trainer was tried already; it came to:", reading.line(earlier))
+        self.hypothesis = said
+        return "handed in"
+
+    def _nothing_more(self, reason: str) -> str:
+        if not self._asked_to_end:
+            self._asked_to_end = True
+            raise Refused(prompts.ONCE_MORE)
+        self.ended = one_line(reason, LONGEST_HYPOTHESIS) or "no reason given"
+        return "the run ends"
+
+    def _require(self, number: int) -> None:
+        if missing := reading.known(self._history, number):
+            raise Refused(missing)
+
+    def _works(self, what: str) -> None:
+        self._desk.tell(Working(self._name, what))
+
+
+def working_on(block: Any) -> bool:
+    """Whether a block of a reply asks for a tool and can be answered."""
+    return isinstance(block, dict) and block.get("type") == "tool_use" and isinstance(block.get("id"), str)

@@ -1,0 +1,125 @@
+"""`lessons.md`: one line for each thing that was learned, for later proposals and other campaigns, and for a person.
+
+Anybody may edit the file at any time, so it is read anew each time and only ever added to.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import filelock
+
+from core.events import Notice, OnEvent
+from core.records import UserError
+
+NAME = "lessons.md"
+SHOWN = 100  # lines
+LONGEST = 400  # characters of a line
+_TAIL_BYTES = 2**16
+_LOCK_SECONDS = 10.0
+
+
+class Lessons:
+    """The lessons in `path`, which need not be there yet."""
+
+    def __init__(self, path: Path, tell: OnEvent) -> None:
+        self.path = path
+        self._tell = tell
+        self._told = ""
+
+    def read(self) -> list[str]:
+        """The last lines that are not empty, oldest first; none while the file can't be read, which is told once."""
+        return [] if (text := self._text()) is None else _lines(text)[-SHOWN:]
+
+    def append(self, lesson: str) -> bool:
+        """Adds a line, unless it is among the last ones; whether it stands there now.
+
+        One write behind what is there, so that neither a kill nor an editor that saves meanwhile costs earlier lines.
+        """
+        line = " ".join(lesson.split())[:LONGEST]
+        try:
+            with filelock.FileLock(lock_of(self.path), timeout=_LOCK_SECONDS):
+                text = self._text()
+                if text is None:
+                    return False
+                if line in (one.removeprefix("- ") for one in _lines(text)[-SHOWN:]):
+                    return True
+                _add(self.path, f"- {line}\n")
+        except (OSError, filelock.Timeout) as error:
+            self._notice(f"{self.path}: a lesson was not kept: {error}")
+            return False
+        self._told = ""
+        return True
+
+    def _text(self) -> str | None:
+        """The end of the file, empty without one; None if it can't be read."""
+        try:
+            with open(self.path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL_BYTES))
+                raw = file.read(_TAIL_BYTES)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            self._notice(f"{self.path} can't be read ({error.strerror}): no lessons until it can")
+            return None
+        if size > _TAIL_BYTES:
+            raw = raw.partition(b"\n")[2]  # the first line may begin in the middle of a character
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            self._notice(
+                f"{self.path}: expected UTF-8 text, and byte {size - len(raw) + error.start} is not ({error.reason}): "
+                "it is neither read nor added to until that is mended"
+            )
+            return None
+
+    def _notice(self, text: str) -> None:
+        if text != self._told:
+            self._told = text
+            self._tell(Notice(text))
+
+
+def at(path: Path | None, root: Path, tell: OnEvent) -> Lessons:
+    """The lessons in `path`, or those beside the program in a campaign's folder."""
+    return Lessons(root / NAME if path is None else path, tell)
+
+
+def refuse_unusable(path: Path) -> None:
+    """Raises UserError for a path that can't become a file of lessons."""
+    if path.is_dir():
+        raise UserError(f"--lessons: expected a file, and {path} is a folder; name one in it: {path / NAME}")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--lessons: {path.parent} is no folder; make it with: mkdir {path.parent}")
+
+
+def lock_of(path: Path) -> Path:
+    """Beside the file, since campaigns anywhere may share it."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def _lines(text: str) -> list[str]:
+    return [line[: LONGEST + 2] for raw in text.splitlines() if (line := " ".join(raw.split()))]
+
+
+def _add(path: Path, line: str) -> None:
+    # Unbuffered, so one write call; Windows needs O_BINARY for bytes to stay as they are.
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        whole = line.encode("utf-8", "replace")
+        if size:
+            os.lseek(descriptor, size - 1, os.SEEK_SET)
+            if os.read(descriptor, 1) != b"\n":
+                whole = b"\n" + whole
+        try:
+            if os.write(descriptor, whole) < len(whole):
+                raise OSError("the disk is full")
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,142 @@
+"""When nothing was kept for long: what was changed how often since the champion, and what came close.
+
+Pure functions of a history. What they cost depends on how far they look back, never on how long the campaign is.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+
+from core.agents.base import History
+from core.agents.tunables import literal
+from core.records import Experiment, UserError
+
+STREAK = 10  # discards in a row that are called a plateau
+LOOKED_AT = 60  # experiments since the champion
+NEAR_LOOKED_AT = 200  # experiments, of earlier champions too
+EXHAUSTED = 3  # changes without a keep
+CLOSEST = 3  # that are offered where none is within the spread
+_REGIONS, _NEAR = 12, 6  # that are told
+
+
+@dataclass(frozen=True)
+class Region:
+    """A constant, function, method or other part of the trainer, and what came of changing it since the champion."""
+
+    name: str
+    tried: int
+    best: float | None  # gain over the champion, bits per byte; None: every one of them failed
+
+
+def streak(history: History) -> int:
+    """Discards since the last keep, of the last LOOKED_AT experiments. Failures neither count nor end it."""
+    return sum(one.verdict == "discard" for one in since_champion(history))
+
+
+def since_champion(history: History) -> list[Experiment]:
+    """The last experiments on the present champion, oldest first, without their trials."""
+    return history.recent(min(LOOKED_AT, len(history) - 1 - history.champion.number))
+
+
+def regions(history: History) -> list[Region]:
+    """What was changed in the present champion, most often tried first."""
+    tried: dict[str, list[float | None]] = {}
+    for experiment in since_champion(history):
+        for name in changed(history, experiment.number):
+            tried.setdefault(name, []).append(experiment.gain)
+    found = [Region(name, len(gains), max(_known(gains), default=None)) for name, gains in tried.items()]
+    return sorted(found, key=lambda region: (-region.tried, region.name))
+
+
+def changed(history: History, number: int) -> list[str]:
+    """Constants and parts in which an experiment's trainer differs from the present champion's."""
+    before, after = history.constants(history.champion.number), history.constants(number)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    try:
+        return names + _parts_changed(history.champion_text, history.text(number), set(before) | set(after))
+    except UserError:
+        return names
+
+
+def near_misses(history: History, count: int) -> list[Experiment]:
+    """Discarded experiments within the spread of the baseline's seeds below their champion, else the closest few.
+
+    Those on the present champion first, each kind nearest first; without their trials.
+    """
+    champion = history.champion
+    scored = [one for one in history.recent(NEAR_LOOKED_AT) if one.verdict == "discard" and one.gain is not None]
+    scored.sort(key=lambda one: (one.parent != champion.commit, -(one.gain or 0.0), one.number))
+    within = [one for one in scored if one.spread is not None and (one.gain or 0.0) >= -one.spread]
+    return (within or scored[:CLOSEST])[:count]
+
+
+def told(history: History) -> str:
+    """For whoever proposes next: what is exhausted, what came close, and to try something else. Empty: no plateau."""
+    if (discards := streak(history)) < STREAK:
+        return ""
+    lines = [
+        f"{discards} experiments in a row were discarded since the champion, experiment {history.champion.number}."
+    ]
+    worn = [region for region in regions(history) if region.tried >= EXHAUSTED]
+    if worn:
+        lines.append("Changed again and again without a gain (best gain in bits per byte), so leave these alone:")
+        for region in worn[:_REGIONS]:
+            best = "all failed" if region.best is None else f"best {region.best:+.4f}"
+            lines.append(f"- {region.name}: {region.tried} times, {best}")
+    if near := near_misses(history, _NEAR):
+        lines.append("These came close; two that change different things may win together:")
+        lines += [_near(history, experiment) for experiment in near]
+    lines.append(
+        "Propose something of another kind: another part of the trainer, a combination of near misses, a discarded "
+        "idea turned round, something taken out, or a faster step."
+    )
+    return "\n".join(lines)
+
+
+def _near(history: History, experiment: Experiment) -> str:
+    spread = "" if experiment.spread is None else f", spread {experiment.spread:.4f}"
+    before, after = history.constants(history.champion.number), history.constants(experiment.number)
+    values = [f"{name} = {literal(after[name])}" for name in after if name in before and after[name] != before[name]]
+    what = "; ".join([*values, *(name for name in changed(history, experiment.number) if name not in after)])
+    what = what if len(what) <= 200 else what[:196] + " ..."
+    on = "" if experiment.parent == history.champion.commit else ", on an earlier champion"
+    return f"- experiment {experiment.number}: gain {experiment.gain:+.4f}{spread}{on}: differs in {what or 'no part'}"
+
+
+def _known(gains: Iterable[float | None]) -> list[float]:
+    return [gain for gain in gains if gain is not None]
+
+
+def _parts_changed(before: str, after: str, constants: set[str]) -> list[str]:
+    old, new = _parts(before), _parts(after)
+    return [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in constants]
+
+
+# A trainer is looked at in every proposal of a plateau, and parsed once.
+@lru_cache(maxsize=2 * LOOKED_AT)
+def _parts(text: str) -> dict[str, str]:
+    """A digest of every function, method and assignment; classes' own lines and the module's other code as one each."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(str(error)) from None
+    pieces: dict[str, list[str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                method = inner.name if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)) else ""
+                name = f"{node.name}.{method}" if method else node.name
+                pieces.setdefault(name, []).append(ast.dump(inner))
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            pieces.setdefault(node.name, []).append(ast.dump(node))
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            pieces.setdefault(node.targets[0].id, []).append(ast.dump(node))
+        else:
+            pieces.setdefault("the module's other code", []).append(ast.dump(node))
+    return {
+        name: sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest() for name, parts in pieces.items()
+    }
