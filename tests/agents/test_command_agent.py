@@ -173,6 +173,29 @@ say("x")
     assert len(night.campaign.experiments()) == 2  # and no row came of the checks
 
 
+def test_lessons_are_read_and_left(night: Night, folder: Path, tmp_path: Path) -> None:
+    code = """
+print("LESSONS", open("lessons.md").read().replace("\\n", "|"))
+pathlib.Path("lesson.txt").write_text("wide is slow\\nand more")
+edit(1.5); say("x")
+"""
+    shared = tmp_path / "shared.md"
+    shared.write_text("- deep is slow\n")
+    night.run(an_agent(folder, code, lessons=shared))
+    night.run(an_agent(folder, code.replace("1.5", "1.25")))
+    assert shared.read_text() == "- deep is slow\n- wide is slow\n"
+    assert (night.campaign.root / "lessons.md").read_text() == "- wide is slow\n"
+    told = [line for line in night.printed().splitlines() if line.startswith("LESSONS")]
+    assert told == ["LESSONS - deep is slow|", "LESSONS"]
+
+
+def test_a_plateau_is_told(night: Night, folder: Path) -> None:
+    number = "len(list(pathlib.Path('history').glob('0*')))"
+    code = f"import sys\nif 'in a row were discarded' in sys.argv[1]: edit(1.0)\nelse: edit(3.0 + {number})\nsay('x')"
+    night.run(an_agent(folder, code, "{prompt}"), experiments=11)
+    assert [e.verdict for e in night.campaign.experiments(1)] == ["discard"] * 10 + ["keep"]
+
+
 def test_what_it_prints_is_bounded(night: Night, folder: Path) -> None:
     code = """
 import sys

@@ -35,8 +35,11 @@ def command(
     from core.agents.command import words
     from core.agents.command.agent import CommandAgent
     from core.agents.command.surroundings import surroundings
+    from core.agents.lessons import refuse_unusable
 
     if not (command_minutes > 0 and math.isfinite(command_minutes)):
         raise UserError(f"--command-minutes is a number above 0, not {command_minutes}")
+    if lessons is not None:
+        refuse_unusable(lessons)
     around = surroundings(words.parse(command), words.names(command_env), command_read, command_home)
-    return CommandAgent(around, command_minutes)
+    return CommandAgent(around, command_minutes, lessons)

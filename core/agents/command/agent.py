@@ -8,7 +8,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from core.agents import tunables
+from core.agents import lessons, plateau, tunables
+from core.agents.api.quoting import one_line
 from core.agents.base import Agent, Desk, History, Unavailable
 from core.agents.command import prompt, shown
 from core.agents.command.checks import Checks, readable
@@ -41,9 +42,11 @@ class CommandAgent(Agent):
 
     name = "command"
 
-    def __init__(self, surroundings: Surroundings, minutes: float) -> None:
+    def __init__(self, surroundings: Surroundings, minutes: float, lessons_file: Path | None = None) -> None:
+        """`lessons_file`: where lessons are read and left; None for the campaign's own."""
         self._surroundings = surroundings
         self._minutes = minutes
+        self._lessons_file = lessons_file
         self._desk: Desk | None = None
         self._failures: list[str] = []  # kinds, since the last proposal
         self._remark = ""  # about its last proposal
@@ -86,12 +89,13 @@ class CommandAgent(Agent):
             raise Failed("unfit", left.fault, ended.tail)
         if left.text == history.champion_text:
             raise Failed("unchanged", f"left {TRAINER} as it was{_said(ended)}", ended.tail)
+        if left.lesson:
+            self._lessons(desk).append(self._surroundings.masked(left.lesson))
         if left.others:
             self._tell(f"only {TRAINER} is taken; the command also {left.others}")
         if ended.cut or ended.status:
             self._tell(f"its edit is taken, though {ended.cut or f'it ended with status {ended.status}'}")
-        masked = self._surroundings.masked
-        hypothesis = masked(left.hypothesis) or _summary(ended, history.champion_text, left.text)
+        hypothesis = self._surroundings.masked(left.hypothesis) or _summary(ended, history.champion_text, left.text)
         return Proposal(text=left.text, hypothesis=hypothesis, agent=self.name)
 
     def _wrong(self, ended: Ended, left: Left, history: History) -> str:
@@ -112,7 +116,7 @@ class CommandAgent(Agent):
     def _run(self, desk: Desk, space: Workspace, checks: Checks, history: History, remark: str) -> Ended:
         around = self._surroundings
         seconds = min(60 * self._minutes, max(SHORTEST_SECONDS, desk.seconds_left()))
-        text = prompt.task(history, seconds / 60, checks.told, checks.left) + (
+        text = prompt.task(history, seconds / 60, checks.told, checks.left, plateau.told(history)) + (
             f"\n{remark.strip()}\n" if remark else ""
         )
         space.prompt.write_text(text, encoding="utf-8")
@@ -145,7 +149,7 @@ class CommandAgent(Agent):
             now = time.monotonic()
             if output.last != told and now - told_at >= TOLD_SECONDS:
                 told, told_at = output.last, now
-                desk.tell(Working(self.name, f"{name}: {shown.one_line(told, 120)}"))
+                desk.tell(Working(self.name, f"{name}: {one_line(told, 120)}"))
 
         return look
 
@@ -154,7 +158,11 @@ class CommandAgent(Agent):
             program = (desk.root / PROGRAM).read_text(encoding="utf-8-sig", errors="replace")
         except OSError:
             program = history.program.prose
-        return {TRAINER: history.champion_text, PROGRAM: program, LESSONS: "", **shown.files(history)}
+        learned = "".join(f"{line}\n" for line in self._lessons(desk).read())
+        return {TRAINER: history.champion_text, PROGRAM: program, LESSONS: learned, **shown.files(history)}
+
+    def _lessons(self, desk: Desk) -> lessons.Lessons:
+        return lessons.at(self._lessons_file, desk.root, desk.tell)
 
     def _log(self, desk: Desk, number: int) -> Path:
         """The file of what the command prints for this experiment; the oldest ones go."""
@@ -204,7 +212,7 @@ def _fault(text: str, history: History) -> str:
 def _summary(ended: Ended, before: str, after: str) -> str:
     """A hypothesis for an edit that came without one: what was printed first, else which constants changed."""
     if ended.first and not ended.first.startswith("{"):
-        return shown.one_line(ended.first, 300)
+        return one_line(ended.first, 300)
     try:
         old, new = tunables.constants(before), tunables.constants(after)
     except UserError:
@@ -215,4 +223,4 @@ def _summary(ended: Ended, before: str, after: str) -> str:
 
 def _said(ended: Ended) -> str:
     last = ended.tail.splitlines()[-1:]
-    return f", its last line: {shown.one_line(last[0], 200)}" if last else " and printed nothing"
+    return f", its last line: {one_line(last[0], 200)}" if last else " and printed nothing"
