@@ -91,10 +91,11 @@ os.symlink("/etc/passwd", "link")
     assert (night.campaign.root / "program.md").read_text() == "Lower it.\n"
 
 
-def test_without_a_hypothesis_what_it_printed_or_changed_stands_for_it(night: Night, folder: Path) -> None:
-    night.run(an_agent(folder, "print('wider is better'); edit(1.5)"))
-    night.run(an_agent(folder, "edit(1.25)"))
-    assert [e.hypothesis for e in night.campaign.experiments(1)] == ["wider is better", "SCORE 1.5 -> 1.25"]
+def test_without_a_hypothesis_what_it_changed_or_printed_stands_for_it(night: Night, folder: Path) -> None:
+    night.run(an_agent(folder, "print('hello'); edit(1.5)"))
+    elsewhere = "path = pathlib.Path('train.py'); path.write_text(path.read_text().replace('pass', 'return'))"
+    night.run(an_agent(folder, f"print('returns sooner')\n{elsewhere}"))
+    assert [e.hypothesis for e in night.campaign.experiments(1)] == ["SCORE 2.0 -> 1.5", "returns sooner"]
 
 
 @pytest.mark.parametrize(

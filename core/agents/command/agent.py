@@ -210,15 +210,14 @@ def _fault(text: str, history: History) -> str:
 
 
 def _summary(ended: Ended, before: str, after: str) -> str:
-    """A hypothesis for an edit that came without one: what was printed first, else which constants changed."""
-    if ended.first and not ended.first.startswith("{"):
-        return one_line(ended.first, 300)
+    """A hypothesis for an edit that came without one: which constants changed, else what was printed first."""
     try:
         old, new = tunables.constants(before), tunables.constants(after)
     except UserError:
         old, new = {}, {}
-    changed = [f"{name} {old[name]!r} -> {new[name]!r}" for name in new if name in old and old[name] != new[name]]
-    return ", ".join(changed) or f"an edit of {TRAINER}, for which no hypothesis was given"
+    if changed := [f"{name} {old[name]!r} -> {new[name]!r}" for name in new if name in old and old[name] != new[name]]:
+        return ", ".join(changed)
+    return one_line(ended.first, 300) or f"an edit of {TRAINER}, for which no hypothesis was given"
 
 
 def _said(ended: Ended) -> str:
