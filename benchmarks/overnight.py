@@ -2,8 +2,8 @@
 
     python benchmarks/overnight.py night --hours 0.5
 
-Runs `autoresearch run` as a person would, unattended, and tells what came of it. Ends with status 1 where something did
-not hold: fewer than the experiments that were asked for, costs that differ from the server's own count, a key in a file.
+Runs `autoresearch run` as a person would, unattended, and tells what came of it. Ends with status 1 where something
+did not hold: too few experiments, a cost that differs from the server's own count, a key in a file, ...
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
-from messages_server import MessagesServer
-from overnight_model import ScriptedModel
+from messages_server import MessagesServer  # noqa: E402
 
-from core.campaign import Campaign
-from core.llm.prices import price_of
+from benchmarks.overnight_model import ScriptedModel  # noqa: E402
+from core.campaign import Campaign  # noqa: E402
+from core.llm import prices  # noqa: E402
+from core.llm.base import Usage  # noqa: E402
+from core.records import Experiment  # noqa: E402
 
 MODEL = "claude-sonnet-5"
 
@@ -44,12 +47,13 @@ def main() -> int:
     environment = {**os.environ, "ANTHROPIC_API_KEY": server.key}
     began = time.monotonic()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    outage = threading.Thread(target=_outage, args=(server, options, process), daemon=True)
+    down: list[float] = []
+    outage = threading.Thread(target=_outage, args=(server, options, process, down), daemon=True)
     outage.start()
     rows = [json.loads(line) for line in process.stdout or ()]
     status = process.wait()
     server.stop()
-    report = _report(options.folder, server, rows)
+    report = _report(options.folder, server, rows, down)
     report |= {"status": status, "hours": (time.monotonic() - began) / 3600, "proposals": model.proposals}
     print(json.dumps(report, indent=1))
     wrong = {
@@ -65,13 +69,15 @@ def main() -> int:
     return int(any(wrong.values()))
 
 
-def _outage(server: MessagesServer, options: argparse.Namespace, process: subprocess.Popen[str]) -> None:
+def _outage(
+    server: MessagesServer, options: argparse.Namespace, process: subprocess.Popen[str], down: list[float]
+) -> None:
     """Takes the server off the network in the middle of the run."""
     minutes = options.outage_minutes
     if not minutes:
         return
     time.sleep(max(0.0, (options.hours * 60 - minutes) / 2 * 60))
-    options.down = [time.time(), time.time() + minutes * 60]
+    down += [time.time(), time.time() + minutes * 60]
     print(f"overnight: the server is gone for {minutes:g} min", file=sys.stderr)
     server.stop()
     time.sleep(minutes * 60)
@@ -80,14 +86,15 @@ def _outage(server: MessagesServer, options: argparse.Namespace, process: subpro
         print("overnight: the server is back", file=sys.stderr)
 
 
-def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]], down: list[float]) -> dict[str, Any]:
     with Campaign.open(folder) as campaign:
         found = campaign.experiments()
         spending = campaign.spending()
         champion = campaign.champion()
     assert spending is not None
-    price = price_of(MODEL)
+    price = prices.known(MODEL)
     assert price is not None
+    billed = sum((price.cost(_usage(one)) for one in server.billed), Decimal(0))
     files = [path for path in folder.rglob("*") if path.is_file()]
     key = server.key.encode()
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
@@ -99,6 +106,7 @@ def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]]) ->
     return {
         "experiments": len(found) - 1,
         "rows": len(rows),
+        "during_outage": sum(len(down) == 2 and down[0] < _ended(one) < down[1] for one in found),
         "by_agent": by_agent,
         "baseline_bpb": found[0].val_bpb,
         "champion_bpb": champion.val_bpb,
@@ -108,12 +116,28 @@ def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]]) ->
         "tokens": spending.usage.total,
         "cache_read": spending.usage.cache_read,
         "usd": str(spending.usd),
-        "usd_by_the_server": str(sum((_cost(price, usage) for usage in server.billed), Decimal(0))),
+        "usd_by_the_server": str(billed),
         "files": len(files),
         "files_with_the_key": [str(path) for path in files if key in path.read_bytes()],
         "head_is_the_best": head.stdout.strip() == champion.commit
         and champion.val_bpb == min(one.val_bpb for one in scored if one.val_bpb is not None),
     }
+
+
+def _ended(experiment: Experiment) -> float:
+    return datetime.fromisoformat(experiment.ended).timestamp()
+
+
+def _usage(billed: dict[str, int]) -> Usage:
+    """What the server counted, as it is priced."""
+    hour = billed["ephemeral_1h_input_tokens"]
+    return Usage(
+        input=billed["input_tokens"],
+        output=billed["output_tokens"],
+        cache_read=billed["cache_read_input_tokens"],
+        cache_write=billed["cache_creation_input_tokens"] - hour,
+        cache_write_hour=hour,
+    )
 
 
 def _options() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""A model that is a script: reads the trainer, makes one edit of a list, checks it and proposes it. For the loopback server.
+"""A model that is a script: reads the trainer, makes one edit of a list, checks it, proposes it.
 
 Answers a request of the Messages API with the blocks of its next turn; what it says follows from the conversation alone
 and from how many proposals it has made before.
@@ -38,7 +38,8 @@ IDEAS = (
          "MUON_MOMENTUM = (0.85, 0.95, 300)", "MUON_MOMENTUM = (0.85, 0.92, 30)"),
     Idea("Less memory in the second moment follows gradients that change quickly at the start",
          "MUON_BETA2 = 0.95", "MUON_BETA2 = 0.9  # tune: linear 0.8 .. 0.99"),
-    Idea("A looser cap lets the logits of frequent tokens grow", "SOFTCAP = 15.0", "SOFTCAP = 30.0  # tune: log 5 .. 60"),
+    Idea("A looser cap lets the logits of frequent tokens grow", "SOFTCAP = 15.0",
+         "SOFTCAP = 30.0  # tune: log 5 .. 60"),
     Idea("No value embeddings: fewer parameters to move, a quicker step", EMBEDDED, "embedded = [False] * DEPTH"),
     Idea("A wider MLP: the products of a larger matrix use the processor better", HIDDEN,
          HIDDEN.replace("4 * width", "6 * width")),
@@ -55,7 +56,7 @@ IDEAS = (
 
 @dataclass
 class ScriptedModel:
-    """`model(request)` is the next turn. Each proposal takes the next idea; one whose text isn't there is passed over."""
+    """`model(request)` is the next turn. Each proposal takes the next idea that the trainer has a place for."""
 
     ideas: tuple[Idea, ...] = IDEAS
     proposals: int = 0
