@@ -1,0 +1,80 @@
+"""Agents by name: which options each takes, and what is missing for those that need something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import call
+
+from core import agents
+from core.agents.api.agent import ApiAgent
+from core.agents.hybrid import Hybrid
+from core.agents.search import SearchAgent
+from core.records import UserError
+
+KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY")
+LOCAL = {"provider": "openai", "endpoint": "http://127.0.0.1:1/v1", "model": "small"}
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*KEYS, "ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_names_that_are_known() -> None:
+    assert {"api", "hybrid", "replay", "search"} <= set(agents.names())
+    with pytest.raises(UserError, match=r"there is no agent 'apy'; there are .*api, .*search"):
+        agents.make("apy")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("search", {"model": "m"}, "agent search takes no --model; it takes --seed"),
+        ("search", {"max_cost": 1.0, "command": "x"}, "agent search takes no --max-cost, --command; it takes --seed"),
+        ("api", {"command": "claude"}, r"agent api takes no --command; it takes --model, --provider, .*--lessons"),
+        ("hybrid", {"replay": Path()}, "agent api takes no --replay; it takes --model"),
+        ("replay", {}, "agent replay needs --replay"),
+        ("replay", {"replay": Path(), "seed": 1}, "agent replay takes no --seed; it takes --replay"),
+        ("api", {"provider": "azure"}, "there is no provider azure; there are: anthropic, openai"),
+        (
+            "api",
+            {**LOCAL, "effort": "extreme"},
+            "--effort: expected one of low, medium, high, xhigh, max, not 'extreme'",
+        ),
+        ("api", {**LOCAL, "max_cost": 0.0}, "--max-cost: expected a number above 0, not 0.0"),
+        ("api", {**LOCAL, "max_cost": float("nan")}, "--max-cost: expected a number above 0"),
+        ("api", {**LOCAL, "max_tokens": -5}, "--max-tokens: expected a number above 0, not -5"),
+        ("api", {**LOCAL, "max_cost": 1.0}, "--max-cost needs to know what small costs.*--price"),
+        ("api", {**LOCAL, "price": "cheap"}, "cheap"),
+        ("api", {**LOCAL, "model": None}, "name one with --model"),
+        ("api", {**LOCAL, "lessons": Path("no/such/folder/lessons.md")}, "--lessons: .*is no folder"),
+    ],
+)
+def test_an_option_that_an_agent_does_not_take_is_named(name: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as refused:
+        agents.make(name, **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_without_a_key_one_line_says_what_works_and_nothing_is_made(tmp_path: Path) -> None:
+    answer = call("run", tmp_path / "night", "--preset", "numpy", "--agent", "api", code=2)
+    (line,) = answer.err.strip().splitlines()
+    for part in (
+        "ANTHROPIC_API_KEY",
+        "--agent search",
+        "--agent command",
+        "--provider openai --endpoint http://localhost",
+    ):
+        assert part in line
+    assert not (tmp_path / "night").exists()
+
+
+def test_a_thinker_alone_has_the_search_as_its_stand_in() -> None:
+    made = agents.make("api", seed=3, **LOCAL)
+    assert isinstance(made, Hybrid) and made.name == "api:small"
+    assert isinstance(agents.thinker("api", **LOCAL), ApiAgent)
+    assert isinstance(agents.make("search", seed=1), SearchAgent)
