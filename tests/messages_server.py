@@ -228,8 +228,8 @@ class MessagesServer:
         called = any(block["type"] == "tool_use" for block in blocks)
         reason = answer.stop_reason or ("tool_use" if called else "end_turn")
         end: dict[str, Any] = {"stop_reason": reason, "stop_sequence": None, "stop_details": answer.stop_details}
-        usage["output_tokens"] = output
         yield "message_delta", {"delta": end, "usage": {"output_tokens": output}}
+        usage["output_tokens"] = output  # it was told
         yield "message_stop", {}
 
 
@@ -306,15 +306,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if answer.pause and served._stopping.wait(answer.pause):
                 self.close_connection = True
                 return
-            if answer.cut_after is not None and number >= answer.cut_after:
+            last = name == "message_stop"  # what is to break off does so, however short it is
+            if answer.cut_after is not None and (last or number >= answer.cut_after):
                 self.send(f'event: {name}\ndata: {{"type":"{name}","ind')
                 self.close_connection = True
                 return
-            if answer.error_after is not None and number >= answer.error_after[0]:
+            if answer.error_after is not None and (last or number >= answer.error_after[0]):
                 error = {"type": "error", "error": {"type": answer.error_after[1], "message": "Overloaded"}}
                 self.send(f"event: error\ndata: {json.dumps(error)}\n\n")
                 break
-            if answer.end_after is not None and number >= answer.end_after:
+            if answer.end_after is not None and (last or number >= answer.end_after):
                 break
             self.send(f"event: {name}\ndata: {json.dumps({'type': name, **event})}\n\n")
         self.wfile.write(b"0\r\n\r\n")

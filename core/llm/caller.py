@@ -1,0 +1,157 @@
+"""Asks a provider for an agent: within limits, again after a passing failure, and with a record of everything."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from core.llm.archive import Archive, Outcome
+from core.llm.base import Delta, LimitReached, Outage, Provider, Reply, Request, Usage
+from core.llm.limits import BYTES_PER_TOKEN, Limits
+from core.llm.prices import Price
+from core.llm.scrub import Scrub
+from core.llm.transcript import Transcript, counted
+from core.records import UserError
+
+PATIENCE = 20.0  # seconds within one `ask`, from its first failure on
+FIRST, LONGEST = 30.0, 600.0  # seconds until it is worth asking again, doubled by each failure in a row
+_BACKOFF, _BACKOFF_CAP = 1.0, 8.0
+
+
+class Caller:
+    """`Asks` of a server. It closes the provider, the archive and the transcript with itself.
+
+    `max_usd` and `max_tokens` bound what this run uses. `on_wait` is told what is waited for, in one line. `clock`,
+    `sleep` and `noise` are given by tests.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        archive: Archive,
+        transcript: Transcript,
+        scrub: Scrub,
+        *,
+        price: Price | None = None,
+        max_usd: Decimal | None = None,
+        max_tokens: int | None = None,
+        on_wait: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        noise: random.Random | None = None,
+    ) -> None:
+        if max_usd is not None and price is None:
+            raise UserError(
+                f"--max-cost needs to know what {provider.model} costs, and no price of it is known: "
+                'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
+            )
+        self.transcript = transcript
+        self.archive = archive
+        self._provider = provider
+        self._scrub = scrub
+        self._price = price
+        self._limits = Limits(price=price, max_usd=max_usd, max_tokens=max_tokens)
+        self._on_wait = on_wait
+        self._clock = clock
+        self._sleep = sleep
+        self._noise = noise or random.Random()
+        self._failures = 0  # `ask`s in a row that ended in an outage
+
+    def ask(self, request: Request, experiment: int) -> Reply:
+        first_failure: float | None = None
+        attempt = 0
+        while True:
+            try:
+                reply = self._once(request, experiment)
+            except Outage as outage:
+                now = self._clock()
+                first_failure = now if first_failure is None else first_failure
+                wait = max(outage.seconds, self._backoff(attempt))
+                attempt += 1
+                if now - first_failure + wait > PATIENCE:
+                    raise self._given_up(outage) from None
+                self._wait(str(outage), wait)
+            else:
+                self._failures = 0
+                return reply
+
+    def close(self) -> None:
+        self.transcript.close()
+        self._provider.close()
+        self.archive.close()
+
+    def _once(self, request: Request, experiment: int) -> Reply:
+        """One request, recorded whatever comes of it."""
+        try:
+            request = replace(request, max_tokens=self._limits.fit(request))
+        except LimitReached as reached:
+            self.transcript.note(str(reached))
+            raise
+        started, begun = datetime.now(UTC), self._clock()
+        self.transcript.request(experiment, self._provider.model)
+        streamed = 0
+
+        def on_delta(delta: Delta) -> None:
+            nonlocal streamed
+            streamed += len(delta.text.encode(errors="replace"))
+            self.transcript.delta(delta)
+
+        outcome: Outcome = "interrupted"
+        reply: Reply | None = None
+        detail = ""
+        try:
+            reply = self._provider.reply(request, on_delta)
+            outcome = "replied"
+        except (Outage, UserError) as error:
+            outcome = "outage" if isinstance(error, Outage) else "error"
+            detail = self._scrub(str(error))
+            raise (Outage(detail, error.seconds) if isinstance(error, Outage) else UserError(detail)) from None
+        finally:
+            seconds = self._clock() - begun
+            usage = self._provider.so_far if reply is None else reply.usage
+            usd = None if self._price is None else self._price.cost(usage)
+            self._count(usage, streamed, whole=reply is not None)
+            self.archive.record(
+                experiment=experiment,
+                provider=self._provider.name,
+                model=self._provider.model,
+                request=request,
+                reply=reply,
+                usage=usage,
+                usd=usd,
+                outcome=outcome,
+                detail=detail,
+                started=started.isoformat(timespec="milliseconds"),
+                seconds=round(seconds, 3),
+            )
+            if reply is not None:
+                self.transcript.replied(reply, usd, seconds)
+            else:
+                self.transcript.note(f"{detail or outcome} · {counted(usage, usd)} · {seconds:.1f} s")
+        self._limits.answered(request, reply)
+        return reply
+
+    def _count(self, usage: Usage, streamed: int, *, whole: bool) -> None:
+        """For the limits. What streamed was generated, and is billed even if the answer broke off before its count."""
+        hidden = 0 if whole and usage.total else max(0, streamed // BYTES_PER_TOKEN - usage.output)
+        self._limits.spend(usage, hidden)
+
+    def _backoff(self, attempt: int) -> float:
+        """Doubled each time, and anywhere in its upper half, so that several runs do not knock at once."""
+        longest: float = min(_BACKOFF_CAP, _BACKOFF * 2.0**attempt)
+        return longest * self._noise.uniform(0.5, 1.0)
+
+    def _wait(self, reason: str, seconds: float) -> None:
+        text = f"{reason}; again in {seconds:.0f} s" if seconds >= 1 else f"{reason}; again at once"
+        self.transcript.note(text)
+        self._on_wait(text)
+        self._sleep(seconds)
+
+    def _given_up(self, outage: Outage) -> Outage:
+        seconds = min(LONGEST, FIRST * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        return Outage(str(outage), max(outage.seconds, seconds))

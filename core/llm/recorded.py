@@ -1,0 +1,79 @@
+"""The recorded replies of a campaign, given again in their order and with no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from core.llm.archive import Archive, Exchange
+from core.llm.base import Reply, Request
+from core.llm.refusals import short
+from core.records import UserError
+
+SHOWN = 60  # characters of each side of a difference
+
+
+class Recorded:
+    """`Asks` of an archive, which is closed with it. Failed requests are left out: there was nothing to answer.
+
+    `on_difference(experiment, text)` is told where a request is not the one that the reply was given to.
+    """
+
+    def __init__(
+        self, archive: Archive, on_difference: Callable[[int, str], None] = lambda experiment, text: None
+    ) -> None:
+        self._archive = archive
+        self._on_difference = on_difference
+        self._experiment: int | None = None
+        self._left: list[Exchange] = []
+        self._given: dict[int, int] = {}  # how many replies of an experiment
+
+    def ask(self, request: Request, experiment: int) -> Reply:
+        if experiment != self._experiment:
+            replied = [one for one in self._archive.exchanges(experiment=experiment) if one.reply is not None]
+            self._experiment, self._left = experiment, replied[self._given.get(experiment, 0) :]
+        given = self._given.get(experiment, 0)
+        if not self._left:
+            raise UserError(
+                f"{self._archive.path} holds {given} {'reply' if given == 1 else 'replies'} for experiment "
+                f"{experiment}, and one more was asked for: the campaign was not recorded further, or took another turn"
+            )
+        exchange = self._left.pop(0)
+        self._given[experiment] = given + 1
+        if changed := difference(exchange.request, request):
+            self._on_difference(experiment, f"request {given + 1}: {changed}")
+        assert exchange.reply is not None
+        return exchange.reply
+
+    def close(self) -> None:
+        self._archive.close()
+
+
+def difference(recorded: Request, asked: Request) -> str:
+    """The first difference in a line; empty if there is none. How long the answer may be makes none."""
+    if recorded.system != asked.system:
+        return f"the system prompt {_first(recorded.system, asked.system)}"
+    if recorded.tools != asked.tools:
+        names = [", ".join(tool.name for tool in request.tools) for request in (recorded, asked)]
+        return f"the tools {_first(*names)}" if names[0] != names[1] else "a tool's description or schema differs"
+    for place, (one, other) in enumerate(zip(recorded.messages, asked.messages, strict=False)):
+        if one != other:
+            return f"message {place + 1} {_first(_written(one), _written(other))}"
+    if len(recorded.messages) != len(asked.messages):
+        return f"{len(recorded.messages)} messages were recorded, {len(asked.messages)} are asked"
+    return ""
+
+
+def _written(message: dict[str, Any]) -> str:
+    return json.dumps(message, ensure_ascii=False)
+
+
+def _first(recorded: str, asked: str) -> str:
+    same = next(
+        (place for place, (one, other) in enumerate(zip(recorded, asked, strict=False)) if one != other),
+        min(len(recorded), len(asked)),
+    )
+    start = max(0, same - 20)
+    one, other = (short(text[start : start + SHOWN]) for text in (recorded, asked))
+    return f"was {one!r}, is {other!r}"
