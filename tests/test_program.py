@@ -21,6 +21,9 @@ def test_prose_alone() -> None:
 def test_limits() -> None:
     read = program.parse("---\nexperiments: 100\nhours: 8\nfixed: [DEPTH, HEAD_DIM]\n---\nGo on.\n")
     assert read == Program(prose="Go on.\n", experiments=100, hours=8.0, fixed=("DEPTH", "HEAD_DIM"))
+    assert program.parse("---\nmax_cost: 20\nmax_tokens: 5000000\n---\n") == Program(
+        max_cost=20.0, max_tokens=5_000_000
+    )
     assert program.parse("---\r\nhours: 0.5\r\n---\r\nGo.\r\n") == Program(prose="Go.\r\n", hours=0.5)
     assert program.parse("---\n# nothing yet\n---\nGo.\n") == Program(prose="Go.\n")
 
@@ -32,6 +35,9 @@ def test_limits() -> None:
         ("experiments: 0", "expected a whole number above 0.*not 0"),
         ("experiments: true", "expected a whole number"),
         ("experiments: 1.5", "expected a whole number"),
+        ("max_cost: 0", "max_cost: expected a number above 0: US dollars.*not 0"),
+        ("max_cost: $5", "expected a number above 0"),
+        ("max_tokens: 1e6", "max_tokens: expected a whole number above 0"),
         ("hours: -1", "expected a number above 0"),
         ("hours: .inf", "expected a number above 0"),
         ("hours: .nan", "expected a number above 0"),

@@ -16,11 +16,11 @@ from core.records import UserError
 
 GROUP = "autoresearch.agents"
 _BUILT_IN = {
-    "search": "core.agents.search:SearchAgent",
     "hybrid": "core.agents.hybrid:hybrid",
     "replay": "core.agents.replay:ReplayAgent",
+    "search": "core.agents.search:SearchAgent",
 }
-# Agents that may be unavailable for a while. Chosen by themselves, the search stands in for them then.
+# Those that can be away for a while: alone, the search stands in for them; in the hybrid it takes turns with them.
 _THINKERS = {"api": "core.agents.api.factory:api", "command": "core.agents.command:command"}
 
 
@@ -29,18 +29,18 @@ def names() -> list[str]:
     return sorted({*_BUILT_IN, *_THINKERS, *(point.name for point in entry_points(group=GROUP))})
 
 
-def make(name: str, **options: Any) -> Agent:
-    """The agent of that name, made with the options that were given (`seed`, `model`, ...).
+def make(name: str, **settings: Any) -> Agent:
+    """The agent of that name, made with those of its settings that were given (`seed`, ...).
 
-    Raises UserError for a name that isn't known, an option that the agent does not take, and whatever it lacks here.
+    Raises UserError for a name that isn't known and for a setting that the agent does not take.
     """
     if name in _THINKERS:
         from core.agents.hybrid import stand_in
 
-        seed = options.pop("seed", 0)
-        return stand_in(thinker(name, **options), seed)
+        seed = settings.pop("seed", 0)
+        return stand_in(thinker(name, **settings), seed)
     if name in _BUILT_IN:
-        return _made(name, _imported(_BUILT_IN[name]), options)
+        return _made(name, _attribute(_BUILT_IN[name]), settings)
     points: list[EntryPoint] = [point for point in entry_points(group=GROUP) if point.name == name]
     if not points:
         raise UserError(f"there is no agent {name!r}; there are {', '.join(names())}")
@@ -48,30 +48,32 @@ def make(name: str, **options: Any) -> Agent:
         factory = points[0].load()
     except Exception as error:
         raise UserError(f"agent {name}: {points[0].value} can't be loaded: {error}") from error
-    return _made(name, factory, options)
+    return _made(name, factory, settings)
 
 
-def thinker(name: str, **options: Any) -> Agent:
-    """An agent that may be unavailable, without the search beside it."""
-    return _made(name, _imported(_THINKERS[name]), options)
+def thinker(name: str, **settings: Any) -> Agent:
+    """An agent of `make` alone: nobody stands in for it, and its `propose` may raise Unavailable."""
+    return _made(name, _attribute(_THINKERS[name]), settings)
 
 
-def _imported(where: str) -> Callable[..., Agent]:
-    module, _, attribute = where.partition(":")
-    return cast(Callable[..., Agent], getattr(importlib.import_module(module), attribute))
+def _attribute(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
-def _made(name: str, factory: Callable[..., Agent], options: dict[str, Any]) -> Agent:
-    parameters = inspect.signature(factory).parameters.values()
-    takes = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-    if len(takes) == len(parameters) and (unknown := [option for option in options if option not in takes]):
-        known = ", ".join(map(_flag, takes)) or "no options of its own"
-        raise UserError(f"agent {name} does not take {', '.join(map(_flag, unknown))}; it takes {known}")
-    needed = [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
-    if missing := [parameter for parameter in needed if parameter not in options]:
-        raise UserError(f"agent {name} needs {', '.join(map(_flag, missing))}")
-    return factory(**options)
+def _made(name: str, factory: Callable[..., Any], settings: dict[str, Any]) -> Agent:
+    takes = inspect.signature(factory).parameters
+    named = [key for key, one in takes.items() if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in takes.values())
+    if not open_ended and (unknown := [key for key in settings if key not in named]):
+        raise UserError(
+            f"agent {name} takes no {_options(unknown)}; it takes {_options(named) if named else 'no options'}"
+        )
+    needed = [key for key in named if takes[key].default is inspect.Parameter.empty]
+    if missing := [key for key in needed if key not in settings]:
+        raise UserError(f"agent {name} needs {_options(missing)}")
+    return cast(Agent, factory(**settings))
 
 
-def _flag(option: str) -> str:
-    return "--" + option.replace("_", "-")
+def _options(names: list[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)

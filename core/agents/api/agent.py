@@ -17,6 +17,7 @@ from core.events import Notice, Repeat
 from core.llm.base import Asks, LimitReached, Outage
 from core.records import Experiment, Proposal
 
+PREFIX = "api:"  # of the agent's name, before the model's
 ANSWER_TOKENS = 32_000  # thinking included
 AGAIN_SECONDS, LATER_SECONDS = 30.0, 600.0  # after a proposal that was given up; after several in a row
 IN_A_ROW = 3
@@ -35,7 +36,7 @@ class ApiAgent(Agent):
         secret: str | None = None,
     ) -> None:
         """`connect` gives whom to ask, for one run. `secret`: of the campaign whose requests are to be repeated."""
-        self.name = messages.agent_name(f"api:{model}")[:80]
+        self.name = messages.agent_name(PREFIX + model)[:80]
         self._connect = connect
         self._lessons_path = lessons
         self._answer_tokens = answer_tokens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -11,6 +10,7 @@ from typing import Literal
 
 LONGEST_LINE = 400  # characters
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
+_FILE = "mark"
 _SECRET = re.compile(r"[0-9a-f]{32}")
 
 
@@ -38,15 +38,20 @@ def mark_of(secret: str, number: int) -> str:
 
 def secret_in(folder: Path) -> str:
     """The campaign's own secret, made at the first call. `folder` must be out of every trial's reach."""
-    path = folder / "mark"
-    try:
-        if _SECRET.fullmatch(held := path.read_text(encoding="ascii", errors="replace").strip()):
-            return held
-    except FileNotFoundError:
-        pass
+    if (held := held_secret(folder)) is not None:
+        return held
     secret = secrets.token_hex(16)
-    path.write_text(secret + "\n", encoding="ascii")
+    (folder / _FILE).write_text(secret + "\n", encoding="ascii")
     return secret
+
+
+def held_secret(folder: Path) -> str | None:
+    """The campaign's secret if it has one."""
+    try:
+        held = (folder / _FILE).read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    return held if _SECRET.fullmatch(held) else None
 
 
 def clean(text: str) -> str:
@@ -87,7 +92,3 @@ def one_line(text: str, characters: int) -> str:
     """Everything on one line, cut."""
     line = " ".join(clean(text).split())
     return line if len(line) <= characters else line[: max(0, characters - 4)] + " ..."
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()

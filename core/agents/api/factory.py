@@ -1,0 +1,118 @@
+"""Makes the agent from what a person gave: checks before any folder is made that the model can be asked at all."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from pathlib import Path
+from typing import cast, get_args
+
+from core import program as programs
+from core.agents import lessons as shared
+from core.agents.api.agent import ANSWER_TOKENS, ApiAgent
+from core.agents.base import Desk
+from core.events import Notice, Working
+from core.llm import prices, providers
+from core.llm.archive import FILE, Archive
+from core.llm.base import Asks, Effort, Provider, Reply, Request
+from core.llm.caller import Caller
+from core.llm.scrub import Scrub
+from core.llm.transcript import FOLDER, Transcript
+from core.records import PROGRAM, UserError
+
+# Servers of local models count the answer's limit against a context that is often 32k.
+_ANSWER_TOKENS = {"anthropic": ANSWER_TOKENS, "openai": 16_000}
+_COMMAND = "--agent command lends the work to a coding agent with a login of its own"
+
+
+def api(
+    *,
+    model: str | None = None,
+    provider: str = "anthropic",
+    endpoint: str | None = None,
+    effort: str | None = None,
+    thinking_budget: int | None = None,
+    max_cost: float | None = None,
+    max_tokens: int | None = None,
+    price: str | None = None,
+    lessons: Path | None = None,
+    timeout: float = 300.0,
+) -> ApiAgent:
+    """For the registry. `max_cost` in USD and `max_tokens` bound one run, as those of program.md do; the lower holds.
+
+    `timeout`: seconds of silence after which an answer counts as cut off. UserError for what is missing or wrong.
+    """
+    if effort is not None and effort not in get_args(Effort):
+        raise UserError(f"--effort: expected one of {', '.join(get_args(Effort))}, not {effort!r}")
+    for option, limit in (("--max-cost", max_cost), ("--max-tokens", max_tokens)):
+        if limit is not None and not (limit > 0 and math.isfinite(limit)):
+            raise UserError(f"{option}: expected a number above 0, not {limit}")
+    if lessons is not None:
+        shared.refuse_unusable(lessons)
+    own_price = None if price is None else prices.parse(price)
+    if lacking := providers.missing(provider, endpoint):
+        raise UserError(f"{lacking}; {_COMMAND}")
+
+    def reached() -> Provider:
+        return providers.connect(
+            provider,
+            model=model,
+            endpoint=endpoint,
+            effort=cast("Effort | None", effort),
+            thinking_budget=thinking_budget,
+            timeout=timeout,
+        )
+
+    found = reached()  # what the model does not take is told now
+    chosen = found.model
+    found.close()
+    listed = own_price or prices.known(chosen)
+    if max_cost is not None and listed is None:
+        raise UserError(
+            f'--max-cost needs to know what {chosen} costs, and no price of it is known: add --price "IN OUT" in USD '
+            "for a million tokens, or limit it with --max-tokens"
+        )
+
+    def connect(desk: Desk) -> Asks:
+        program = programs.read(desk.root / PROGRAM)
+        dollars = _lower(max_cost, program.max_cost)
+        tokens = _lower(max_tokens, program.max_tokens)
+        scrub = Scrub(providers.secrets())
+        caller = Caller(
+            reached(),
+            Archive.open(desk.state / FILE, scrub=scrub, create=True),
+            Transcript(desk.state / FOLDER, scrub, lambda text: desk.tell(Notice(text))),
+            scrub,
+            price=listed,
+            max_usd=None if dollars is None else Decimal(str(dollars)),
+            max_tokens=None if tokens is None else int(tokens),
+            on_wait=lambda text: desk.tell(Working(agent.name, text)),
+        )
+        return Followed(caller)
+
+    agent = ApiAgent(connect, model=chosen, lessons=lessons, answer_tokens=_ANSWER_TOKENS[provider])
+    return agent
+
+
+class Followed:
+    """`Asks` of a caller, whose transcript shows what the tools answered too."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def ask(self, request: Request, experiment: int) -> Reply:
+        if len(request.messages) > 2:
+            names = {block.get("id"): block.get("name") for block in request.messages[-2]["content"]}
+            for block in request.messages[-1]["content"]:
+                if block["type"] == "tool_result":
+                    name = str(names.get(block["tool_use_id"]))
+                    self._caller.transcript.result(name, block["content"], is_error=block["is_error"])
+        return self._caller.ask(request, experiment)
+
+    def close(self) -> None:
+        self._caller.close()
+
+
+def _lower(one: float | None, other: float | None) -> float | None:
+    given = [limit for limit in (one, other) if limit is not None]
+    return min(given, default=None)

@@ -1,0 +1,135 @@
+"""Runs a campaign again from its record, with no network: the model's answers anew through the same conversation.
+
+What others than the model proposed, and edits that fit no more, come from the campaign's own refs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.agents.api.agent import PREFIX, ApiAgent
+from core.agents.api.quoting import held_secret
+from core.agents.base import Agent, Desk, History, Unavailable
+from core.campaign import Campaign
+from core.events import Notice, Repeat
+from core.folder import Folder
+from core.llm.archive import FILE, Archive
+from core.llm.base import Asks, Reply, Request
+from core.llm.recorded import Recorded
+from core.records import TRAINER, Experiment, Proposal, UserError
+
+
+class ReplayAgent(Agent):
+    """Proposes the experiments of the campaign in `replay`, in their order and under the names of who proposed them."""
+
+    name = "replay"
+
+    def __init__(self, replay: Path) -> None:
+        """Raises UserError if there is no campaign in that folder, or none of its experiments has run."""
+        self._root = replay.absolute()
+        with Campaign.open(replay) as source:
+            source.champion()
+        self._source: Campaign | None = None
+        self._api: ApiAgent | None = None
+        self._desk: Desk | None = None
+        self._number = 0  # of the source's experiment that is proposed
+        self._skipped = 0  # experiments of the source that this campaign did not run again, as it has their verdict
+        self._differs = False
+        self._compared = False
+
+    def begin(self, desk: Desk) -> None:
+        if desk.root.resolve() == self._root.resolve():
+            raise UserError(
+                f"{self._root} can't be its own replay; name a new folder: autoresearch run DIR --agent replay "
+                f"--replay {self._root}"
+            )
+        self._desk = desk
+        self._source = Campaign.open(self._root)
+        agents = Folder(self._root).agents
+        if (agents / FILE).exists():
+            recorded = Recorded(Archive.open(agents / FILE), self._told_of_difference)
+            self._api = ApiAgent(lambda desk: _About(recorded, self), model="replay", secret=held_secret(agents))
+            self._api.begin(desk)
+
+    def propose(self, history: History) -> Proposal | None:
+        """The next experiment of the source; None behind its last one."""
+        source, desk = self._source, self._desk
+        assert source is not None and desk is not None, "`begin` comes first"
+        self._number = len(history) + self._skipped
+        if not self._compared:
+            self._compare(history, source, desk)
+        found = source.experiments(self._number, self._number + 1, trials=False)
+        if not found:
+            return None
+        (experiment,) = found
+        as_recorded = Proposal(
+            text=source.trainer_text(experiment.commit), hypothesis=experiment.hypothesis, agent=experiment.agent
+        )
+        if self._api is None or not experiment.agent.startswith(PREFIX):
+            return as_recorded
+        return self._thought_again(self._api, history, experiment, as_recorded)
+
+    def repeated(self, repeat: Repeat) -> None:
+        self._skipped += 1
+
+    def end(self) -> None:
+        if self._api is not None:
+            self._api.end()
+        if self._source is not None:
+            self._source.close()
+
+    @property
+    def number(self) -> int:
+        """Of the source's experiment that is worked on."""
+        return self._number
+
+    def _thought_again(self, api: ApiAgent, history: History, experiment: Experiment, recorded: Proposal) -> Proposal:
+        """What the conversation comes to now; the recorded trainer where that is nothing or an edit fits nowhere."""
+        assert self._desk is not None
+        api.name = experiment.agent
+        try:
+            proposal, why = api.propose(history), "its answers came to no proposal"
+        except (Unavailable, UserError) as error:
+            proposal, why = None, str(error)
+        if proposal is not None and proposal.text != recorded.text and api.bench is not None and api.bench.failed_edits:
+            proposal, why = None, "its edits fit this champion no more"
+        if proposal is None:
+            self._desk.tell(
+                Notice(f"experiment {experiment.number} of {self._root}: {why}; its trainer is tried as it was")
+            )
+            return recorded
+        return proposal
+
+    def _compare(self, history: History, source: Campaign, desk: Desk) -> None:
+        """Says what this campaign does not share with its source from the start."""
+        self._compared = True
+        if history.preset != source.preset:
+            desk.tell(Notice(f"the preset is not that of {self._root}: scores will differ"))
+        if history.text(0) != source.trainer_text(source.experiment(0).commit):
+            desk.tell(
+                Notice(
+                    f"the baseline's {TRAINER} is not that of {self._root}: recorded trainers stand in where edits "
+                    "don't fit"
+                )
+            )
+
+    def _told_of_difference(self, experiment: int, what: str) -> None:
+        if not self._differs and self._desk is not None:
+            self._differs = True
+            self._desk.tell(
+                Notice(f"from experiment {experiment} of {self._root} on, requests are not those of the record: {what}")
+            )
+
+
+class _About:
+    """The recorded answers, asked for by the source's number of an experiment."""
+
+    def __init__(self, recorded: Asks, agent: ReplayAgent) -> None:
+        self._recorded = recorded
+        self._agent = agent
+
+    def ask(self, request: Request, experiment: int) -> Reply:
+        return self._recorded.ask(request, self._agent.number)
+
+    def close(self) -> None:
+        self._recorded.close()
