@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from core.interrupts import deferred
 from core.records import TRAINER
 
 HYPOTHESIS, LESSON, LESSONS = "hypothesis.txt", "lesson.txt", "lessons.md"
@@ -43,10 +44,14 @@ class Workspace:
     """A folder of its own among the temporary files. A context manager: it is deleted on leaving."""
 
     def __init__(self) -> None:
+        self._laid: dict[str, bytes] = {}
+        self.root = self.work = self.private = self.prompt = Path()
+
+    @deferred()  # an interrupt waits until it is known what to delete
+    def _make(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
         self.work, self.private = self.root / "work", self.root / "private"
         self.prompt = self.root / "prompt.md"
-        self._laid: dict[str, bytes] = {}
         self.work.mkdir()
         self.private.mkdir()
 
@@ -90,7 +95,10 @@ class Workspace:
         with contextlib.suppress(OSError):
             path.unlink()
 
+    @deferred()
     def close(self) -> None:
+        if self.root == Path():
+            return
         for folder, inner, _ in os.walk(self.root):
             for name in inner:
                 path = Path(folder, name)
@@ -100,6 +108,11 @@ class Workspace:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def __enter__(self) -> Self:
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
