@@ -21,7 +21,7 @@ from core.sandbox.policy import Policy, confined
 from core.trial.limits import limits
 from core.trial.process import end_keeper, sweep
 
-LOG_BYTES = 2 * 2**20  # of its output that are kept as they come; after that only the end is
+LOG_BYTES = 2**20  # of its output that are kept as they come; after that only the end is
 TAIL_BYTES = 64 * 2**10
 LINE_BYTES = 64 * 2**10
 LINE_CHARACTERS = 4000

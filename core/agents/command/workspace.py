@@ -56,12 +56,16 @@ class Workspace:
         self.private.mkdir()
 
     def lay(self, files: Mapping[str, str]) -> None:
-        """Writes these files, by their paths within the folder with `/` between parts."""
+        """Writes these new files, by their paths within the folder with `/` between parts.
+
+        OSError where something is there already: a link would lead the write out of the folder.
+        """
         for name, text in files.items():
             path = self.work / name
             path.parent.mkdir(parents=True, exist_ok=True)
             data = text.encode("utf-8", "backslashreplace")
-            path.write_bytes(data)
+            with path.open("xb") as file:
+                file.write(data)
             self._laid[name] = data
 
     def take(self) -> Left:
@@ -80,7 +84,8 @@ class Workspace:
             read(self.work / TRAINER, TRAINER_BYTES)
         except Unfit:
             self._remove(self.work / TRAINER)
-            self.lay({TRAINER: self._laid[TRAINER].decode("utf-8")})
+            with contextlib.suppress(OSError):  # then it is found unfit again
+                self.lay({TRAINER: self._laid[TRAINER].decode("utf-8")})
 
     def take_away(self, name: str) -> bool:
         """Removes an entry of the folder; whether it was there."""
