@@ -25,7 +25,7 @@ KEPT = 100  # files of what the command printed
 FIRST_WAIT, LONGEST_WAIT = 30.0, 1800.0  # seconds until it is asked again after a failure; they double
 SAME_FAILURES = 3  # in a row, and they are told in full
 SHORTEST_SECONDS = 30.0  # that it gets, however soon the run ends
-TOLD_SECONDS = 3.0  # between two lines of what it does
+TOLD_SECONDS = 5.0  # between two lines of what it does
 
 
 class Failed(Exception):
@@ -192,7 +192,7 @@ class CommandAgent(Agent):
 
     def _tell(self, text: str) -> None:
         if self._desk is not None:
-            self._desk.tell(Notice(text))
+            self._desk.tell(Notice(self._surroundings.masked(text)))
 
 
 def _fault(text: str, history: History) -> str:
