@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import presets
+from core import costs
 from core import program as programs
 from core.agents import tunables
 from core.agents.base import Agent, Desk
+from core.costs import Costs
 from core.disk import full_disk_told
 from core.engine import Engine, Local
 from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
 from core.folder import BRANCH, Folder, existing, found, read_preset
 from core.judge import LowerWins, Policy
 from core.ledger import Ledger
+from core.llm import transcript
+from core.llm.archive import Spending
 from core.program import Program
 from core.records import Experiment, Preset, Proposal, UserError
 
@@ -53,6 +57,7 @@ class Status:
     overhead_fraction: float | None  # wall beyond training, over wall
     yardstick: str | None
     confirmation: Confirmation | None = None  # the last one
+    model: Costs | None = None  # what agents used of one; None where none was asked
 
 
 class Campaign:
@@ -145,6 +150,7 @@ class Campaign:
             overhead_fraction=(busy - totals.train_seconds) / busy if busy else None,
             yardstick=self._ledger.facts().get("yardstick"),
             confirmation=self.confirmation(),
+            model=costs.costs(self._folder, totals.experiments, totals.kept),
         )
 
     def confirmation(self) -> Confirmation | None:
@@ -155,6 +161,14 @@ class Campaign:
         from core.confirm import conclude
 
         return conclude(self.experiment(0), self.experiment(recorded[-1].series), recorded)
+
+    def spending(self, number: int | None = None) -> Spending | None:
+        """What agents used of models: altogether, or for one experiment's proposal. None where none was asked."""
+        return costs.spending(self._folder, number)
+
+    def transcripts(self) -> list[Path]:
+        """A file for each proposal that a model worked on, the newest last; also of what became no experiment."""
+        return sorted((self._folder.agents / transcript.FOLDER).glob("*.md"))
 
     def program(self) -> Program:
         """`program.md` as it is now. Raises UserError for front matter that can't be read."""

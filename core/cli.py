@@ -15,7 +15,7 @@ import typer
 
 from core import asked, interrupts
 from core.asked import Asked
-from core.commands import audit, bench, compare, confirm, doctor, presets, run
+from core.commands import audit, bench, compare, confirm, doctor, presets, run, transcript
 from core.options import (
     CRASHED,
     SIGNALLED,
@@ -328,6 +328,7 @@ def show(
         terminal.notice(f"what it printed: autoresearch show {number} output")
 
 
+app.command()(transcript.transcript)
 app.command()(confirm.confirm)
 
 

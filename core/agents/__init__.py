@@ -21,7 +21,7 @@ _BUILT_IN = {
     "search": "core.agents.search:SearchAgent",
 }
 # Those that can be away for a while: alone, the search stands in for them; in the hybrid it takes turns with them.
-_THINKERS = {"api": "core.agents.api.factory:api"}
+_THINKERS = {"api": "core.agents.api.factory:api", "command": "core.agents.command:command"}
 
 
 def names() -> list[str]:

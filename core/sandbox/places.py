@@ -31,6 +31,20 @@ _LINUX_DEVICES = """
     /dev/null /dev/zero /dev/full /dev/random /dev/urandom
     /dev/nvidia* /dev/dri /dev/kfd /dev/accel* /dev/vfio /dev/dxg /dev/nvhost* /dev/nvmap
 """
+# Names, certificates and ports of a network, and what a shell reads. /etc/ssl as a whole would hold private keys.
+_LINUX_TOOLS = """
+    /etc/bash.bashrc /etc/bashrc /etc/zsh /etc/zshenv /etc/inputrc /etc/gitconfig /etc/shells
+    /etc/resolv.conf /etc/hosts /etc/host.conf /etc/gai.conf /etc/services /etc/protocols /etc/networks
+    /etc/ssl/certs /etc/ssl/cert.pem /etc/ssl/ca-bundle.pem /etc/ca-certificates /etc/ca-certificates.conf
+    /etc/pki/tls/certs /etc/pki/tls/cert.pem /etc/pki/ca-trust/extracted /var/lib/ca-certificates
+"""
+_MACOS_TOOLS = """
+    /private/etc/bashrc /private/etc/zshenv /private/etc/zshrc /private/etc/shells
+    /private/etc/resolv.conf /private/var/run/resolv.conf /private/etc/hosts /private/etc/services
+    /private/etc/protocols /private/etc/ssl/cert.pem /private/etc/ssl/certs /Library/Keychains
+    /private/var/run/mDNSResponder /Library/Preferences/com.apple.networkd.plist
+"""
+_KERNEL_DEVICES = "/dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/dtracehelper"
 _MACOS = """
     /usr /bin /sbin /System /Library/Apple /Library/Developer /Library/Frameworks /Applications/Xcode.app
     /private/etc/localtime /private/etc/passwd /private/var/db/dyld /private/var/db/timezone /private/var/select
@@ -45,6 +59,17 @@ def system() -> tuple[Path, ...]:
     """The system's programs, libraries, drivers and the files about the machine that these read."""
     patterns = _LINUX if sys.platform == "linux" else _MACOS if sys.platform == "darwin" else ""
     return (*_found(patterns.split()), *_from_environment())
+
+
+def tools() -> tuple[Path, ...]:
+    """What a program with a network and a shell reads to find a host, to trust it, and to start the shell."""
+    patterns = _LINUX_TOOLS if sys.platform == "linux" else _MACOS_TOOLS if sys.platform == "darwin" else ""
+    return _found(patterns.split())
+
+
+def kernel_devices() -> tuple[Path, ...]:
+    """Device files that no hardware stands behind."""
+    return _found(_KERNEL_DEVICES.split())
 
 
 def device_files(root: str = "") -> tuple[Path, ...]:

@@ -40,7 +40,7 @@ class Policy:
     devices: tuple[Path, ...] = ()  # read, write and control
     hidden: tuple[Path, ...] = ()  # not to be read though it lies below `read`; of two nested paths the longer decides
     listed: tuple[Path, ...] = ()  # only the names below are readable: where the interpreter looks for packages
-    network: bool = False
+    network: bool = False  # sockets by path (Docker's, a desktop's) stay refused where there is a filter
     attributes: bool = False  # may set modes, owners and times, also of files that it can't read; False: without effect
     file_bytes: int = FILE_BYTES  # of one file that it writes
     oom_first: bool = True  # where memory runs short the kernel ends this before what watches it

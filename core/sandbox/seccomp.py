@@ -82,7 +82,8 @@ def supported() -> bool:
 def program(machine: str, *, network: bool = False, attributes: bool = False) -> bytes:
     """The filter for `machine` as an array of struct sock_filter.
 
-    `network` leaves sockets alone, `attributes` leaves modes, owners and times alone.
+    `network` leaves sockets alone but those by path, which reach whoever listens on this machine; `attributes` leaves
+    modes, owners and times alone.
     """
     audit, column = _ARCHITECTURES[machine]
     out: list[Instruction] = [
@@ -112,10 +113,12 @@ def program(machine: str, *, network: bool = False, attributes: bool = False) ->
         on(number, _argument(1), (_JUMP_EQUAL, 1, 0, 0), _refuse(), allow)
     tests = [(_JUMP_EQUAL, len(_TERMINAL_INPUT) - i, 0, one) for i, one in enumerate(_TERMINAL_INPUT)]
     on(_IOCTL, _argument(1), *tests, allow, _refuse())
-    if not network:
-        # Pairs of stream sockets stay: pipes in both directions. A path would reach whoever listens on this machine.
-        stream = ((_JUMP_EQUAL, 1, 0, _AF_UNIX), _refuse(), _argument(1), (_AND, 0, 0, 0xF))
-        on(_SOCKETPAIR, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), _refuse(), allow)
+    # Pairs of stream sockets stay: pipes in both directions. A path would reach whoever listens on this machine.
+    stream = ((_JUMP_EQUAL, 1, 0, _AF_UNIX), _refuse(), _argument(1), (_AND, 0, 0, 0xF))
+    on(_SOCKETPAIR, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), _refuse(), allow)
+    if network:
+        on(_SOCKET, _argument(0), (_JUMP_EQUAL, 0, 1, _AF_UNIX), _refuse(), allow)
+    else:
         on(_SOCKET, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), _refuse(), allow)
         on(_CONNECT, _refuse())
     out.append(allow)

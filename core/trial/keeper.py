@@ -1,10 +1,11 @@
 """Stands between supervisor and trial so that no process of a trial outlives it, whatever happens to either.
 
-`python -P -m core.trial.keeper PARENT USAGE SCRATCH LIMITS COMMAND...` starts the command with this process's own
-stdin, stdout and stderr, waits for it, ends everything that descends from it (also what left its process group), writes
-{"returncode", "peak_memory_mb", "exceeded"} to the file USAGE, and deletes the folder SCRATCH. It does the same at
-SIGTERM, when a limit is exceeded, and when the process PARENT has gone. Linux: a subreaper, to which orphans fall.
-Windows: a job object, which ends with this process. Elsewhere: what was ever seen as a descendant is ended.
+`python -P -m core.trial.keeper [--leave] PARENT USAGE SCRATCH LIMITS COMMAND...` starts the command with this process's
+own stdin, stdout and stderr, waits for it, ends everything that descends from it (also what left its process group),
+writes {"returncode", "peak_memory_mb", "exceeded"} to the file USAGE, and deletes the folder SCRATCH; with --leave only
+where nobody is left to look into it. It does the same at SIGTERM, when a limit is exceeded, and when the process PARENT
+has gone. Linux: a subreaper, to which orphans fall. Windows: a job object, which ends with this process. Elsewhere:
+what was ever seen as a descendant is ended.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Ended(Exception):
 
 def main(arguments: list[str]) -> int:
     """Keeps one command. Returns its exit status, or 1 if it was ended."""
+    if leave := arguments[0] == "--leave":
+        arguments = arguments[1:]
     parent, usage, scratch = int(arguments[0]), Path(arguments[1]), Path(arguments[2])
     watch, command = Watch(Limits(**json.loads(arguments[3]))), arguments[4:]
     exceeded = ""
@@ -65,12 +68,17 @@ def main(arguments: list[str]) -> int:
     peak_mb = ended_peak if peak_mb is None else peak_mb
     with contextlib.suppress(OSError):
         usage.write_text(json.dumps({"returncode": returncode, "peak_memory_mb": peak_mb, "exceeded": exceeded}))
-    shutil.rmtree(scratch, ignore_errors=True)
+    if not leave or _gone(parent):
+        shutil.rmtree(scratch, ignore_errors=True)
     return 1 if returncode is None else min(abs(returncode), 255)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
     raise Ended
+
+
+def _gone(parent: int) -> bool:
+    return not psutil.pid_exists(parent) if sys.platform == "win32" else os.getppid() != parent
 
 
 def _let_go_of_the_channel() -> None:
@@ -93,7 +101,7 @@ def _wait(
                 peak = handle.memory_info().peak_wset / 2**20
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return child.wait(POLL_SECONDS), peak
-            if not psutil.pid_exists(parent):
+            if _gone(parent):
                 raise Ended
             if exceeded := watch.exceeded():
                 raise Ended(exceeded)
@@ -106,7 +114,7 @@ def _wait(
             return child.returncode, _megabytes(used.ru_maxrss)
         if pid:
             continue  # an orphan that fell to this process
-        if os.getppid() != parent:
+        if _gone(parent):
             raise Ended
         if exceeded := watch.exceeded():
             raise Ended(exceeded)

@@ -57,6 +57,30 @@ def _class_and_line(reason: str, trainer: Path) -> str:
     return f"{told} (line {place[1]} of {trainer.name})" if place and int(place[1]) <= lines else told
 
 
+def end_keeper(keeper: subprocess.Popen[bytes]) -> None:
+    """Has a keeper end what it keeps and waits for that; one that doesn't answer is killed with its group."""
+    if keeper.poll() is None:
+        with contextlib.suppress(OSError):
+            keeper.terminate()
+        try:
+            keeper.wait(40)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(OSError):
+                if sys.platform == "win32":
+                    keeper.kill()
+                else:
+                    os.killpg(keeper.pid, signal.SIGKILL)
+            keeper.wait()
+
+
+def sweep(variable: str, scratch: Path) -> None:
+    """Kills what a keeper that was killed itself has left: processes in whose environment the variable is `scratch`."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(variable) == str(scratch):
+                process.kill()
+
+
 class Process:
     """A trial's process of one role. Use as a context manager: on leaving, it and all it started have ended.
 
@@ -172,20 +196,9 @@ class Process:
     @deferred()
     def end(self) -> None:
         """Ends the process and everything it started, and deletes its scratch. Safe to call again."""
-        if self._keeper.poll() is None:
-            with contextlib.suppress(OSError):
-                self._keeper.terminate()
-            try:
-                self._keeper.wait(40)
-            except subprocess.TimeoutExpired:
-                with contextlib.suppress(OSError):
-                    if sys.platform == "win32":
-                        self._keeper.kill()
-                    else:
-                        os.killpg(self._keeper.pid, signal.SIGKILL)
-                self._keeper.wait()
+        end_keeper(self._keeper)
         if not self._usage.exists():
-            self._sweep()
+            sweep("HOME", self.scratch)
         # The listener may wait for room in the queue; room lets it see the end of the channel.
         deadline = time.monotonic() + 10
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline:
@@ -206,13 +219,6 @@ class Process:
         left_out = self._printed - len(self._head) - len(self._tail)
         gap = f"\n[... {left_out} bytes left out ...]\n".encode() if left_out > 0 else b""
         return (self._head + gap + self._tail).decode("utf-8", "replace")
-
-    def _sweep(self) -> None:
-        """Kills what a keeper that was killed itself has left: processes whose home is this scratch."""
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if process.environ().get("HOME") == str(self.scratch):
-                    process.kill()
 
     def _raise_if_failed(self, message: Message) -> None:
         if message["type"] == "failed":

@@ -131,8 +131,28 @@ def status(values: Mapping[str, object], champion: Experiment | None, title: str
     rate, overhead = values["experiments_per_hour"], values["overhead_fraction"]
     if isinstance(rate, float) and isinstance(overhead, float):
         rows["pace"] = f"{rate:.1f} experiments an hour; {overhead:.0%} of the wall time is not training"
+    if isinstance(model := values.get("model"), Mapping):
+        rows["model"] = costs(model)
     rows["yardstick"] = str(values["yardstick"] or "-")[:12]
     return Group(Text(title, style="bold"), _pairs(rows))
+
+
+def costs(model: Mapping[str, object]) -> str:
+    """What agents used of a model; `model` has the fields of `core.costs.Costs`."""
+    numbers = {name: value for name, value in model.items() if isinstance(value, (int, float))}
+    told = f"${numbers['usd']:.2f}"
+    if "usd_per_experiment" in numbers:
+        told += f", ${numbers['usd_per_experiment']:.4f} an experiment"
+    if "usd_per_keep" in numbers:
+        told += f", ${numbers['usd_per_keep']:.2f} a kept gain"
+    told += f"; {count(numbers['tokens'])} tokens in {numbers['requests']} requests"
+    if numbers["tokens"]:
+        told += f", {numbers['cache_read_tokens'] / numbers['tokens']:.0%} of them from the cache"
+    if numbers["failed"]:
+        told += f", {numbers['failed']} failed"
+    if numbers["unpriced"]:
+        told += f"; {numbers['unpriced']} requests have no known price"
+    return told
 
 
 def _retest(values: Mapping[str, object], champion: Experiment | None) -> str:

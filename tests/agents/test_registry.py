@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from command import call
 
 from core import agents
 from core.agents.api.agent import ApiAgent
+from core.agents.base import Agent, History
 from core.agents.hybrid import Hybrid
 from core.agents.search import SearchAgent
-from core.records import UserError
+from core.records import Proposal, UserError
 
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY")
 LOCAL = {"provider": "openai", "endpoint": "http://127.0.0.1:1/v1", "model": "small"}
@@ -78,3 +80,49 @@ def test_a_thinker_alone_has_the_search_as_its_stand_in() -> None:
     assert isinstance(made, Hybrid) and made.name == "api:small"
     assert isinstance(agents.thinker("api", **LOCAL), ApiAgent)
     assert isinstance(agents.make("search", seed=1), SearchAgent)
+
+
+class Eager(Agent):
+    """Somebody else's agent."""
+
+    name = "eager"
+
+    def __init__(self, pace: str = "slow") -> None:
+        self.pace = pace
+
+    def propose(self, history: History) -> Proposal | None:
+        return None
+
+
+def _load(point: EntryPoint) -> Any:
+    if point.name == "gone":
+        raise ModuleNotFoundError("No module named 'no_such_module'")
+    return Eager
+
+
+def test_other_peoples_agents_are_found_by_entry_point_and_get_their_own_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    points = [EntryPoint(name, f"no_such_module:{name}", agents.GROUP) for name in ("eager", "gone")]
+    monkeypatch.setattr(agents, "entry_points", lambda group: points if group == agents.GROUP else [])
+    monkeypatch.setattr(EntryPoint, "load", _load)
+    assert {"search", "api", "command", "hybrid", "replay", "eager", "gone"} == set(agents.names())
+    agent = agents.make("eager", pace="fast")
+    assert isinstance(agent, Eager) and agent.pace == "fast"
+    with pytest.raises(UserError, match=r"agent gone: no_such_module:gone can't be loaded: No module named"):
+        agents.make("gone")
+    with pytest.raises(UserError, match="agent eager takes no --model; it takes --pace"):
+        agents.make("eager", model="x")
+
+
+def test_hybrid_takes_a_coding_agent_where_a_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def thinker(name: str, **options: Any) -> Agent:
+        asked.append(name)
+        return Eager()
+
+    monkeypatch.setattr(agents, "thinker", thinker)
+    assert isinstance(agents.make("hybrid", command="true"), Hybrid)
+    assert isinstance(agents.make("hybrid", model="x"), Hybrid)
+    assert asked == ["command", "api"]

@@ -1,0 +1,45 @@
+"""Any coding agent's command as an agent: it edits train.py in a sandboxed folder of its own.
+
+`words.py` reads the command, `surroundings.py` says what it may reach, `running.py` runs it, `workspace.py` is its
+folder and what is taken from it, `shown.py` and `prompt.py` what it is told; `agent.py` makes proposals of that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.records import UserError
+
+if TYPE_CHECKING:
+    from core.agents.command.agent import CommandAgent
+
+MINUTES = 20.0
+
+
+def command(
+    command: str,
+    command_env: Iterable[str] = (),
+    command_read: Iterable[str | Path] = (),
+    command_home: str | Path | None = None,
+    command_minutes: float = MINUTES,
+    lessons: Path | None = None,
+) -> CommandAgent:
+    """For the registry. Raises UserError for a program, a variable or a path that isn't there.
+
+    `command_env` names variables of this process, several in one parted by commas; `command_minutes` is what one
+    proposal may take; `lessons` is the file of lessons, without it the campaign's own.
+    """
+    from core.agents.command import words
+    from core.agents.command.agent import CommandAgent
+    from core.agents.command.surroundings import surroundings
+    from core.agents.lessons import refuse_unusable
+
+    if not (command_minutes > 0 and math.isfinite(command_minutes)):
+        raise UserError(f"--command-minutes is a number above 0, not {command_minutes}")
+    if lessons is not None:
+        refuse_unusable(lessons)
+    around = surroundings(words.parse(command), words.names(command_env), command_read, command_home)
+    return CommandAgent(around, command_minutes, lessons)

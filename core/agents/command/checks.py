@@ -1,0 +1,78 @@
+"""Lets a coding agent check its edit: one step where trials run, without a record.
+
+The command asks by a file in its folder and reads the answer in one that it can't write to.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from core.agents.base import Checked, Desk
+from core.agents.command import ask_check
+from core.agents.command.workspace import TRAINER_BYTES, Unfit, Workspace, read
+from core.events import Working
+from core.records import TRAINER
+
+MOST = 5  # of one proposal
+_ANSWERS = 100  # with those that only say that there are no more checks
+_OUTPUT_CHARACTERS = 4000
+SCRIPT = "check.cmd" if sys.platform == "win32" else "check"
+
+
+class Checks:
+    """Of one proposal. `told` is how the command asks for one, `answers` the folder that it may read."""
+
+    def __init__(self, space: Workspace, desk: Desk, agent: str) -> None:
+        self.told = SCRIPT if sys.platform == "win32" else f"./{SCRIPT}"
+        self.answers = space.root / "answers"
+        self._space = space
+        self._desk = desk
+        self._agent = agent
+        self._given = 0
+        self.answers.mkdir()
+        words = [sys.executable, "-I", "-S", ask_check.__file__, str(space.work), str(self.answers)]
+        if sys.platform == "win32":
+            space.lay({SCRIPT: "@" + " ".join(f'"{word}"' for word in words) + "\n"})
+        else:
+            space.lay({SCRIPT: f"#!/bin/sh\nexec {shlex.join(words)}\n"})
+            (space.work / SCRIPT).chmod(0o755)
+
+    @property
+    def left(self) -> int:
+        return max(0, MOST - self._given)
+
+    def look(self) -> None:
+        """Answers if the command has asked."""
+        if self._given < _ANSWERS and self._space.take_away(ask_check.REQUEST):
+            answer = self._answer() if self._given < MOST else "there are no checks left for this proposal\n"
+            aside = self._space.root / "answer"
+            aside.write_text(answer, encoding="utf-8")
+            aside.replace(self.answers / f"{self._given}.txt")
+            self._given += 1
+
+    def _answer(self) -> str:
+        try:
+            text = read(self._space.work / TRAINER, TRAINER_BYTES)
+        except Unfit as unfit:
+            return f"it does not work: {unfit}\n"
+        self._desk.tell(Working(self._agent, f"has {TRAINER} checked by one step"))
+        return _told(self._desk.check(text))
+
+
+def _told(checked: Checked) -> str:
+    if checked.fault:
+        told = f"it does not work: {checked.fault}\n"
+    else:
+        size = "" if checked.parameters is None else f", {checked.parameters:,} parameters"
+        size += "" if checked.peak_memory_mb is None else f", {checked.peak_memory_mb:.0f} MB at its peak"
+        told = f"{ask_check.WORKS}: one step and start-up took {checked.seconds:.1f} s{size}\n"
+    if printed := checked.output.strip():
+        told += f"The end of what it printed (data, whatever it says):\n{printed[-_OUTPUT_CHARACTERS:]}\n"
+    return told
+
+
+def readable(checks: Checks) -> tuple[Path, ...]:
+    """What the command needs to read to ask; the interpreter and its library it may read anyway."""
+    return (checks.answers, Path(ask_check.__file__))

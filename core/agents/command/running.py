@@ -1,0 +1,181 @@
+"""Runs a coding agent's command confined and under a keeper, with its output bounded, cleaned and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from core.interrupts import deferred
+from core.sandbox.policy import Policy, confined
+from core.trial.limits import limits
+from core.trial.process import end_keeper, sweep
+
+LOG_BYTES = 2 * 2**20  # of its output that are kept as they come; after that only the end is
+TAIL_BYTES = 64 * 2**10
+LINE_BYTES = 64 * 2**10
+LINE_CHARACTERS = 4000
+POLL_SECONDS = 0.25
+# ECMA-48's control sequences and a terminal's operating system commands.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """`status` is negative for a signal; `cut` says which limit ended it, and is empty where none did."""
+
+    status: int | None
+    cut: str
+    first: str  # the first line that it printed
+    tail: str  # the last lines: data, whatever they say
+
+
+class Output:
+    """What a command prints, as lines without control characters and secrets, in a file that can be followed."""
+
+    def __init__(self, log: Path, masked: Callable[[str], str]) -> None:
+        self.first, self.last = "", ""
+        self._masked = masked
+        self._file = log.open("a", encoding="utf-8", newline="\n")
+        self._written = log.stat().st_size
+        self._rest = b""  # of a line that has no end yet
+        self._dropping = False  # the rest of a line that was too long
+        self._beyond, self._end = 0, b""  # bytes that came when the file was full, and the last of them
+        self._recent: list[str] = []
+
+    def feed(self, data: bytes) -> None:
+        if self._written >= LOG_BYTES:
+            self._beyond += len(data)
+            self._end = (self._end + data)[-TAIL_BYTES:]
+            if lines := [line for line in re.split(rb"[\r\n]+", self._end)[1:-1] if line.strip()]:
+                self.last = self._clean(lines[-1]) or self.last
+            return
+        *lines, self._rest = re.split(rb"[\r\n]", self._rest + data)
+        for line in lines:
+            if not self._dropping:
+                self._write(line)
+            self._dropping = False
+        if len(self._rest) > LINE_BYTES:
+            if not self._dropping:
+                self._write(self._rest[:LINE_BYTES])
+            self._rest, self._dropping = b"", True
+
+    def close(self) -> None:
+        """Writes what was left out, and the end of it."""
+        if not self._dropping:
+            self._write(self._rest)
+        if self._beyond:
+            _, *lines = re.split(rb"[\r\n]+", self._end)  # the first one may lack its beginning
+            self._line(f"[... {self._beyond} bytes more, of which the end follows ...]")
+            for line in lines:
+                self._write(line)
+        self._file.close()
+
+    def tail(self) -> str:
+        return "\n".join(self._recent)
+
+    def _write(self, raw: bytes) -> None:
+        line = self._clean(raw)
+        if line:
+            self.first = self.first or line
+            self.last = line
+            self._recent = [*self._recent, line][-20:]
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        self._written += self._file.write(line + "\n")
+        self._file.flush()
+
+    def _clean(self, raw: bytes) -> str:
+        text = _ESCAPES.sub("", raw.decode("utf-8", "replace"))
+        text = "".join(char for char in text if char == "\t" or char.isprintable())
+        text = self._masked(text).rstrip()
+        return text if len(text) <= LINE_CHARACTERS else f"{text[:LINE_CHARACTERS]} ..."
+
+
+class Running:
+    """A command under its keeper. A context manager: on leaving, it and all it started have ended."""
+
+    @deferred()  # from its start on there is a keeper who ends it
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        policy: Policy,
+        environment: Mapping[str, str],
+        root: Path,
+        temporary: Path,
+        work: Path,
+        stdin: Path | None,
+        output: Output,
+    ) -> None:
+        """`root` holds the other folders, and is left behind unless this process is killed; TMPDIR is `temporary`."""
+        self._temporary, self._usage = temporary, root / "usage.json"
+        self._usage.unlink(missing_ok=True)
+        self._output = output
+        keeper = [sys.executable, "-P", "-m", "core.trial.keeper", "--leave", str(os.getpid())]
+        with open(os.devnull if stdin is None else stdin, "rb") as given:
+            self._keeper = subprocess.Popen(
+                [*keeper, str(self._usage), str(root), limits().text(), *confined(command, policy, root)],
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=work,
+                env=dict(environment),
+                start_new_session=sys.platform != "win32",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait(self, seconds: float, meanwhile: Callable[[], None]) -> Ended:
+        """Until it ends, or is ended after so long; `meanwhile` is called now and then, and its time is free."""
+        deadline = time.monotonic() + seconds
+        cut = ""
+        while self._keeper.poll() is None:
+            begun = time.monotonic()
+            meanwhile()
+            deadline += time.monotonic() - begun
+            if time.monotonic() >= deadline:
+                cut = f"its {seconds / 60:.3g} minutes were over"
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._keeper.wait(POLL_SECONDS)
+        self.end()
+        told = {}
+        with contextlib.suppress(OSError, ValueError):
+            told = json.loads(self._usage.read_text())
+        return Ended(told.get("returncode"), cut or told.get("exceeded", ""), self._output.first, self._output.tail())
+
+    @deferred()
+    def end(self) -> None:
+        """Ends the command and everything it started. Safe to call again."""
+        end_keeper(self._keeper)
+        if not self._usage.exists():
+            sweep("TMPDIR", self._temporary)
+        self._reader.join(10)
+
+    def _read(self) -> None:
+        assert self._keeper.stdout
+        with self._keeper.stdout as stream:
+            while part := stream.read1(65536):  # type: ignore[attr-defined]
+                self._output.feed(part)
+        self._output.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()

@@ -1,0 +1,187 @@
+"""The folder that a coding agent works in: what is laid into it, and what is taken from it when the command has ended.
+
+Whatever is found there was made by a program that nobody trusts: nothing is followed, run or read beyond its limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from core.records import TRAINER
+
+HYPOTHESIS, LESSON, LESSONS = "hypothesis.txt", "lesson.txt", "lessons.md"
+TRAINER_BYTES = 2**20  # the reference trainers have a fortieth of it
+HYPOTHESIS_CHARACTERS, LESSON_CHARACTERS = 2000, 300
+LOOKED_AT = 5000  # entries of the folder that are held against what was laid there
+
+
+class Unfit(Exception):
+    """A file that can't be taken; the text says why."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the command left. `fault` says why there is no text."""
+
+    text: str | None
+    fault: str
+    hypothesis: str
+    lesson: str
+    others: str  # what else it changed, in a line; empty where nothing was
+
+
+class Workspace:
+    """A folder of its own among the temporary files. A context manager: it is deleted on leaving."""
+
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
+        self.work, self.private = self.root / "work", self.root / "private"
+        self.prompt = self.root / "prompt.md"
+        self._laid: dict[str, bytes] = {}
+        self.work.mkdir()
+        self.private.mkdir()
+
+    def lay(self, files: Mapping[str, str]) -> None:
+        """Writes these files, by their paths within the folder with `/` between parts."""
+        for name, text in files.items():
+            path = self.work / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            data = text.encode("utf-8", "backslashreplace")
+            path.write_bytes(data)
+            self._laid[name] = data
+
+    def take(self) -> Left:
+        text, fault = None, ""
+        try:
+            text = read(self.work / TRAINER, TRAINER_BYTES)
+        except Unfit as unfit:
+            fault = str(unfit)
+        return Left(text, fault, self._words(HYPOTHESIS), self._words(LESSON), self._others())
+
+    def make_ready_again(self) -> None:
+        """For a second run here: takes away what the first said of its edit, and a trainer that can't be taken."""
+        for name in (HYPOTHESIS, LESSON):
+            self._remove(self.work / name)
+        try:
+            read(self.work / TRAINER, TRAINER_BYTES)
+        except Unfit:
+            self._remove(self.work / TRAINER)
+            self.lay({TRAINER: self._laid[TRAINER].decode("utf-8")})
+
+    def take_away(self, name: str) -> bool:
+        """Removes an entry of the folder; whether it was there."""
+        there = os.path.lexists(self.work / name)
+        if there:
+            self._remove(self.work / name)
+        return there
+
+    def _remove(self, path: Path) -> None:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+    def close(self) -> None:
+        for folder, inner, _ in os.walk(self.root):
+            for name in inner:
+                path = Path(folder, name)
+                if not path.is_symlink():
+                    with contextlib.suppress(OSError):
+                        path.chmod(0o700)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _words(self, name: str) -> str:
+        """A short text that the command wrote, without control characters; empty where there is none to be had."""
+        most = HYPOTHESIS_CHARACTERS if name == HYPOTHESIS else LESSON_CHARACTERS
+        try:
+            text = read(self.work / name, 64 * 2**10)
+        except Unfit:
+            return ""
+        text = "".join(char for char in text if char in "\n\t" or char.isprintable()).strip()
+        if name == LESSON:
+            text = text.partition("\n")[0]
+        return text if len(text) <= most else f"{text[:most]} ..."
+
+    def _others(self) -> str:
+        """What was changed, made or deleted beside the answer."""
+        made, changed, seen = [], [], set()
+        for name in self._names():
+            seen.add(name)
+            if name in (TRAINER, HYPOTHESIS, LESSON):
+                continue
+            if name not in self._laid:
+                made.append(name)
+            elif not self._as_laid(name):
+                changed.append(name)
+        whole = len(seen) < LOOKED_AT
+        deleted = sorted(set(self._laid) - seen - {TRAINER}) if whole else []
+        told = [
+            f"{word} {_listed(names)}"
+            for word, names in (("changed", changed), ("made", made), ("deleted", deleted))
+            if names
+        ]
+        return "; ".join(told) + ("" if whole else f" (of the first {LOOKED_AT} entries)")
+
+    def _names(self) -> Iterator[str]:
+        found = 0
+        for folder, inner, files in os.walk(self.work):
+            for name in sorted([*files, *(one for one in inner if Path(folder, one).is_symlink())]):
+                if (found := found + 1) > LOOKED_AT:
+                    return
+                yield Path(folder, name).relative_to(self.work).as_posix()
+
+    def _as_laid(self, name: str) -> bool:
+        path, data = self.work / name, self._laid[name]
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_size == len(data):
+                return path.read_bytes() == data
+        return False
+
+
+def read(path: Path, most: int) -> str:
+    """The text of a plain file. Raises Unfit for anything else: a link, a pipe, too many bytes, not UTF-8."""
+    name = path.name
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise Unfit(f"{name} is no plain file")
+        # Between the look and this it may have become something else.
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                raise Unfit(f"{name} is no file of its own")
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        raise Unfit(f"{name} is gone") from None
+    except OSError as error:
+        raise Unfit(f"{name} can't be read: {error.strerror}") from None
+    if len(data) > most:
+        raise Unfit(f"{name} has more than {most} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unfit(f"{name} is not UTF-8: byte {error.start} ({error.reason})") from None
+
+
+def _listed(names: list[str]) -> str:
+    shown = ["".join(char if char.isprintable() else "?" for char in name)[:80] for name in names[:5]]
+    counted = "1 file" if len(names) == 1 else f"{len(names)} files"
+    return f"{counted} ({', '.join(shown)}{', ...' if len(names) > 5 else ''})"

@@ -1,0 +1,55 @@
+"""What a campaign's agents used of models: the sums of their archive beside what the experiments came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.folder import Folder
+from core.llm.archive import FILE, Archive, Spending
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Of a whole campaign, in US dollars and tokens. What has no price is counted in `unpriced` requests."""
+
+    usd: float
+    usd_per_experiment: float | None
+    usd_per_keep: float | None  # what a kept gain cost; None while nothing was kept
+    requests: int
+    failed: int
+    unpriced: int
+    tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+
+
+def spending(folder: Folder, experiment: int | None = None) -> Spending | None:
+    """Sums over the requests, of one experiment's proposal if it is named; None where no model was ever asked."""
+    path = folder.agents / FILE
+    if not path.exists():
+        return None
+    archive = Archive.open(path)
+    try:
+        found = archive.totals() if experiment is None else archive.of_experiment(experiment)
+    finally:
+        archive.close()
+    return found if found.requests else None
+
+
+def costs(folder: Folder, experiments: int, kept: int) -> Costs | None:
+    """Of a campaign with so many experiments and keeps; None where no model was ever asked."""
+    found = spending(folder)
+    if found is None:
+        return None
+    usd = float(found.usd)
+    return Costs(
+        usd=usd,
+        usd_per_experiment=usd / experiments if experiments else None,
+        usd_per_keep=usd / kept if kept else None,
+        requests=found.requests,
+        failed=found.failed,
+        unpriced=found.unpriced,
+        tokens=found.usage.total,
+        output_tokens=found.usage.output,
+        cache_read_tokens=found.usage.cache_read,
+    )
