@@ -39,6 +39,7 @@ class Answer:
     end_after: int | None = None  # events, after which the stream ends as if it were whole
     error_after: tuple[int, str] | None = None  # events, and the type of the error event that follows them
     pause: float = 0.0  # seconds before each event
+    page: str = ""  # of HTML, as a server of another kind gives
     stall: bool = False  # neither answers nor closes, until the server stops
 
 
@@ -298,6 +299,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.fail(answer.status, answer.error, why, answer.headers)
             return
         self.send_response(200)
+        if answer.page:
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(answer.page)))
+            self.end_headers()
+            self.wfile.write(answer.page.encode("ascii"))
+            return
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.send_header("request-id", f"req_{len(served.requests):05d}")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from core.llm import claude, refusals
-from core.llm.base import Block, Delta, Effort, Message, Outage, Reply, Request, StopReason, Usage, tool_input
+from core.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
+from core.llm.blocks import encodable, tool_input
 from core.llm.refusals import TooLong
 
 ENDPOINT = "https://api.anthropic.com"
@@ -76,14 +77,17 @@ class AnthropicProvider:
         create: Any = self._client.messages.create  # its overloads do not take a dict
         gathered = _Gathered(on_delta)
         try:
-            with refusals.told(self._sdk, self._server), create(**self._body(request), stream=True) as stream:
+            with (
+                refusals.told(self._sdk, self._server),
+                create(**encodable(self._body(request)), stream=True) as stream,
+            ):
                 for event in stream:
                     gathered.take(event)
                     self._so_far = gathered.usage
         except TooLong:
             return Reply(content=(), stop_reason="context_full", usage=Usage(), model=self.model)
         if not gathered.whole:
-            raise Outage("the answer was cut off", 0.0)
+            raise refusals.broken_off(self._server, stream.response, gathered.begun)
         return gathered.reply(self.model)
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -122,9 +126,10 @@ class _Gathered:
         self._stop: str | None = None
         self._detail = ""
         self.usage = Usage()
-        self.whole = False
+        self.begun = self.whole = False
 
     def take(self, event: Any) -> None:
+        self.begun = True
         if event.type == "message_start":
             self._model = event.message.model
             self.usage = _usage(event.message.usage, Usage())
@@ -162,7 +167,7 @@ class _Gathered:
             else:
                 self._blocks[index][field] = self._blocks[index].get(field, "") + whole
         return Reply(
-            content=tuple(self._blocks[index] for index in sorted(self._blocks)),
+            content=encodable(tuple(self._blocks[index] for index in sorted(self._blocks))),
             stop_reason=_STOPS.get(self._stop or "", "end_turn"),
             usage=self.usage,
             model=self._model or model,

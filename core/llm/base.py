@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -107,14 +106,3 @@ class Asks(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def tool_input(whole: str) -> dict[str, Any] | str:
-    """A tool's input; the text as it came if it is no JSON object, so that the model can be told."""
-    if not whole:
-        return {}
-    try:
-        value = json.loads(whole)
-    except (ValueError, RecursionError):
-        return whole
-    return value if isinstance(value, dict) else whole

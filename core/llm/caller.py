@@ -114,7 +114,7 @@ class Caller:
             seconds = self._clock() - begun
             usage = self._provider.so_far if reply is None else reply.usage
             usd = None if self._price is None else self._price.cost(usage)
-            self._count(usage, streamed, whole=reply is not None)
+            self._count(request, usage, streamed, whole=reply is not None)
             self.archive.record(
                 experiment=experiment,
                 provider=self._provider.name,
@@ -135,10 +135,16 @@ class Caller:
         self._limits.answered(request, reply)
         return reply
 
-    def _count(self, usage: Usage, streamed: int, *, whole: bool) -> None:
-        """For the limits. What streamed was generated, and is billed even if the answer broke off before its count."""
-        hidden = 0 if whole and usage.total else max(0, streamed // BYTES_PER_TOKEN - usage.output)
-        self._limits.spend(usage, hidden)
+    def _count(self, request: Request, usage: Usage, streamed: int, *, whole: bool) -> None:
+        """For the limits. What streamed was generated, and is billed even if the answer broke off before its count.
+
+        A server that counts nothing, as some on this machine, is counted for.
+        """
+        generated = streamed // BYTES_PER_TOKEN
+        if streamed and not usage.total:
+            self._limits.spend(Usage(input=self._limits.estimate(request), output=generated))
+        else:
+            self._limits.spend(usage, 0 if whole else max(0, generated - usage.output))
 
     def _backoff(self, attempt: int) -> float:
         """Doubled each time, and anywhere in its upper half, so that several runs do not knock at once."""

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from core.llm import refusals
-from core.llm.base import Block, Delta, Effort, Message, Outage, Reply, Request, StopReason, Usage, tool_input
+from core.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
+from core.llm.blocks import encodable, tool_input
 from core.llm.refusals import TooLong
 
 ENDPOINT = "https://api.openai.com/v1"
@@ -71,14 +72,17 @@ class OpenAIProvider:
         create: Any = self._client.chat.completions.create  # its overloads do not take a dict
         gathered = _Gathered(on_delta, self._next_call)
         try:
-            with refusals.told(self._sdk, self._server), create(**self._body(request), stream=True) as stream:
+            with (
+                refusals.told(self._sdk, self._server),
+                create(**encodable(self._body(request)), stream=True) as stream,
+            ):
                 for chunk in stream:
                     gathered.take(chunk)
                     self._so_far = gathered.usage
         except TooLong:
             return Reply(content=(), stop_reason="context_full", usage=Usage(), model=self.model)
         if gathered.finish is None:
-            raise Outage("the answer was cut off", 0.0)
+            raise refusals.broken_off(self._server, stream.response, gathered.begun)
         return gathered.reply(self.model)
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -118,10 +122,12 @@ class _Gathered:
         self._calls: list[tuple[Block, list[str]]] = []  # with the pieces of its input
         self._places: dict[int, int] = {}  # the stream's number of a call -> its place in _calls
         self._model = ""
+        self.begun = False
         self.finish: str | None = None
         self.usage = Usage()
 
     def take(self, chunk: Any) -> None:
+        self.begun = True
         self._model = self._model or (chunk.model or "")
         if chunk.usage is not None:
             self.usage = _usage(chunk.usage)
@@ -169,7 +175,7 @@ class _Gathered:
         elif self._calls and stop == "end_turn":  # which some servers say of calls too
             stop = "tool_use"
         return Reply(
-            content=tuple(content),
+            content=encodable(tuple(content)),
             stop_reason=stop,
             usage=self.usage,
             model=self._model or model,

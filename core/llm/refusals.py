@@ -73,8 +73,15 @@ def told(sdk: Any, server: Server) -> Iterator[None]:
         raise in_stream(server, str(getattr(error, "type", "")), _message(error)) from None
     except httpx2.TimeoutException:
         raise Outage(f"the answer stopped for {server.timeout:g} s in the middle", 0.0) from None
-    except (httpx2.HTTPError, json.JSONDecodeError):  # an event that breaks off is no JSON
+    except (httpx2.HTTPError, json.JSONDecodeError, UnicodeDecodeError):  # an event that breaks off is no JSON
         raise Outage("the answer was cut off", 0.0) from None
+
+
+def broken_off(server: Server, response: Any, begun: bool) -> Exception:
+    """What to raise for an answer that ended too early; `begun`: something of it came."""
+    if not begun and "event-stream" not in response.headers.get("content-type", ""):
+        return UserError(f"{server.address} answers, but not as {server.name} does: name another with --endpoint")
+    return Outage("the answer was cut off", 0.0)
 
 
 def patience(server: Server) -> Any:

@@ -293,6 +293,22 @@ def test_what_a_model_does_not_take_is_refused_before_it_is_sent(
         connect(server, model=model, **settings)
 
 
+def test_an_address_with_another_kind_of_server(server: MessagesServer, connect: Any) -> None:
+    server.faults[0] = Answer(page="<html>It works!</html>")
+    with pytest.raises(UserError, match=f"{server.url} answers, but not as the Messages API does"):
+        connect(server).reply(asked(), ignore)
+
+
+def test_half_a_character_goes_there_and_back(server: MessagesServer, connect: Any) -> None:
+    """JSON can hold one half of a surrogate pair, UTF-8 can't."""
+    server.faults[0] = Answer(blocks=(text("\ud83d!"), tool("read", '{"line": "\\ud83d"}')))
+    provider = connect(server)
+    first = provider.reply(asked(), ignore)
+    assert first.content[0]["text"] == "\ufffd!" and first.content[1]["input"] == {"line": "\ufffd"}
+    provider.reply(asked(said("go"), answered(first), results(first, "\ud83d")), ignore)
+    assert not server.refused
+
+
 def test_empty_text_is_not_sent_back(server: MessagesServer, connect: Any) -> None:
     turns = iter([[text(""), tool("read", {})], [text("done")]])
     server.answer = lambda request: next(turns)

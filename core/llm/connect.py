@@ -1,0 +1,92 @@
+"""From a run's settings to who answers: a server behind limits and records, or the records of an earlier campaign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from core.llm import archive, prices, providers, transcript
+from core.llm.archive import Archive, Spending
+from core.llm.base import Effort
+from core.llm.caller import Caller
+from core.llm.recorded import Recorded
+from core.llm.scrub import Scrub
+from core.llm.transcript import Transcript
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a person may choose about a model. Keys are no setting: they come from the environment."""
+
+    provider: str = "anthropic"
+    model: str | None = None  # the provider's default
+    endpoint: str | None = None
+    effort: Effort | None = None  # the model's default
+    thinking_budget: int | None = None  # tokens, for models that do not decide themselves
+    timeout: float = 300.0  # seconds of silence
+    price: str | None = None  # as `prices.parse` takes it; the table's where it is None
+    max_usd: Decimal | None = None  # of this run
+    max_tokens: int | None = None
+
+
+def server(
+    state: Path,
+    settings: Settings,
+    *,
+    on_wait: Callable[[str], None] = lambda text: None,
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> Caller:
+    """Who answers for a campaign whose agents keep their files in `state`, with the campaign's lock held.
+
+    Raises UserError if a package, a key, a model's name or its price is missing, or a setting does not fit. `on_wait`
+    and `on_notice` are told lines for a person.
+    """
+    price = None if settings.price is None else prices.parse(settings.price)
+    provider = providers.connect(
+        settings.provider,
+        model=settings.model,
+        endpoint=settings.endpoint,
+        effort=settings.effort,
+        thinking_budget=settings.thinking_budget,
+        timeout=settings.timeout,
+    )
+    try:
+        scrub = Scrub(providers.secrets())
+        opened = Archive.open(state / archive.FILE, scrub=scrub, create=True)
+    except BaseException:
+        provider.close()
+        raise
+    try:
+        return Caller(
+            provider,
+            opened,
+            Transcript(state / transcript.FOLDER, scrub, on_notice),
+            scrub,
+            price=price or prices.known(provider.model),
+            max_usd=settings.max_usd,
+            max_tokens=settings.max_tokens,
+            on_wait=on_wait,
+        )
+    except BaseException:
+        opened.close()
+        provider.close()
+        raise
+
+
+def recording(state: Path, on_difference: Callable[[int, str], None] = lambda experiment, text: None) -> Recorded:
+    """The replies that were recorded in the `state` of another campaign. Raises UserError if there are none."""
+    return Recorded(Archive.open(state / archive.FILE), on_difference)
+
+
+def spent(state: Path) -> Spending | None:
+    """What a campaign spent on models so far; None if it asked none."""
+    path = state / archive.FILE
+    if not path.exists() or not path.stat().st_size:
+        return None
+    opened = Archive.open(path)
+    try:
+        return opened.totals()
+    finally:
+        opened.close()
