@@ -41,7 +41,7 @@ class Planner:
         ]
         if "draft was kept" in opening or any("replaced at" in result for result in results):
             return [tool("propose", {"hypothesis": f"plan {number}: {step}"})]
-        seen = next((score for result in results if (score := SCORE.search(result))), None)
+        seen = next((match for result in results if (match := SCORE.search(result))), None)
         if seen is None:
             return [thinking("What is there?"), text("I read the trainer."), tool("read_trainer", {})]
         old = f"SCORE = {seen[1]}  #"

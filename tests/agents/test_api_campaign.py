@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from campaigns import ScriptedEngine, a_campaign, events_of, facts_of
@@ -26,6 +27,8 @@ from messages_server import (
 from served_model import Planner, billed, exchanges, files_with_the_key
 
 from core import agents
+from core.agents.hybrid import Hybrid
+from core.agents.search import SearchAgent
 from core.campaign import Campaign
 from core.events import Notice, Stopped
 from core.llm import prices
@@ -122,20 +125,24 @@ def test_eight_verdicts_of_every_kind_with_their_cost_and_transcripts(tmp_path: 
 def test_while_the_server_is_away_the_search_goes_on(
     tmp_path: Path, server: MessagesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.llm.caller.PATIENCE", 0.05)
-    monkeypatch.setattr("core.llm.caller.FIRST", 0.2)
+    monkeypatch.setattr("core.llm.caller.PATIENCE", 0.0)
+    clock = SimpleNamespace(now=0.0)
     stops = {2: server.stop, 5: server.start}  # experiments in the middle of whose trial that happens
 
     class Engine(ScriptedEngine):
         def run_trial(self, **named):  # type: ignore[no-untyped-def, override]
             stops.pop(int(named["trainer"].parents[1].name), lambda: None)()
+            clock.now += 10.0
             return super().run_trial(**named)
 
     with a_campaign(tmp_path / "c", engine=Engine()) as campaign:
-        told = run(campaign, server, 30)
+        told: list[object] = []
+        thinker = agents.thinker("api", endpoint=server.url)
+        agent = Hybrid(thinker, SearchAgent(0), after_keep=0, after_rest=0, alone=False, clock=lambda: clock.now)
+        campaign.run(agent, experiments=8, on_event=told.append)
         found = campaign.experiments()
     who = "".join("T" if one.agent.startswith("api:") else "s" for one in found[1:])
-    assert who.startswith("TTsss") and who.endswith("T") and who.strip("T").strip("s") == ""
+    assert who == "TTsssTTT"  # asked again after 30 s
     best = min(one.val_bpb for one in found if one.val_bpb is not None and one.verdict == "keep")
     assert [one for one in found if one.verdict == "keep"][-1].val_bpb == best
     notices = [event.text for event in events_of(Notice, told)]

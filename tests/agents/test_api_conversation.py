@@ -213,6 +213,17 @@ def test_a_key_that_is_not_accepted_is_the_users_matter(tmp_path: Path) -> None:
         agent.propose(a_history())
 
 
+def test_one_that_is_accepted_no_more_at_night_leaves_the_run_to_the_search(tmp_path: Path) -> None:
+    credit = UserError("the credit is used up")
+    agent, _ = an_agent(tmp_path, [[edit()], credit, credit, credit])
+    waits: list[float] = []
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="the credit is used up") as away:
+            agent.propose(a_history())
+        waits.append(away.value.seconds)
+    assert waits[2] == LATER_SECONDS > waits[0]
+
+
 def test_nothing_more_ends_the_run_with_its_reason(tmp_path: Path) -> None:
     agent, _ = an_agent(tmp_path, [[use("nothing_more", reason="done")], [use("nothing_more", reason="done")]])
     assert agent.propose(a_history()) is None

@@ -219,9 +219,10 @@ def test_optuna_says_nothing() -> None:
 
 
 def test_the_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert agents.names() == ["search"]
+    known = agents.names()
+    assert "search" in known
     assert agents.make("search", seed=4).name == "search"
-    with pytest.raises(UserError, match="no agent 'serch'; there are search"):
+    with pytest.raises(UserError, match="no agent 'serch'; there are .*search"):
         agents.make("serch")
     package = tmp_path / "theirs-1.dist-info"
     package.mkdir()
@@ -233,7 +234,7 @@ def test_the_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "class Theirs:\n    name = 'theirs'\n    def __init__(self, seed=0):\n        self.seed = seed\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert agents.names() == ["broken", "search", "theirs"]
+    assert agents.names() == sorted([*known, "broken", "theirs"])
     assert agents.make("theirs", seed=8).seed == 8  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="agent broken: not_there:Agent can't be loaded"):
         agents.make("broken")

@@ -15,7 +15,7 @@ from core.agents.api.workbench import Workbench
 from core.agents.base import Agent, Desk, History, Unavailable
 from core.events import Notice, Repeat
 from core.llm.base import Asks, LimitReached, Outage
-from core.records import Experiment, Proposal
+from core.records import Experiment, Proposal, UserError
 
 PREFIX = "api:"  # of the agent's name, before the model's
 ANSWER_TOKENS = 32_000  # thinking included
@@ -46,6 +46,7 @@ class ApiAgent(Agent):
         self._repeats: list[Repeat] = []
         self._tally = brief.Tally()
         self._given_up = 0  # proposals in a row
+        self._answered = False  # whether the model ever did
         self._kept: Draft | None = None  # of a conversation that an outage ended
         self.bench: Workbench | None = None  # of the last conversation
 
@@ -58,7 +59,8 @@ class ApiAgent(Agent):
     def propose(self, history: History) -> Proposal | None:
         """What the model hands in; None once it has nothing more or may spend nothing more, which is told.
 
-        Raises Unavailable, and UserError for what waiting can't mend, such as a key that is not accepted.
+        Raises Unavailable, and UserError for what a person must mend, such as a key that is not accepted: but only
+        where the model has never answered in this run. Later, at night, the search is to go on.
         """
         asks, desk = self._asks, self._desk
         assert asks is not None and desk is not None and self._secret is not None, "`begin` comes first"
@@ -96,15 +98,23 @@ class ApiAgent(Agent):
         except TimeOver:
             return None
         except GivenUp as given_up:
-            self._given_up += 1
-            seconds = AGAIN_SECONDS if self._given_up < IN_A_ROW else LATER_SECONDS
-            raise Unavailable(f"no proposal: {given_up}", seconds) from None
+            raise self._given_up_on(f"no proposal: {given_up}") from None
+        except UserError as error:
+            if not self._answered and not conversation.replies:
+                raise
+            raise self._given_up_on(str(error)) from error
+        finally:
+            self._answered |= conversation.replies > 0
         self._given_up = 0
         if bench.ended:
             desk.tell(Notice(f"{self.name} has nothing more: {bench.ended}"))
             return None
         self._repeats.clear()
         return Proposal(text=bench.draft.text, hypothesis=bench.hypothesis, agent=self.name)
+
+    def _given_up_on(self, why: str) -> Unavailable:
+        self._given_up += 1
+        return Unavailable(why, AGAIN_SECONDS if self._given_up < IN_A_ROW else LATER_SECONDS)
 
     def observe(self, experiment: Experiment) -> None:
         """Nothing to keep: every brief is made from the history."""

@@ -42,6 +42,7 @@ class Conversation:
     name: str
     seconds_left: Callable[[], float]
     resumed: str = ""  # why the draft is one that was begun before
+    replies: int = 0
 
     def run(self) -> None:
         """Returns once there is a proposal or nothing more. Raises GivenUp, TimeOver, and what `asks` raises."""
@@ -53,6 +54,7 @@ class Conversation:
             self.tell(Working(self.name, "thinks" if answer == 0 else f"thinks, answer {answer + 1}"))
             request = Request(system=prompts.SYSTEM, tools=TOOLS, messages=tuple(messages), max_tokens=self.max_tokens)
             reply = self.asks.ask(request, self.number)
+            self.replies += 1
             if reply.stop_reason == "context_full":
                 beginnings += 1
                 if beginnings > MOST_BEGINNINGS:
