@@ -131,7 +131,8 @@ class Caller:
             if reply is not None:
                 self.transcript.replied(reply, usd, seconds)
             else:
-                self.transcript.note(f"{detail or outcome} · {counted(usage, usd)} · {seconds:.1f} s")
+                used = f" · {counted(usage, usd)}" if usage.total else ""
+                self.transcript.note(f"{detail or outcome}{used} · {seconds:.1f} s")
         self._limits.answered(request, reply)
         return reply
 
@@ -152,9 +153,9 @@ class Caller:
         return longest * self._noise.uniform(0.5, 1.0)
 
     def _wait(self, reason: str, seconds: float) -> None:
-        text = f"{reason}; again in {seconds:.0f} s" if seconds >= 1 else f"{reason}; again at once"
-        self.transcript.note(text)
-        self._on_wait(text)
+        when = f"again in {seconds:.0f} s" if seconds >= 1 else "again at once"
+        self.transcript.note(when)
+        self._on_wait(f"{reason}; {when}")
         self._sleep(seconds)
 
     def _given_up(self, outage: Outage) -> Outage:

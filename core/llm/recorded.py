@@ -26,25 +26,38 @@ class Recorded:
         self._archive = archive
         self._on_difference = on_difference
         self._experiment: int | None = None
-        self._left: list[Exchange] = []
-        self._given: dict[int, int] = {}  # how many replies of an experiment
+        self._replied: list[Exchange] = []  # of that experiment
+        self._given: dict[int, int] = {}  # how many of an experiment's replies are used up
 
     def ask(self, request: Request, experiment: int) -> Reply:
         if experiment != self._experiment:
-            replied = [one for one in self._archive.exchanges(experiment=experiment) if one.reply is not None]
-            self._experiment, self._left = experiment, replied[self._given.get(experiment, 0) :]
-        given = self._given.get(experiment, 0)
-        if not self._left:
+            self._experiment = experiment
+            self._replied = [one for one in self._archive.exchanges(experiment=experiment) if one.reply is not None]
+        place = self._place(request, self._given.get(experiment, 0))
+        if place >= len(self._replied):
+            count = len(self._replied)
             raise UserError(
-                f"{self._archive.path} holds {given} {'reply' if given == 1 else 'replies'} for experiment "
+                f"{self._archive.path} holds {count} {'reply' if count == 1 else 'replies'} for experiment "
                 f"{experiment}, and one more was asked for: the campaign was not recorded further, or took another turn"
             )
-        exchange = self._left.pop(0)
-        self._given[experiment] = given + 1
+        exchange = self._replied[place]
+        self._given[experiment] = place + 1
         if changed := difference(exchange.request, request):
-            self._on_difference(experiment, f"request {given + 1}: {changed}")
+            self._on_difference(experiment, f"request {place + 1}: {changed}")
         assert exchange.reply is not None
         return exchange.reply
+
+    def _place(self, request: Request, first: int) -> int:
+        """Of the reply to give: the next one, or the last one that was given to this very request.
+
+        A conversation that was broken off and begun again has its beginning twice, and only the second led somewhere.
+        """
+        same = (
+            place
+            for place in range(len(self._replied) - 1, first - 1, -1)
+            if not difference(self._replied[place].request, request)
+        )
+        return next(same, first)
 
     def close(self) -> None:
         self._archive.close()

@@ -18,7 +18,7 @@ from core.llm.scrub import Scrub
 
 FOLDER = "transcripts"
 ARGUMENTS = 240  # characters of a tool's input that are shown
-RESULT = 1200  # of its result
+RESULT, LINES = 1200, 20  # characters and lines of its result
 
 
 class Transcript:
@@ -65,7 +65,9 @@ class Transcript:
         self._end()
         what = "error" if is_error else "result"
         text = self._scrub(text)
-        shown = text if len(text) <= RESULT else f"{text[:RESULT]}\n... {len(text) - RESULT} more characters"
+        shown = "\n".join(text.splitlines()[:LINES])[:RESULT]
+        if len(shown) < len(text.rstrip()):
+            shown += f"\n... {len(text) - len(shown)} more characters"
         fence = "```"
         while fence in shown:
             fence += "`"
@@ -107,7 +109,8 @@ class Transcript:
             held, self._held = self._held, ""
             self._put(held)
         if self._kind in {"tool", "input"}:
-            self._write(f"`{_arguments(self._scrub(''.join(self._input)))}`\n")
+            arguments = _arguments(self._scrub("".join(self._input)))
+            self._write(f"`{arguments}`\n" if arguments else "\n")
         elif self._kind is not None:
             self._write("\n")
         self._input.clear()

@@ -197,8 +197,9 @@ def test_a_kill_loses_at_most_the_row_in_flight(tmp_path: Path) -> None:
             for _ in range(after):
                 told = int(process.stdout.readline()) + 1
             process.kill()
+            told = max([told, *(int(line) + 1 for line in process.stdout.read().split("\n")[:-1])])
         archive = Archive.open(path)
-        assert archive.count() in {told, told + 1, told + 2}  # what was written after the last line that was read
+        assert archive.count() in {told, told + 1}  # one may have been written and not yet told
         for exchange in archive.exchanges():
             assert len(exchange.request.messages) == exchange.number + 1
         archive.close()

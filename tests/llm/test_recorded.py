@@ -62,6 +62,29 @@ def test_replies_come_in_their_order_for_each_experiment(path: Path) -> None:
     recorded.close()
 
 
+def test_a_conversation_that_was_begun_again_is_gone_through_once(tmp_path: Path) -> None:
+    archive = Archive.open(tmp_path / "exchanges.db", create=True)
+    for place, request in enumerate([asked("a"), asked("a", "b"), asked("a"), asked("a", "B"), asked("a", "B", "c")]):
+        archive.record(
+            experiment=7,
+            provider="anthropic",
+            model="m",
+            request=request,
+            reply=answer(str(place)),
+            usage=Usage(),
+            usd=None,
+            outcome="replied",
+            detail="",
+            started="",
+            seconds=0.0,
+        )
+    recorded = Recorded(archive)
+    asks = [asked("a"), asked("a", "B"), asked("a", "B", "c")]
+    replies = [recorded.ask(request, 7) for request in asks]
+    assert [reply.content[0]["text"] for reply in replies] == ["2", "3", "4"]
+    recorded.close()
+
+
 def test_another_request_gets_the_reply_and_the_difference_is_told(path: Path) -> None:
     told: list[tuple[int, str]] = []
     recorded = Recorded(Archive.open(path), lambda experiment, text: told.append((experiment, text)))

@@ -45,7 +45,7 @@ def test_a_conversation_reads_from_top_to_bottom(tmp_path: Path) -> None:
     assert text.startswith("# Experiment 12\n\n## ") and text.count("· claude-opus-5-5") == 2
     shown = [
         '> The warmup\n> is long.\n\nI will halve it.\n\n**→ edit** `old="WARMUP = 200", new="xxx',
-        '…`\n\n**→ check** ``\n\n**→ odd** `{"unfinished`\n',
+        '…`\n\n**→ check** \n\n**→ odd** `{"unfinished`\n',
         "*1,005 in (1,000 cached) · 7 out · $0.0123 · 4.2 s*",
         "**← edit** error\n````\nno such text\n```\nyyy",
         "more characters\n````\n",
