@@ -13,9 +13,9 @@ from core.agents.base import Agent, Desk, History, Unavailable
 from core.campaign import Campaign
 from core.events import Notice, Repeat
 from core.folder import Folder
-from core.llm.archive import FILE, Archive
+from core.llm.archive import FILE
 from core.llm.base import Asks, Reply, Request
-from core.llm.recorded import Recorded
+from core.llm.connect import recording
 from core.records import TRAINER, Experiment, Proposal, UserError
 
 
@@ -47,7 +47,7 @@ class ReplayAgent(Agent):
         self._source = Campaign.open(self._root)
         agents = Folder(self._root).agents
         if (agents / FILE).exists():
-            recorded = Recorded(Archive.open(agents / FILE), self._told_of_difference)
+            recorded = recording(agents, self._told_of_difference)
             self._api = ApiAgent(lambda desk: _About(recorded, self), model="replay", secret=held_secret(agents))
             self._api.begin(desk)
 

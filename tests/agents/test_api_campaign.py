@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import completions_server
 import pytest
 from campaigns import ScriptedEngine, a_campaign, events_of, facts_of
+from completions_server import Completion
 from messages_server import (
     KEY,
     Answer,
@@ -24,7 +28,11 @@ from messages_server import (
     text,
     tool,
 )
+<<<<<<< HEAD
 from served_model import Planner, billed, exchanges, files_with_the_key
+=======
+from served_model import NUMBER, SCORE, Planner, exchanges, files_with_the_key
+>>>>>>> api
 
 from core import agents
 from core.agents.hybrid import Hybrid
@@ -158,6 +166,46 @@ def test_a_limit_on_cost_ends_the_run_before_it_is_passed(tmp_path: Path, server
     assert sum((one.usd or Decimal(0) for one in exchanges(tmp_path / "c")), Decimal(0)) <= Decimal("0.15")
     assert any("--max-cost 0.15" in event.text for event in events_of(Notice, told))
     assert "nothing more to propose" in events_of(Stopped, told)[-1].reason
+
+
+def test_a_model_behind_chat_completions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.llm.caller._BACKOFF", 0.01)
+
+    def answer(request: dict[str, Any]) -> Completion:
+        written = [str(turn["content"]) for turn in request["messages"]]
+        number = next(int(found[1]) for one in written if (found := NUMBER.search(one)))
+        tools = [turn["content"] for turn in request["messages"] if turn["role"] == "tool"]
+        seen = next((found for one in tools if (found := SCORE.search(one))), None)
+        calls: tuple[tuple[str, dict[str, str]], ...]
+        if any("replaced at" in one for one in tools):
+            calls = (("propose", {"hypothesis": f"plan {number}"}),)
+        elif seen is None:
+            calls = (("read_trainer", {}), ("diff", {}))
+        else:
+            score = round(float(seen[1]) + float(PLAN[number - 1]), 6)
+            calls = (("edit", {"old": f"SCORE = {seen[1]}  #", "new": f"SCORE = {score!r}  #"}),)
+        return Completion(calls=tuple((name, json.dumps(given)) for name, given in calls), finish="tool_calls")
+
+    faults = {
+        1: Completion(calls=(("edit", '{"old": "SC'),), finish="tool_calls"),
+        2: Completion(text="I would edit", finish="length"),
+        3: Completion(text="Shall I?"),
+        6: Completion(status=503),
+        7: Completion(text="and then", cut_after=2),
+    }
+    with a_campaign(tmp_path / "c") as campaign, completions_server.serving(answer, faults=faults) as local:
+        agent = agents.make("api", provider="openai", endpoint=local.url, model="small", price="0 0")
+        campaign.run(agent, experiments=2)
+        found = campaign.experiments()
+    assert [(one.verdict, one.val_bpb, one.agent) for one in found[1:]] == [
+        ("keep", 1.9, "api:small"),
+        ("discard", 1.95, "api:small"),
+    ]
+    assert local.refused == [] and len(local.requests) == 11
+    told = [str(turn["content"]) for turn in local.requests[4]["messages"]]
+    assert any("edit: expected a JSON object" in one for one in told)
+    assert any("cut off at 16000 tokens" in one for one in told)
+    assert "Nothing happens without a tool" in told[-1]
 
 
 # Run again with no network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import cast, get_args
@@ -13,11 +14,9 @@ from core.agents.api.agent import ANSWER_TOKENS, ApiAgent
 from core.agents.base import Desk
 from core.events import Notice, Working
 from core.llm import prices, providers
-from core.llm.archive import FILE, Archive
-from core.llm.base import Asks, Effort, Provider, Reply, Request
+from core.llm.base import Asks, Effort, Reply, Request
 from core.llm.caller import Caller
-from core.llm.scrub import Scrub
-from core.llm.transcript import FOLDER, Transcript
+from core.llm.connect import Settings, server
 from core.records import PROGRAM, UserError
 
 # Servers of local models count the answer's limit against a context that is often 32k.
@@ -49,49 +48,58 @@ def api(
             raise UserError(f"{option}: expected a number above 0, not {limit}")
     if lessons is not None:
         shared.refuse_unusable(lessons)
-    own_price = None if price is None else prices.parse(price)
-    if lacking := providers.missing(provider, endpoint):
-        raise UserError(f"{lacking}; {_COMMAND}")
-
-    def reached() -> Provider:
-        return providers.connect(
-            provider,
-            model=model,
-            endpoint=endpoint,
-            effort=cast("Effort | None", effort),
-            thinking_budget=thinking_budget,
-            timeout=timeout,
-        )
-
-    found = reached()  # what the model does not take is told now
-    chosen = found.model
-    found.close()
-    listed = own_price or prices.known(chosen)
-    if max_cost is not None and listed is None:
-        raise UserError(
-            f'--max-cost needs to know what {chosen} costs, and no price of it is known: add --price "IN OUT" in USD '
-            "for a million tokens, or limit it with --max-tokens"
-        )
+    settings = Settings(
+        provider=provider,
+        model=model,
+        endpoint=endpoint,
+        effort=cast("Effort | None", effort),
+        thinking_budget=thinking_budget,
+        timeout=timeout,
+        price=price,
+    )
+    chosen = _checked(settings, max_cost)
 
     def connect(desk: Desk) -> Asks:
         program = programs.read(desk.root / PROGRAM)
         dollars = _lower(max_cost, program.max_cost)
         tokens = _lower(max_tokens, program.max_tokens)
-        scrub = Scrub(providers.secrets())
-        caller = Caller(
-            reached(),
-            Archive.open(desk.state / FILE, scrub=scrub, create=True),
-            Transcript(desk.state / FOLDER, scrub, lambda text: desk.tell(Notice(text))),
-            scrub,
-            price=listed,
+        limited = replace(
+            settings,
             max_usd=None if dollars is None else Decimal(str(dollars)),
             max_tokens=None if tokens is None else int(tokens),
-            on_wait=lambda text: desk.tell(Working(agent.name, text)),
         )
-        return Followed(caller)
+        return Followed(
+            server(
+                desk.state,
+                limited,
+                on_wait=lambda text: desk.tell(Working(agent.name, text)),
+                on_notice=lambda text: desk.tell(Notice(text)),
+            )
+        )
 
     agent = ApiAgent(connect, model=chosen, lessons=lessons, answer_tokens=_ANSWER_TOKENS[provider])
     return agent
+
+
+def _checked(settings: Settings, max_cost: float | None) -> str:
+    """The model's name. Raises UserError for what a run would fail on at once."""
+    own_price = None if settings.price is None else prices.parse(settings.price)
+    if lacking := providers.missing(settings.provider, settings.endpoint):
+        raise UserError(f"{lacking}; {_COMMAND}")
+    provider = providers.connect(
+        settings.provider,
+        model=settings.model,
+        endpoint=settings.endpoint,
+        effort=settings.effort,
+        thinking_budget=settings.thinking_budget,
+    )
+    provider.close()
+    if max_cost is not None and own_price is None and prices.known(provider.model) is None:
+        raise UserError(
+            f"--max-cost needs to know what {provider.model} costs, and no price of it is known: "
+            'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
+        )
+    return provider.model
 
 
 class Followed:
