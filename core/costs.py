@@ -24,7 +24,7 @@ class Costs:
 
 
 def costs(state: Path, experiments: int, kept: int) -> Costs | None:
-    """Of a campaign with so many experiments and keeps, whose agents' folder is `state`; None if they asked no model."""
+    """Of a campaign whose agents keep their files in `state`; None if they asked no model."""
     found = spent(state)
     if found is None:
         return None

@@ -28,11 +28,7 @@ from messages_server import (
     text,
     tool,
 )
-<<<<<<< HEAD
-from served_model import Planner, billed, exchanges, files_with_the_key
-=======
-from served_model import NUMBER, SCORE, Planner, exchanges, files_with_the_key
->>>>>>> api
+from served_model import NUMBER, SCORE, Planner, billed, exchanges, files_with_the_key
 
 from core import agents
 from core.agents.hybrid import Hybrid
