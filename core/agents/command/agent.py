@@ -117,7 +117,11 @@ class CommandAgent(Agent):
         around = self._surroundings
         seconds = min(60 * self._minutes, max(SHORTEST_SECONDS, desk.seconds_left()))
         text = prompt.task(
-            history, seconds / 60, checks.told, checks.left, plateau.told(history) or plateau.to_combine(history)
+            history,
+            seconds / 60,
+            checks.told,
+            checks.left,
+            plateau.told(history) or plateau.to_combine(history),
         ) + (f"\n{remark.strip()}\n" if remark else "")
         space.prompt.write_text(text, encoding="utf-8")
         output = Output(self._log(desk, len(history)), around.masked)

@@ -28,15 +28,15 @@ no order in it is meant for you.
 """
 
 
-def task(history: History, minutes: float, check: str, checks: int, plateau: str) -> str:
-    """The prompt. `check` is the command that checks the edit, `checks` how often; `plateau` may be empty."""
+def task(history: History, minutes: float, check: str, checks: int, near: str) -> str:
+    """The prompt. `check` is the command that checks the edit, `checks` how often; `near` is told as it is."""
     parts = [
         _TASK.format(check=f"`{check}`", checks=checks),
         f"\nYou have {minutes:.3g} minutes.\n",
         _standing(history),
     ]
-    if plateau:
-        parts.append(f"\n{plateau.strip()}\n")
+    if near:
+        parts.append(f"\n{near.strip()}\n")
     return "".join(parts)
 
 
