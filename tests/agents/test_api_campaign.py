@@ -34,7 +34,7 @@ from core import agents
 from core.agents.hybrid import Hybrid
 from core.agents.search import SearchAgent
 from core.campaign import Campaign
-from core.events import Notice, Stopped
+from core.events import Notice, Stopped, Working
 from core.llm import prices
 from core.llm.base import Usage
 from core.records import UserError
@@ -238,6 +238,30 @@ def test_a_replay_needs_no_server_and_comes_to_the_same(tmp_path: Path, server: 
     assert asked < len(server.requests) <= asked + 4
     assert events_of(Notice, told) == []
     assert "replay has nothing more to propose" in events_of(Stopped, told)[-1].reason
+
+
+def test_a_campaign_that_was_interrupted_while_the_model_thought_goes_on_and_is_replayed(
+    tmp_path: Path, server: MessagesServer
+) -> None:
+    def interrupting(event: object) -> None:
+        if isinstance(event, Working) and event.what == "edits" and len(campaign.experiments()) == 2:
+            raise KeyboardInterrupt
+
+    with a_campaign(tmp_path / "c") as campaign:
+        with pytest.raises(KeyboardInterrupt):
+            campaign.run(agents.make("api", endpoint=server.url), experiments=3, on_event=interrupting)
+        assert len(campaign.experiments()) == 2
+        run(campaign, server, 2)
+        first = facts_of(campaign)
+    assert [one[3] for one in first] == VERDICTS[:4]
+    server.stop()
+    with a_campaign(tmp_path / "again") as campaign:
+        told: list[object] = []
+        replay = agents.make("replay", replay=tmp_path / "c")
+        campaign.run(replay, experiments=2, on_event=told.append)
+        campaign.run(agents.make("replay", replay=tmp_path / "c"), on_event=told.append)  # goes on where it was
+        assert facts_of(campaign) == first
+    assert events_of(Notice, told) == []
 
 
 def test_a_replay_on_another_baseline_says_so_and_takes_recorded_trainers_where_edits_do_not_fit(
