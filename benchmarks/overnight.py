@@ -23,11 +23,11 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
 from messages_server import MessagesServer  # noqa: E402
+from served_model import billed  # noqa: E402
 
 from benchmarks.overnight_model import ScriptedModel  # noqa: E402
 from core.campaign import Campaign  # noqa: E402
 from core.llm import prices  # noqa: E402
-from core.llm.base import Usage  # noqa: E402
 from core.records import Experiment  # noqa: E402
 
 MODEL = "claude-sonnet-5"
@@ -94,7 +94,7 @@ def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]], do
     assert spending is not None
     price = prices.known(MODEL)
     assert price is not None
-    billed = sum((price.cost(_usage(one)) for one in server.billed), Decimal(0))
+    counted = sum(map(price.cost, billed(server)), Decimal(0))
     files = [path for path in folder.rglob("*") if path.is_file()]
     key = server.key.encode()
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
@@ -116,7 +116,7 @@ def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]], do
         "tokens": spending.usage.total,
         "cache_read": spending.usage.cache_read,
         "usd": str(spending.usd),
-        "usd_by_the_server": str(billed),
+        "usd_by_the_server": str(counted),
         "files": len(files),
         "files_with_the_key": [str(path) for path in files if key in path.read_bytes()],
         "head_is_the_best": head.stdout.strip() == champion.commit
@@ -126,18 +126,6 @@ def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]], do
 
 def _ended(experiment: Experiment) -> float:
     return datetime.fromisoformat(experiment.ended).timestamp()
-
-
-def _usage(billed: dict[str, int]) -> Usage:
-    """What the server counted, as it is priced."""
-    hour = billed["ephemeral_1h_input_tokens"]
-    return Usage(
-        input=billed["input_tokens"],
-        output=billed["output_tokens"],
-        cache_read=billed["cache_read_input_tokens"],
-        cache_write=billed["cache_creation_input_tokens"] - hour,
-        cache_write_hour=hour,
-    )
 
 
 def _options() -> argparse.Namespace:

@@ -27,7 +27,7 @@ from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
 from core.folder import BRANCH, Folder, existing, found, read_preset
 from core.judge import LowerWins, Policy
 from core.ledger import Ledger
-from core.llm import transcript
+from core.llm import archive, transcript
 from core.llm.archive import Spending
 from core.program import Program
 from core.records import Experiment, Preset, Proposal, UserError
@@ -150,7 +150,7 @@ class Campaign:
             overhead_fraction=(busy - totals.train_seconds) / busy if busy else None,
             yardstick=self._ledger.facts().get("yardstick"),
             confirmation=self.confirmation(),
-            model=costs.costs(self._folder, totals.experiments, totals.kept),
+            model=costs.costs(self._folder.agents, totals.experiments, totals.kept),
         )
 
     def confirmation(self) -> Confirmation | None:
@@ -164,7 +164,7 @@ class Campaign:
 
     def spending(self, number: int | None = None) -> Spending | None:
         """What agents used of models: altogether, or for one experiment's proposal. None where none was asked."""
-        return costs.spending(self._folder, number)
+        return archive.spent(self._folder.agents, number)
 
     def transcripts(self) -> list[Path]:
         """A file for each proposal that a model worked on, the newest last; also of what became no experiment."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from core.folder import Folder
-from core.llm.archive import FILE, Archive, Spending
+from core.llm.archive import spent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,22 +23,9 @@ class Costs:
     cache_read_tokens: int
 
 
-def spending(folder: Folder, experiment: int | None = None) -> Spending | None:
-    """Sums over the requests, of one experiment's proposal if it is named; None where no model was ever asked."""
-    path = folder.agents / FILE
-    if not path.exists():
-        return None
-    archive = Archive.open(path)
-    try:
-        found = archive.totals() if experiment is None else archive.of_experiment(experiment)
-    finally:
-        archive.close()
-    return found if found.requests else None
-
-
-def costs(folder: Folder, experiments: int, kept: int) -> Costs | None:
-    """Of a campaign with so many experiments and keeps; None where no model was ever asked."""
-    found = spending(folder)
+def costs(state: Path, experiments: int, kept: int) -> Costs | None:
+    """Of a campaign whose agents keep their files in `state`; None if they asked no model."""
+    found = spent(state)
     if found is None:
         return None
     usd = float(found.usd)

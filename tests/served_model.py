@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from messages_server import KEY, Block, Request, text, thinking, tool
+from messages_server import KEY, Block, MessagesServer, Request, text, thinking, tool
 
 from core.llm.archive import FILE, Archive, Exchange
+from core.llm.base import Usage
 
 NUMBER = re.compile(r"becomes experiment (\d+)\.")
 SCORE = re.compile(r"SCORE = (\S+)  #")
@@ -44,11 +45,25 @@ class Planner:
         if seen is None:
             return [thinking("What is there?"), text("I read the trainer."), tool("read_trainer", {})]
         old = f"SCORE = {seen[1]}  #"
-        score = float(seen[1]) + (step if isinstance(step, float) else -0.01)
-        edits = [tool("edit", {"old": old, "new": f"SCORE = {round(score, 6)!r}  #"})]
+        lower = float(seen[1]) + (step if isinstance(step, float) else -0.01)
+        edits = [tool("edit", {"old": old, "new": f"SCORE = {round(lower, 6)!r}  #"})]
         if isinstance(step, str):
             edits.append(tool("edit", {"old": 'OUTCOME = "scored"', "new": f'OUTCOME = "{step}"'}))
         return [thinking("Now."), text("An edit."), *edits]
+
+
+def billed(server: MessagesServer) -> list[Usage]:
+    """What the server counted, answer by answer, as it is priced."""
+    return [
+        Usage(
+            input=one["input_tokens"],
+            output=one["output_tokens"],
+            cache_read=one["cache_read_input_tokens"],
+            cache_write=one["cache_creation_input_tokens"] - one["ephemeral_1h_input_tokens"],
+            cache_write_hour=one["ephemeral_1h_input_tokens"],
+        )
+        for one in server.billed
+    ]
 
 
 def _flat(content: Any) -> str:

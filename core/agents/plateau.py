@@ -87,14 +87,23 @@ def told(history: History) -> str:
         for region in worn[:_REGIONS]:
             best = "all failed" if region.best is None else f"best {region.best:+.4f}"
             lines.append(f"- {region.name}: {region.tried} times, {best}")
-    if near := near_misses(history, _NEAR):
-        lines.append("These came close; two that change different things may win together:")
-        lines += [_near(history, experiment) for experiment in near]
+    lines += _to_combine(history)
     lines.append(
         "Propose something of another kind: another part of the trainer, a combination of near misses, a discarded "
         "idea turned round, something taken out, or a faster step."
     )
     return "\n".join(lines)
+
+
+def to_combine(history: History) -> str:
+    """Near misses of the present champion, where there are two or more. Empty: there are not."""
+    near = [one for one in near_misses(history, _NEAR) if one.parent == history.champion.commit]
+    return "\n".join(_to_combine(history)) if len(near) > 1 else ""
+
+
+def _to_combine(history: History) -> list[str]:
+    near = [_near(history, experiment) for experiment in near_misses(history, _NEAR)]
+    return ["These came close; two that change different things may win together:", *near] if near else []
 
 
 def _near(history: History, experiment: Experiment) -> str:

@@ -284,6 +284,22 @@ class Archive:
             return self._connection.execute(query, values).fetchall()
 
 
+def spent(state: Path, experiment: int | None = None) -> Spending | None:
+    """What the agents of a campaign spent on models, or on one experiment's proposal; None if they asked none.
+
+    `state` is the folder of what they keep.
+    """
+    path = state / FILE
+    if not path.exists() or not path.stat().st_size:
+        return None
+    archive = Archive.open(path)
+    try:
+        found = archive.totals() if experiment is None else archive.of_experiment(experiment)
+    finally:
+        archive.close()
+    return found if found.requests else None
+
+
 def _reply_json(reply: Reply) -> dict[str, Any]:
     return {
         "content": list(reply.content),

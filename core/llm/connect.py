@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from core.llm import archive, prices, providers, transcript
-from core.llm.archive import Archive, Spending
+from core.llm.archive import Archive
 from core.llm.base import Effort
 from core.llm.caller import Caller
 from core.llm.recorded import Recorded
@@ -78,15 +78,3 @@ def server(
 def recording(state: Path, on_difference: Callable[[int, str], None] = lambda experiment, text: None) -> Recorded:
     """The replies that were recorded in the `state` of another campaign. Raises UserError if there are none."""
     return Recorded(Archive.open(state / archive.FILE), on_difference)
-
-
-def spent(state: Path) -> Spending | None:
-    """What a campaign spent on models so far; None if it asked none."""
-    path = state / archive.FILE
-    if not path.exists() or not path.stat().st_size:
-        return None
-    opened = Archive.open(path)
-    try:
-        return opened.totals()
-    finally:
-        opened.close()

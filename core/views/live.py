@@ -52,22 +52,23 @@ class Bars:
         if self._tasks:
             self._progress.stop()
 
-    def show(self, name: str, description: str, fraction: float, told: str) -> None:
-        """Sets what is known of the task `name`; `fraction` is 0 to 1."""
+    def show(self, name: str, description: str, fraction: float | None, told: str) -> None:
+        """Sets what is known of the task `name`; `fraction` is 0 to 1, None for what has no known end."""
         if not self._console.is_terminal:
             self._plain(name, description, fraction, told)
             return
         self._progress.start()  # not before there is something to draw; a second time does nothing
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(description, total=1.0, told=told)
-        self._progress.update(self._tasks[name], description=description, completed=fraction, told=told)
+            self._tasks[name] = self._progress.add_task(description, total=None if fraction is None else 1.0, told=told)
+        self._progress.update(self._tasks[name], description=description, completed=fraction or 0, told=told)
 
-    def _plain(self, name: str, description: str, fraction: float, told: str) -> None:
+    def _plain(self, name: str, description: str, fraction: float | None, told: str) -> None:
         now, phase = time.monotonic(), f"{name}/{description}"
         if phase == self._phase and now - self._told < PLAIN_SECONDS:
             return
         self._phase, self._told = phase, now
-        line = f"{description} {fraction:4.0%}  {told}" if told or fraction else description
+        share = "" if fraction is None else f" {fraction:4.0%} "
+        line = f"{description}{share} {told}" if told or fraction else description
         self._console.print(Text(line.rstrip()), soft_wrap=True)
 
 
@@ -156,7 +157,7 @@ class Follower:
                 if self._bar is None:
                     self._bar = TrialBar(self._console)
                     self._bar.__enter__()
-                self._bar.show("agent", f"{event.agent}: {one_line(event.what)}", 0.0, "")
+                self._bar.show("agent", f"{event.agent}:", None, one_line(event.what))
             case events.Notice():
                 self._line(event.text)
             case events.Stopped():

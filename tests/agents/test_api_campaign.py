@@ -28,7 +28,7 @@ from messages_server import (
     text,
     tool,
 )
-from served_model import NUMBER, SCORE, Planner, exchanges, files_with_the_key
+from served_model import NUMBER, SCORE, Planner, billed, exchanges, files_with_the_key
 
 from core import agents
 from core.agents.hybrid import Hybrid
@@ -36,7 +36,6 @@ from core.agents.search import SearchAgent
 from core.campaign import Campaign
 from core.events import Notice, Stopped, Working
 from core.llm import prices
-from core.llm.base import Usage
 from core.records import UserError
 
 # keep, discard, crash, keep, invalid, discard, keep, ... each on the champion of its time
@@ -108,21 +107,12 @@ def test_eight_verdicts_of_every_kind_with_their_cost_and_transcripts(tmp_path: 
     assert found[1].hypothesis == "plan 1: -0.1"
     price = prices.known("claude-opus-5-5")
     assert price is not None
-    billed = [
-        Usage(
-            input=one["input_tokens"],
-            output=one["output_tokens"],
-            cache_read=one["cache_read_input_tokens"],
-            cache_write=one["cache_creation_input_tokens"] - one["ephemeral_1h_input_tokens"],
-            cache_write_hour=one["ephemeral_1h_input_tokens"],
-        )
-        for one in server.billed
-    ]
+    counted = billed(server)
     recorded = exchanges(tmp_path / "c")
-    assert [one.usage for one in recorded] == billed and len(billed) == 24
-    assert sum((one.usd or Decimal(0) for one in recorded), Decimal(0)) == sum(map(price.cost, billed), Decimal(0)) > 0
+    assert [one.usage for one in recorded] == counted and len(counted) == 24
+    assert sum((one.usd or Decimal(0) for one in recorded), Decimal(0)) == sum(map(price.cost, counted), Decimal(0)) > 0
     # What was sent before is read from the cache: all but what a proposal's first request brings anew.
-    assert sum(one.cache_read for one in billed) > 2 * sum(one.input + one.cache_write for one in billed)
+    assert sum(one.cache_read for one in counted) > 2 * sum(one.input + one.cache_write for one in counted)
     transcripts = sorted((tmp_path / "c" / ".git" / "autoresearch" / "agents" / "transcripts").glob("*.md"))
     assert [path.name for path in transcripts] == [f"{number:05d}.md" for number in range(1, 9)]
     first = transcripts[0].read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import pytest
 from command_scripts import Night, an_agent
 
 from core.agents.base import Unavailable
+from core.agents.command.workspace import Workspace
 from core.records import UserError
 
 
@@ -124,6 +125,21 @@ def test_what_can_not_be_taken_is_told_and_the_search_stands_in(
     assert [text for text in night.notices() if "is away" in text] == [
         f"command is away ({reason}): asked again in 30 s, the search stands in"
     ]
+
+
+def test_a_link_that_can_not_be_removed_leads_no_write_out_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    with Workspace() as space:
+        space.lay({"train.py": "A = 1\n"})
+        (space.work / "train.py").unlink()
+        (space.work / "train.py").symlink_to(outside)
+        monkeypatch.setattr(space, "_remove", lambda path: None)  # as in a folder that was made read-only
+        space.make_ready_again()
+        assert space.take().fault == "train.py is no plain file"
+    assert outside.read_text() == "mine"
 
 
 def test_a_fault_is_handed_back_once_and_then_tried(night: Night, folder: Path) -> None:

@@ -231,6 +231,7 @@ def test_a_programs_own_folder_is_found_through_its_link(tmp_path: Path, monkeyp
     program(tmp_path / "python" / "bin" / "python3.12", "\x7fELF")
     (tool.parent / "python").symlink_to(tmp_path / "python" / "bin" / "python3.12")
     (tmp_path / "tools" / "aider" / "pyvenv.cfg").touch()
+    shim = program(tmp_path / ".pyenv" / "shims" / "agent")
     lone = program(tmp_path / "scripts" / "lone.sh")
     links = tmp_path / "bin"
     links.mkdir()
@@ -246,10 +247,32 @@ def test_a_programs_own_folder_is_found_through_its_link(tmp_path: Path, monkeyp
     assert found("npm") == {"lib/node_modules", "node"}
     assert found("own") == {"share/agent/versions/2.1"}
     assert found("tool") == {"tools/aider", "python"}
+    assert found(str(shim)) == {".pyenv"}
     assert found(str(lone)) == set()
     (tmp_path / ".local" / "bin").mkdir(parents=True)
     program(tmp_path / ".local" / "bin" / "mine")
     assert found(str(tmp_path / ".local" / "bin" / "mine")) == set()
+
+
+@needs_a_tier
+def test_a_folder_of_programs_that_it_can_not_read_hides_no_other(
+    night: Night, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hiding = tmp_path / "hiding"
+    hiding.mkdir()
+    (hiding / "sh").write_text("#!/bin/false\n")
+    (hiding / "sh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{hiding}:/usr/bin:/bin")
+    code = """
+import os, shutil, subprocess
+print("PATH", os.environ["PATH"]); subprocess.run(["sh", "-c", "echo SHELL"], check=True)
+subprocess.run(["python", "-c", "import numpy; print('NUMPY')"], check=True)
+edit(1.5); say("x")
+"""
+    night.run(an_agent(folder, code))
+    assert night.campaign.experiment(1).verdict == "keep"
+    assert f"PATH /usr/bin:/bin:{Path(sys.executable).parent}\n" in night.printed()
+    assert "SHELL" in night.printed() and "NUMPY" in night.printed()
 
 
 def test_words_are_filled_once_and_no_shell_sees_them() -> None:

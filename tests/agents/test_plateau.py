@@ -139,3 +139,17 @@ def test_what_is_told_is_bounded_after_thousands_of_discards() -> None:
     told = plateau.told(history)
     assert len(told) < 3_000
     assert f"- RATE: {plateau.LOOKED_AT} times, best -0.0013" in told
+
+
+def test_two_near_misses_of_the_present_champion_are_offered_before_any_plateau() -> None:
+    rate, width = ("RATE = 0.1", "RATE = 0.2"), ("WIDTH = 64", "WIDTH = 96")
+    assert plateau.to_combine(a_history((*rate, 0.004), (*width, None))) == ""
+    history = a_history((*rate, 0.004), (*width, 0.002))
+    assert plateau.told(history) == ""
+    lines = plateau.to_combine(history).splitlines()
+    assert lines[0] == "These came close; two that change different things may win together:"
+    assert [line.partition(": differs")[0] for line in lines[1:]] == [
+        "- experiment 2: gain -0.0020, spread 0.0100",
+        "- experiment 1: gain -0.0040, spread 0.0100",
+    ]
+    assert "WIDTH = 96" in lines[1] and "RATE = 0.2" in lines[2]

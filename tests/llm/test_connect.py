@@ -10,8 +10,9 @@ import messages_server
 import pytest
 from completions_server import Completion
 
+from core.llm.archive import spent
 from core.llm.base import LimitReached, Request
-from core.llm.connect import Settings, recording, server, spent
+from core.llm.connect import Settings, recording, server
 from core.records import UserError
 
 ASKED = Request(

@@ -91,11 +91,12 @@ def test_calls_of_another_architecture_are_refused() -> None:
 def test_what_a_policy_allows_is_left_alone() -> None:
     program = seccomp.program("x86_64", network=True, attributes=True)
     calls = {name: (numbers[0], arguments) for name, numbers, arguments, _ in CALLS}
-    for name in ("chmod", "utimensat", "socket", "netlink", "connect", "unix socket of datagrams"):
+    for name in ("chmod", "utimensat", "socket", "netlink", "connect", "socketpair"):
         number, arguments = calls[name]
         assert number is not None
         assert outcome(program, AUDIT["x86_64"], number, *arguments) == ALLOW, name
-    for name in ("ptrace", "io_uring_setup", "clone into a user namespace"):
+    by_path = ("unix socket", "unix socket of datagrams", "socketpair of datagrams")
+    for name in ("ptrace", "io_uring_setup", "clone into a user namespace", *by_path):
         number, arguments = calls[name]
         assert number is not None
         assert outcome(program, AUDIT["x86_64"], number, *arguments) == REFUSED, name

@@ -52,6 +52,15 @@ def test_stages_of_a_preparation_are_told_once_each() -> None:
     assert [line.split()[0] for line in file.getvalue().splitlines()] == ["download", "tokens"]
 
 
+def test_what_an_agent_does_is_one_line_in_half_a_minute() -> None:
+    console, file = plain()
+    follow = Follower(console, lambda event: None)
+    for answer in range(20):
+        follow(events.Working("api:small", f"thinks, answer {answer}"))
+    follow(events.Proposed(3, "wider", "api:small"))
+    assert file.getvalue().splitlines() == ["api:small: thinks, answer 0", "experiment 3 (from api:small): wider"]
+
+
 def test_a_campaign_is_followed_from_event_to_event() -> None:
     console, file = plain()
     judged: list[int] = []

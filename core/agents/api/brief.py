@@ -105,6 +105,8 @@ def situation(
     if stuck := plateau.told(history):
         parts.append("# A plateau\n\n" + quotes("counted from the record", stuck, characters=6_000, lines=60))
         parts.append("So take another direction than the last ten.")
+    elif near := plateau.to_combine(history):
+        parts.append("# Near misses\n\n" + quotes("counted from the record", near, characters=3_000, lines=20))
     parts.append("Make the next proposal.")
     return _text("\n\n".join(parts))
 

@@ -25,7 +25,7 @@ KEPT = 100  # files of what the command printed
 FIRST_WAIT, LONGEST_WAIT = 30.0, 1800.0  # seconds until it is asked again after a failure; they double
 SAME_FAILURES = 3  # in a row, and they are told in full
 SHORTEST_SECONDS = 30.0  # that it gets, however soon the run ends
-TOLD_SECONDS = 3.0  # between two lines of what it does
+TOLD_SECONDS = 5.0  # between two lines of what it does
 
 
 class Failed(Exception):
@@ -116,9 +116,9 @@ class CommandAgent(Agent):
     def _run(self, desk: Desk, space: Workspace, checks: Checks, history: History, remark: str) -> Ended:
         around = self._surroundings
         seconds = min(60 * self._minutes, max(SHORTEST_SECONDS, desk.seconds_left()))
-        text = prompt.task(history, seconds / 60, checks.told, checks.left, plateau.told(history)) + (
-            f"\n{remark.strip()}\n" if remark else ""
-        )
+        text = prompt.task(
+            history, seconds / 60, checks.told, checks.left, plateau.told(history) or plateau.to_combine(history)
+        ) + (f"\n{remark.strip()}\n" if remark else "")
         space.prompt.write_text(text, encoding="utf-8")
         output = Output(self._log(desk, len(history)), around.masked)
         with Running(
@@ -192,7 +192,7 @@ class CommandAgent(Agent):
 
     def _tell(self, text: str) -> None:
         if self._desk is not None:
-            self._desk.tell(Notice(text))
+            self._desk.tell(Notice(self._surroundings.masked(text)))
 
 
 def _fault(text: str, history: History) -> str:

@@ -21,7 +21,7 @@ from core.sandbox.policy import Policy, confined
 from core.trial.limits import limits
 from core.trial.process import end_keeper, sweep
 
-LOG_BYTES = 2 * 2**20  # of its output that are kept as they come; after that only the end is
+LOG_BYTES = 2**20  # of its output that are kept as they come; after that only the end is
 TAIL_BYTES = 64 * 2**10
 LINE_BYTES = 64 * 2**10
 LINE_CHARACTERS = 4000
@@ -79,7 +79,8 @@ class Output:
             self._line(f"[... {self._beyond} bytes more, of which the end follows ...]")
             for line in lines:
                 self._write(line)
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def tail(self) -> str:
         return "\n".join(self._recent)
@@ -93,8 +94,10 @@ class Output:
             self._line(line)
 
     def _line(self, line: str) -> None:
-        self._written += self._file.write(line + "\n")
-        self._file.flush()
+        self._written += len(line) + 1
+        with contextlib.suppress(OSError):  # a full disk must not keep the command from printing
+            self._file.write(line + "\n")
+            self._file.flush()
 
     def _clean(self, raw: bytes) -> str:
         text = _ESCAPES.sub("", raw.decode("utf-8", "replace"))
@@ -106,7 +109,6 @@ class Output:
 class Running:
     """A command under its keeper. A context manager: on leaving, it and all it started have ended."""
 
-    @deferred()  # from its start on there is a keeper who ends it
     def __init__(
         self,
         command: Sequence[str],
@@ -120,13 +122,23 @@ class Running:
         output: Output,
     ) -> None:
         """`root` holds the other folders, and is left behind unless this process is killed; TMPDIR is `temporary`."""
-        self._temporary, self._usage = temporary, root / "usage.json"
-        self._usage.unlink(missing_ok=True)
+        self._root, self._temporary, self._usage = root, temporary, root / "usage.json"
         self._output = output
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        try:
+            self._start(confined(command, policy, root), environment, work, stdin)
+        except BaseException:
+            self.end()
+            raise
+
+    @deferred()  # an interrupt waits until it is known what to end
+    def _start(self, command: Sequence[str], environment: Mapping[str, str], work: Path, stdin: Path | None) -> None:
+        self._usage.unlink(missing_ok=True)
         keeper = [sys.executable, "-P", "-m", "core.trial.keeper", "--leave", str(os.getpid())]
         with open(os.devnull if stdin is None else stdin, "rb") as given:
             self._keeper = subprocess.Popen(
-                [*keeper, str(self._usage), str(root), limits().text(), *confined(command, policy, root)],
+                [*keeper, str(self._usage), str(self._root), limits().text(), *command],
                 stdin=given,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -135,11 +147,11 @@ class Running:
                 start_new_session=sys.platform != "win32",
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
-        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def wait(self, seconds: float, meanwhile: Callable[[], None]) -> Ended:
         """Until it ends, or is ended after so long; `meanwhile` is called now and then, and its time is free."""
+        assert self._keeper is not None
         deadline = time.monotonic() + seconds
         cut = ""
         while self._keeper.poll() is None:
@@ -160,13 +172,16 @@ class Running:
     @deferred()
     def end(self) -> None:
         """Ends the command and everything it started. Safe to call again."""
+        if self._keeper is None:
+            return
         end_keeper(self._keeper)
         if not self._usage.exists():
             sweep("TMPDIR", self._temporary)
-        self._reader.join(10)
+        if self._reader.ident is not None:
+            self._reader.join(10)
 
     def _read(self) -> None:
-        assert self._keeper.stdout
+        assert self._keeper is not None and self._keeper.stdout is not None
         with self._keeper.stdout as stream:
             while part := stream.read1(65536):  # type: ignore[attr-defined]
                 self._output.feed(part)

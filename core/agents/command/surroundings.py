@@ -12,7 +12,7 @@ from core.agents.command.words import Command
 from core.data.cache import cache_root
 from core.data.corpora import PACKAGES
 from core.records import UserError
-from core.sandbox import places
+from core.sandbox import places, tier
 from core.sandbox.policy import Policy
 from core.trial.environment import scrubbed
 
@@ -36,14 +36,15 @@ class Surroundings:
         if sys.platform == "win32":
             own |= {"APPDATA": rf"{home}\AppData\Roaming", "LOCALAPPDATA": rf"{home}\AppData\Local"}
         named = {name: os.environ[name] for name in self.variables if name in os.environ}
-        return {**scrubbed(temporary(private), own), **named}
+        scrubbed_ones = scrubbed(temporary(private), own)
+        scrubbed_ones["PATH"] = self._path(scrubbed_ones.get("PATH", os.defpath))
+        return {**scrubbed_ones, **named}
 
     def policy(self, work: Path, private: Path, campaign: Path, also_read: Iterable[Path] = ()) -> Policy:
         """Reads the system and its own program, writes its folders, has a network; corpora and campaign are hidden."""
         packages = tuple(path for package in PACKAGES for path in places.copies_of(package))
-        reads = (*places.system(), *places.tools(), *places.python(), *self.command.reads, *self.read, *also_read)
         return Policy(
-            read=reads,
+            read=(*self._reads(), *also_read),
             write=(work, private) if self.home is None else (work, private, self.home),
             devices=places.kernel_devices(),
             hidden=(cache_root(), campaign, *packages),
@@ -76,6 +77,17 @@ class Surroundings:
         """The name of the first variable whose value is in the text."""
         return next((name for name, value in self._secrets() if value in text), None)
 
+    def _reads(self) -> tuple[Path, ...]:
+        return (*places.system(), *places.tools(), *places.python(), *self.command.reads, *self.read)
+
+    def _path(self, path: str) -> str:
+        """Folders of programs that it may read, for one that it can't run would hide the next; then this Python's."""
+        folders = path.split(os.pathsep)
+        if tier.here().enforced:
+            roots = {root.resolve() for root in (*self._reads(), *([self.home] if self.home else []))}
+            folders = [one for one in folders if one and not roots.isdisjoint(_and_above(Path(one).resolve()))]
+        return os.pathsep.join(dict.fromkeys([*folders, str(Path(sys.executable).parent)]))
+
     def _secrets(self) -> list[tuple[str, str]]:
         values = [(name, os.environ.get(name, "")) for name in self.variables]
         return sorted(((n, v) for n, v in values if len(v) >= _SECRET_CHARACTERS), key=lambda one: -len(one[1]))
@@ -96,6 +108,10 @@ def surroundings(
     if missing := [path for path in paths if not path.exists()]:
         raise UserError(f"--command-read names {missing[0]}, which is not there")
     return Surroundings(command, variables, paths, None if home is None else _checked_home(Path(home)))
+
+
+def _and_above(path: Path) -> tuple[Path, ...]:
+    return (path, *path.parents)
 
 
 def temporary(private: Path) -> Path:

@@ -83,6 +83,8 @@ def _installation(program: Path, depth: int) -> Iterator[Path]:
     for path in dict.fromkeys((program, real)):
         if _in_bin(path) and (path.parent.parent / "pyvenv.cfg").is_file():
             yield path.parent.parent
+    if program.parent.name == "shims" and not _holds_more(program.parent.parent):
+        yield program.parent.parent  # of pyenv and its like: a script that looks for the program there
     if (package := _package(program, real)) is not None:
         yield package
     if depth and (interpreter := _interpreter(real)) is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from core.interrupts import deferred
 from core.records import TRAINER
 
 HYPOTHESIS, LESSON, LESSONS = "hypothesis.txt", "lesson.txt", "lessons.md"
@@ -43,20 +44,28 @@ class Workspace:
     """A folder of its own among the temporary files. A context manager: it is deleted on leaving."""
 
     def __init__(self) -> None:
+        self._laid: dict[str, bytes] = {}
+        self.root = self.work = self.private = self.prompt = Path()
+
+    @deferred()  # an interrupt waits until it is known what to delete
+    def _make(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
         self.work, self.private = self.root / "work", self.root / "private"
         self.prompt = self.root / "prompt.md"
-        self._laid: dict[str, bytes] = {}
         self.work.mkdir()
         self.private.mkdir()
 
     def lay(self, files: Mapping[str, str]) -> None:
-        """Writes these files, by their paths within the folder with `/` between parts."""
+        """Writes these new files, by their paths within the folder with `/` between parts.
+
+        OSError where something is there already: a link would lead the write out of the folder.
+        """
         for name, text in files.items():
             path = self.work / name
             path.parent.mkdir(parents=True, exist_ok=True)
             data = text.encode("utf-8", "backslashreplace")
-            path.write_bytes(data)
+            with path.open("xb") as file:
+                file.write(data)
             self._laid[name] = data
 
     def take(self) -> Left:
@@ -75,7 +84,8 @@ class Workspace:
             read(self.work / TRAINER, TRAINER_BYTES)
         except Unfit:
             self._remove(self.work / TRAINER)
-            self.lay({TRAINER: self._laid[TRAINER].decode("utf-8")})
+            with contextlib.suppress(OSError):  # then it is found unfit again
+                self.lay({TRAINER: self._laid[TRAINER].decode("utf-8")})
 
     def take_away(self, name: str) -> bool:
         """Removes an entry of the folder; whether it was there."""
@@ -90,7 +100,10 @@ class Workspace:
         with contextlib.suppress(OSError):
             path.unlink()
 
+    @deferred()
     def close(self) -> None:
+        if self.root == Path():
+            return
         for folder, inner, _ in os.walk(self.root):
             for name in inner:
                 path = Path(folder, name)
@@ -100,6 +113,11 @@ class Workspace:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def __enter__(self) -> Self:
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
