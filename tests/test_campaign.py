@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +24,9 @@ from campaigns import (
 
 from core import events
 from core.agents import tunables
+from core.agents.base import History
 from core.campaign import REPEATS_IN_A_ROW, Campaign, reference_trainer
-from core.records import Experiment, UserError
+from core.records import Experiment, Proposal, UserError
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -354,6 +356,24 @@ class TestRun:
             (campaign.root / ".git" / "index.lock").unlink()
             campaign.run(ScriptedAgent([]))
             assert git(campaign.root, "status", "--porcelain") == ""
+
+
+def test_what_is_proposed_after_the_hours_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent may think for minutes."""
+    later = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later[0])
+    monkeypatch.setattr("core.campaign.time", clock)
+
+    class Slow(ScriptedAgent):
+        def propose(self, history: History) -> Proposal | None:
+            later[0] += 1800.0
+            return super().propose(history)
+
+    seen: list[Any] = []
+    with a_campaign(tmp_path / "c") as campaign:
+        campaign.run(Slow([trainer(1.9), trainer(1.8), trainer(1.7)]), hours=0.75, on_event=seen.append)
+        assert [experiment.val_bpb for experiment in campaign.experiments()] == [2.0, 1.9]
+    assert events_of(events.Stopped, seen)[-1].reason == "0.75 hours, the limit"
 
 
 class TestContradictions:

@@ -34,7 +34,7 @@ from core import agents
 from core.agents.hybrid import Hybrid
 from core.agents.search import SearchAgent
 from core.campaign import Campaign
-from core.events import Notice, Stopped
+from core.events import Notice, Stopped, Working
 from core.llm import prices
 from core.records import UserError
 
@@ -111,6 +111,10 @@ def test_eight_verdicts_of_every_kind_with_their_cost_and_transcripts(tmp_path: 
     recorded = exchanges(tmp_path / "c")
     assert [one.usage for one in recorded] == counted and len(counted) == 24
     assert sum((one.usd or Decimal(0) for one in recorded), Decimal(0)) == sum(map(price.cost, counted), Decimal(0)) > 0
+    # A proposal's first request reads all that proposals share: system prompt, tools, and the first block with program.md.
+    shared = server.requests[3]["messages"][0]["content"][0]
+    assert "# program.md" in shared["text"] and shared["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
+    assert billed[3].cache_read == billed[0].cache_write_hour > 2_000 and billed[3].cache_write_hour == 0
     # What was sent before is read from the cache: all but what a proposal's first request brings anew.
     assert sum(one.cache_read for one in counted) > 2 * sum(one.input + one.cache_write for one in counted)
     transcripts = sorted((tmp_path / "c" / ".git" / "autoresearch" / "agents" / "transcripts").glob("*.md"))
@@ -228,6 +232,30 @@ def test_a_replay_needs_no_server_and_comes_to_the_same(tmp_path: Path, server: 
     assert asked < len(server.requests) <= asked + 4
     assert events_of(Notice, told) == []
     assert "replay has nothing more to propose" in events_of(Stopped, told)[-1].reason
+
+
+def test_a_campaign_that_was_interrupted_while_the_model_thought_goes_on_and_is_replayed(
+    tmp_path: Path, server: MessagesServer
+) -> None:
+    def interrupting(event: object) -> None:
+        if isinstance(event, Working) and event.what == "edits" and len(campaign.experiments()) == 2:
+            raise KeyboardInterrupt
+
+    with a_campaign(tmp_path / "c") as campaign:
+        with pytest.raises(KeyboardInterrupt):
+            campaign.run(agents.make("api", endpoint=server.url), experiments=3, on_event=interrupting)
+        assert len(campaign.experiments()) == 2
+        run(campaign, server, 2)
+        first = facts_of(campaign)
+    assert [one[3] for one in first] == VERDICTS[:4]
+    server.stop()
+    with a_campaign(tmp_path / "again") as campaign:
+        told: list[object] = []
+        replay = agents.make("replay", replay=tmp_path / "c")
+        campaign.run(replay, experiments=2, on_event=told.append)
+        campaign.run(agents.make("replay", replay=tmp_path / "c"), on_event=told.append)  # goes on where it was
+        assert facts_of(campaign) == first
+    assert events_of(Notice, told) == []
 
 
 def test_a_replay_on_another_baseline_says_so_and_takes_recorded_trainers_where_edits_do_not_fit(
