@@ -219,10 +219,16 @@ def _marked(messages: list[Message]) -> list[Message]:
     """With cache breakpoints at the end of the first message, of the last one, and of the person's turn before it.
 
     The service takes four, the one after the system prompt included, and finds a cached prefix at most twenty blocks
-    before one: the turn before the last is where the request before this one ended.
+    before one: the turn before the last is where the request before this one ended. Where the first message has
+    several blocks, the first of them is what conversations share, and is kept for an hour instead of all of it.
     """
     people = [place for place, message in enumerate(messages) if message["role"] == "user" and message["content"]]
-    for place in _distinct([people[0], *people[-2:]] if people else []):
+    ends = people[-2:]
+    if people and len(first := messages[people[0]]["content"]) > 1:
+        messages[people[0]] = {**messages[people[0]], "content": [{**first[0], "cache_control": _HOUR}, *first[1:]]}
+    elif people:
+        ends = [people[0], *ends]
+    for place in _distinct(ends):
         content = messages[place]["content"]
         messages[place] = {
             **messages[place],
