@@ -18,6 +18,7 @@ import presets
 from core.disk import refuse_occupied
 from core.records import (
     FACTS,
+    PROGRAM,
     TRAINER,
     WEIGHTS,
     Budget,
@@ -103,14 +104,23 @@ def campaign_of(folder: Path | None) -> Campaign:
     return Campaign.open(root_of(folder) or Path.cwd())
 
 
-def make_or_open(folder: Path | None, asked: Asked) -> Campaign:
-    """The campaign in `folder`, made if it is missing. UserError if one is there and is frozen with other numbers."""
+def make_or_open(folder: Path | None, asked: Asked, like: Path | None = None) -> Campaign:
+    """The campaign in `folder`, made if it is missing. UserError if one is there and is frozen with other numbers.
+
+    A new one gets the preset, the program and the baseline's trainer of the campaign in `like`, if that is given.
+    """
     from core.campaign import Campaign
 
     root = root_of(folder)
     if root is None:
         raise UserError("no campaign here or above: name a folder for one, as in autoresearch run night --preset cpu")
     if not _is_campaign(root):
+        if like is not None and asked.preset is None:
+            with Campaign.open(like) as source:
+                preset = presets.override(source.preset, asked.changes())
+                program = read_text(source.root / PROGRAM)
+                trainer = source.trainer_text(source.experiment(0).commit)
+            return Campaign.create(root, preset, program=program, trainer=trainer)
         preset = preset_for(asked)
         _check_device(preset)
         return Campaign.create(root, preset)

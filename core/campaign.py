@@ -253,8 +253,8 @@ class Campaign:
             self._check_fixed(champion)
             if self._repo.work_blob() not in {None, self._repo.blob(champion.commit)}:
                 tell(Notice("train.py in the work tree has edits of its own; this run neither uses nor changes them"))
-            agent.begin(self._desk(tell, begun + seconds))
             try:
+                agent.begin(self._desk(tell, begun + seconds))
                 tell(Stopped(self._turns(agent, ratchet, tell, most, begun, seconds)))
             finally:
                 agent.end()

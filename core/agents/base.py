@@ -132,4 +132,4 @@ class Agent:
         """Told that its proposal was not run, with the earlier result."""
 
     def end(self) -> None:
-        """The run is over, in whatever way. Called once if `begin` was."""
+        """The run is over, in whatever way. Called once if `begin` was, also where that failed."""

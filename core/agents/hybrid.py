@@ -56,8 +56,8 @@ class Hybrid(Agent):
     def begin(self, desk: Desk) -> None:
         self._desk = desk
         for agent in (self._thinker, self._search):
-            agent.begin(desk)
             self._begun.append(agent)
+            agent.begin(desk)
 
     def propose(self, history: History) -> Proposal | None:
         """Whoever's turn it is. Where neither has a proposal now, waits for the thinker as long as the run may last."""

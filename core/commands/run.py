@@ -128,7 +128,9 @@ def run(
         **_pairs(agent_settings or ()),
     )
     campaign = asked.make_or_open(
-        folder, Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget)
+        folder,
+        Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget),
+        like=replay,
     )
     again = f"autoresearch run {folder or campaign.root}" + (f" --agent {agent}" if agent != "search" else "")
     rows = Rows(campaign, as_json)

@@ -111,10 +111,10 @@ def test_eight_verdicts_of_every_kind_with_their_cost_and_transcripts(tmp_path: 
     recorded = exchanges(tmp_path / "c")
     assert [one.usage for one in recorded] == counted and len(counted) == 24
     assert sum((one.usd or Decimal(0) for one in recorded), Decimal(0)) == sum(map(price.cost, counted), Decimal(0)) > 0
-    # A proposal's first request reads all that proposals share: system prompt, tools, and the first block with program.md.
+    # A first request reads what all proposals share: system prompt, tools, and the block with program.md.
     shared = server.requests[3]["messages"][0]["content"][0]
     assert "# program.md" in shared["text"] and shared["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
-    assert billed[3].cache_read == billed[0].cache_write_hour > 2_000 and billed[3].cache_write_hour == 0
+    assert counted[3].cache_read == counted[0].cache_write_hour > 2_000 and counted[3].cache_write_hour == 0
     # What was sent before is read from the cache: all but what a proposal's first request brings anew.
     assert sum(one.cache_read for one in counted) > 2 * sum(one.input + one.cache_write for one in counted)
     transcripts = sorted((tmp_path / "c" / ".git" / "autoresearch" / "agents" / "transcripts").glob("*.md"))
