@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from messages_server import KEY, MessagesServer
 from served_model import Planner, billed
 
 from core import agents
+from core.campaign import Campaign
 from core.llm import prices
 
 MODEL = "claude-sonnet-5"
@@ -89,3 +91,23 @@ def test_following_goes_on_to_the_next_proposal_until_ctrl_c(night: Path) -> Non
         process.kill()
     assert process.returncode == 130
     assert b"interrupted" in err and b"Traceback" not in err
+
+
+def test_a_replay_is_founded_like_its_source(tmp_path: Path, corpus_folder: Path) -> None:
+    night, again = tmp_path / "night", tmp_path / "again"
+    settings = ("--preset", "numpy", "--budget", 1, "--corpus", f"folder:{corpus_folder}", "--set", "SMOOTHING=0.25")
+    call("run", night, *settings, "--experiments", 1, "--json")
+    rows = [
+        json.loads(line)
+        for line in call("run", again, "--agent", "replay", "--replay", night, "--json").out.splitlines()
+    ]
+    with Campaign.open(night) as source, Campaign.open(again) as campaign:
+        assert campaign.preset == source.preset
+        first, second = source.experiments(), campaign.experiments()
+        assert [campaign.trainer_text(one.commit) for one in second] == [
+            source.trainer_text(one.commit) for one in first
+        ]
+    assert "SMOOTHING = 0.25" in (again / "train.py").read_text(encoding="utf-8") or second[1].verdict == "keep"
+    assert [row["hypothesis"] for row in rows] == [one.hypothesis for one in first]
+    answer = call("run", again, "--agent", "replay", "--replay", again, code=2)
+    assert "can't be its own replay" in answer.err
