@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from command_scripts import script
-from processes import AUTORESEARCH, alive, assert_gone, descendants, wait_for_line
+from messages_server import wait_until
+from processes import AUTORESEARCH, alive, assert_gone, descendants
 
 from core.campaign import Campaign
 
@@ -37,7 +38,8 @@ def running(root: Path, temporary: Path, command: str) -> Iterator[subprocess.Po
         env={**os.environ, "TMPDIR": str(temporary)},
     )
     try:
-        wait_for_line(process, "at work")
+        said = root / ".git" / "autoresearch" / "agents" / "command" / "000001.txt"
+        wait_until(lambda: said.exists() and "at work" in said.read_text(encoding="utf-8"), 60)
         yield process
     finally:
         process.kill()
