@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import sha256
 
 from core.agents.base import History
-from core.agents.tunables import literal
+from core.agents.tunables import canonical, literal
 from core.records import Experiment, UserError
 
 STREAK = 10  # discards in a row that are called a plateau
@@ -139,13 +139,13 @@ def _parts(text: str) -> dict[str, str]:
             for inner in node.body:
                 method = inner.name if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)) else ""
                 name = f"{node.name}.{method}" if method else node.name
-                pieces.setdefault(name, []).append(ast.dump(inner))
+                pieces.setdefault(name, []).append(canonical(inner))
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            pieces.setdefault(node.name, []).append(ast.dump(node))
+            pieces.setdefault(node.name, []).append(canonical(node))
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            pieces.setdefault(node.targets[0].id, []).append(ast.dump(node))
+            pieces.setdefault(node.targets[0].id, []).append(canonical(node))
         else:
-            pieces.setdefault("the module's other code", []).append(ast.dump(node))
+            pieces.setdefault("the module's other code", []).append(canonical(node))
     return {
         name: sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest() for name, parts in pieces.items()
     }

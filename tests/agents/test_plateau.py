@@ -69,6 +69,11 @@ def rate(value: float, worse: float | None) -> tuple[str, str, float | None]:
 FORWARD = ("x * RATE", "x + RATE", 0.05)
 
 
+def test_an_integer_that_python_writes_only_in_hex_is_counted_like_any_other_change() -> None:
+    history = a_history(("x * RATE", f"x * {1 << 20_000:#x}", 0.1), ("LIST = [1, 2]", f"LIST = {1 << 20_000:#x}", 0.1))
+    assert [plateau.changed(history, number) for number in (1, 2)] == [["SCORE", "Model.forward"], ["SCORE", "LIST"]]
+
+
 def test_a_streak_counts_discards_since_the_last_keep_and_passes_over_failures() -> None:
     history = a_history(rate(0.2, 0.1), ("WIDTH = 64", "WIDTH = 32", -0.1), FORWARD, rate(0.3, None), rate(0.4, 0.1))
     assert [one.verdict for one in history.found] == ["keep", "discard", "keep", "discard", "crash", "discard"]
