@@ -247,14 +247,15 @@ class Campaign:
             most = min(_or_infinite(experiments), _or_infinite(limits.experiments))
             seconds = 3600 * min(_or_infinite(hours), _or_infinite(limits.hours))
             ratchet.reconcile()
-            self._engine.prepare(self.preset, tell)
-            ratchet.restart_clock()
-            champion = self._ledger.champion() or ratchet.baseline()
-            self._check_fixed(champion)
-            if self._repo.work_blob() not in {None, self._repo.blob(champion.commit)}:
-                tell(Notice("train.py in the work tree has edits of its own; this run neither uses nor changes them"))
             try:
-                agent.begin(self._desk(tell, begun + seconds))
+                agent.begin(self._desk(tell, begun + seconds))  # what it lacks is told before data and the baseline
+                self._engine.prepare(self.preset, tell)
+                ratchet.restart_clock()
+                champion = self._ledger.champion() or ratchet.baseline()
+                self._check_fixed(champion)
+                if self._repo.work_blob() not in {None, self._repo.blob(champion.commit)}:
+                    edited = "train.py in the work tree has edits of its own"
+                    tell(Notice(f"{edited}; this run neither uses nor changes them"))
                 tell(Stopped(self._turns(agent, ratchet, tell, most, begun, seconds)))
             finally:
                 agent.end()
@@ -279,7 +280,7 @@ class Campaign:
             if time.monotonic() - begun >= seconds:
                 return f"{seconds / 3600:g} hours, the limit"  # thinking takes minutes
             if proposal is None:
-                return f"{agent.name} has nothing more to propose"
+                return agent.why_none or f"{agent.name} has nothing more to propose"
             if (repeat := self._repeat(proposal)) is not None:
                 repeats += 1
                 agent.repeated(repeat)

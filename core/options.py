@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +59,12 @@ NoSandbox = Annotated[
 def all_of(settings: list[str] | None) -> tuple[str, ...]:
     """Every `--set` that was given."""
     return tuple(settings or ())
+
+
+def same_command() -> str:
+    """The command as it was typed, quoted for a shell to take it again."""
+    words = ["autoresearch", *sys.argv[1:]]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from campaigns import (
 
 from core import events
 from core.agents import tunables
-from core.agents.base import History
+from core.agents.base import Desk, History
 from core.campaign import REPEATS_IN_A_ROW, Campaign, reference_trainer
 from core.records import Experiment, Proposal, UserError
 
@@ -176,6 +176,30 @@ class TestRun:
             assert status.yardstick == found[0].trials[0].yardstick
             with pytest.raises(UserError, match="there are 0 to 8"):
                 campaign.experiment(9)
+
+    def test_an_integer_that_python_writes_only_in_hex_harms_nobody(self, tmp_path: Path) -> None:
+        huge = f"HUGE = {1 << 20_000:#x}\n"
+        with a_campaign(tmp_path / "c") as campaign:
+            campaign.run(ScriptedAgent([trainer(1.9) + huge, trainer(1.8)]))
+            assert [e.verdict for e in campaign.experiments()] == ["keep", "keep", "keep"]
+            (campaign.root / "train.py").write_text(trainer(1.7) + huge)
+            tried = campaign.try_worktree("by hand")
+            assert isinstance(tried, Experiment) and tried.verdict == "keep"
+
+    def test_what_an_agent_lacks_is_told_before_the_baseline(self, tmp_path: Path) -> None:
+        class Lacking(ScriptedAgent):
+            ended = 0
+
+            def begin(self, desk: Desk) -> None:
+                raise UserError("no price")
+
+            def end(self) -> None:
+                self.ended += 1
+
+        engine, agent = ScriptedEngine(), Lacking([])
+        with a_campaign(tmp_path / "c", engine=engine) as campaign, pytest.raises(UserError, match="no price"):
+            campaign.run(agent)
+        assert engine.ran == [] and agent.ended == 1
 
     def test_the_baseline_runs_with_every_seed_and_candidates_with_the_first(self, tmp_path: Path) -> None:
         engine = ScriptedEngine()

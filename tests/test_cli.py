@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -456,7 +457,9 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path, options: list[str]) -> None:
     root = tmp_path / "night"
     call("run", root, *options, "--budget", 2, "--experiments", 0)
-    with started("run", root) as process:
+    # What the campaign has already may stay, and what a run is limited to must.
+    again = ["run", root, *options, "--budget", 2, "--hours", 5, "--seed", 3]
+    with started(*again) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "experiment 1, seed 1: training" in line:
@@ -466,9 +469,8 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path, options:
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert time.monotonic() - begun < 15
-    assert f"`autoresearch run {root}` goes on from here" in err
+    assert f"`{shlex.join(['autoresearch', *map(str, again)])}` goes on from here" in err
     assert "Traceback" not in err
     assert call("status", "--dir", root, "--json").json["experiments"] == 0
-    again = call("run", root, "--experiments", 1)
-    assert "experiment 1 (taken up again)" in again.err
+    assert "experiment 1 (taken up again)" in call(*again, "--experiments", 1).err
     assert call("status", "--dir", root, "--json").json["experiments"] == 1

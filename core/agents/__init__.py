@@ -29,7 +29,7 @@ def names() -> list[str]:
     return sorted({*_BUILT_IN, *_THINKERS, *(point.name for point in entry_points(group=GROUP))})
 
 
-def make(name: str, **settings: Any) -> Agent:
+def make(name: str, /, **settings: Any) -> Agent:
     """The agent of that name, made with those of its settings that were given (`seed`, ...).
 
     Raises UserError for a name that isn't known and for a setting that the agent does not take.
@@ -51,7 +51,7 @@ def make(name: str, **settings: Any) -> Agent:
     return _made(name, factory, settings)
 
 
-def thinker(name: str, **settings: Any) -> Agent:
+def thinker(name: str, /, **settings: Any) -> Agent:
     """An agent of `make` alone: nobody stands in for it, and its `propose` may raise Unavailable."""
     return _made(name, _attribute(_THINKERS[name]), settings)
 

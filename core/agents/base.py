@@ -117,9 +117,13 @@ class Agent:
     """Whoever proposes. One that keeps state rebuilds it from the history: a campaign may go on in another process."""
 
     name: str
+    why_none: str = ""  # why `propose` gave None, as the run's end tells it; empty for nothing to add
 
     def begin(self, desk: Desk) -> None:
-        """A run starts. Called once, before the first proposal is asked for."""
+        """A run starts. Called once, before the baseline where that is missing: what an agent lacks ends the run here.
+
+        Until a proposal is asked for, there may be no champion for `desk.check` to hold a trainer against.
+        """
 
     def propose(self, history: History) -> Proposal | None:
         """The next change to the champion, or None for nothing more, which ends the run. May raise Unavailable."""

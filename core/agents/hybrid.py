@@ -69,6 +69,7 @@ class Hybrid(Agent):
                 if (proposal := propose(history)) is not None:
                     return proposal
             if self._finished or not self._wait():
+                self.why_none = self._thinker.why_none
                 return None
 
     def observe(self, experiment: Experiment) -> None:
@@ -110,7 +111,8 @@ class Hybrid(Agent):
         if proposal is None:
             self._finished = True
             if self._alone:
-                self._tell(f"{self._thinker.name} has nothing more to propose: the search goes on alone")
+                why = self._thinker.why_none or f"{self._thinker.name} has nothing more to propose"
+                self._tell(f"{why}: the search goes on alone")
         return proposal
 
     def _from_search(self, history: History) -> Proposal | None:

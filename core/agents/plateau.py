@@ -12,8 +12,8 @@ from functools import lru_cache
 from hashlib import sha256
 
 from core.agents.base import History
-from core.agents.tunables import literal
-from core.records import Experiment, UserError
+from core.agents.tunables import canonical, literal
+from core.records import Constant, Experiment, UserError
 
 STREAK = 10  # discards in a row that are called a plateau
 LOOKED_AT = 60  # experiments since the champion
@@ -21,6 +21,7 @@ NEAR_LOOKED_AT = 200  # experiments, of earlier champions too
 EXHAUSTED = 3  # changes without a keep
 CLOSEST = 3  # that are offered where none is within the spread
 _REGIONS, _NEAR = 12, 6  # that are told
+_LONGEST_NAME = 40  # characters of a name in a trainer that are told
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def told(history: History) -> str:
         lines.append("Changed again and again without a gain (best gain in bits per byte), so leave these alone:")
         for region in worn[:_REGIONS]:
             best = "all failed" if region.best is None else f"best {region.best:+.4f}"
-            lines.append(f"- {region.name}: {region.tried} times, {best}")
+            lines.append(f"- {_cut(region.name)}: {region.tried} times, {best}")
     lines += _to_combine(history)
     lines.append(
         "Propose something of another kind: another part of the trainer, a combination of near misses, a discarded "
@@ -109,11 +110,21 @@ def _to_combine(history: History) -> list[str]:
 def _near(history: History, experiment: Experiment) -> str:
     spread = "" if experiment.spread is None else f", spread {experiment.spread:.4f}"
     before, after = history.constants(history.champion.number), history.constants(experiment.number)
-    values = [f"{name} = {literal(after[name])}" for name in after if name in before and after[name] != before[name]]
-    what = "; ".join([*values, *(name for name in changed(history, experiment.number) if name not in after)])
+    values = [_valued(name, after[name]) for name in after if name in before and after[name] != before[name]]
+    parts = [_cut(name) for name in changed(history, experiment.number) if name not in after]
+    what = "; ".join([*values, *parts])
     what = what if len(what) <= 200 else what[:196] + " ..."
     on = "" if experiment.parent == history.champion.commit else ", on an earlier champion"
     return f"- experiment {experiment.number}: gain {experiment.gain:+.4f}{spread}{on}: differs in {what or 'no part'}"
+
+
+def _valued(name: str, value: Constant) -> str:
+    """A constant with its value, if that is a number: a string may say anything to whoever reads it."""
+    return _cut(name) if isinstance(value, str) else f"{_cut(name)} = {literal(value)}"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
 
 
 def _known(gains: Iterable[float | None]) -> list[float]:
@@ -139,13 +150,13 @@ def _parts(text: str) -> dict[str, str]:
             for inner in node.body:
                 method = inner.name if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)) else ""
                 name = f"{node.name}.{method}" if method else node.name
-                pieces.setdefault(name, []).append(ast.dump(inner))
+                pieces.setdefault(name, []).append(canonical(inner))
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            pieces.setdefault(node.name, []).append(ast.dump(node))
+            pieces.setdefault(node.name, []).append(canonical(node))
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            pieces.setdefault(node.targets[0].id, []).append(ast.dump(node))
+            pieces.setdefault(node.targets[0].id, []).append(canonical(node))
         else:
-            pieces.setdefault("the module's other code", []).append(ast.dump(node))
+            pieces.setdefault("the module's other code", []).append(canonical(node))
     return {
         name: sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest() for name, parts in pieces.items()
     }

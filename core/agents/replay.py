@@ -34,7 +34,8 @@ class ReplayAgent(Agent):
         self._desk: Desk | None = None
         self._number = 0  # of the source's experiment that is proposed
         self._skipped = 0  # experiments of the source that this campaign did not run again, as it has their verdict
-        self._differs = False
+        self._differs = False  # whether it was told that requests do
+        self._diverged = False  # whether it was told that the campaigns do
         self._compared = False
 
     def begin(self, desk: Desk) -> None:
@@ -62,12 +63,21 @@ class ReplayAgent(Agent):
         if not found:
             return None
         (experiment,) = found
+        if history.champion_text != source.trainer_text(experiment.parent):
+            self._tell_divergence(self._number, "the champion is not the record's")
         as_recorded = Proposal(
             text=source.trainer_text(experiment.commit), hypothesis=experiment.hypothesis, agent=experiment.agent
         )
         if self._api is None or not experiment.agent.startswith(PREFIX):
             return as_recorded
         return self._thought_again(self._api, history, experiment, as_recorded)
+
+    def observe(self, experiment: Experiment) -> None:
+        assert self._source is not None, "`begin` comes first"
+        number = experiment.number + self._skipped
+        for recorded in self._source.experiments(number, number + 1, trials=False):
+            if recorded.verdict != experiment.verdict:
+                self._tell_divergence(number, f"{experiment.verdict}, and {recorded.verdict} in the record")
 
     def repeated(self, repeat: Repeat) -> None:
         self._skipped += 1
@@ -106,10 +116,21 @@ class ReplayAgent(Agent):
         if history.preset != source.preset:
             desk.tell(Notice(f"the preset is not that of {self._root}: scores will differ"))
         if history.text(0) != source.trainer_text(source.experiment(0).commit):
+            self._diverged = True
             desk.tell(
                 Notice(
                     f"the baseline's {TRAINER} is not that of {self._root}: recorded trainers stand in where edits "
                     "don't fit"
+                )
+            )
+
+    def _tell_divergence(self, number: int, what: str) -> None:
+        if not self._diverged and self._desk is not None:
+            self._diverged = True
+            self._desk.tell(
+                Notice(
+                    f"from experiment {number} of {self._root} on, this replay diverges from the record: {what}; "
+                    "recorded trainers bring back their own champion's edits"
                 )
             )
 

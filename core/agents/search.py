@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from core.agents import tunables
 from core.agents.base import Agent, History
-from core.agents.tunables import Tunable
+from core.agents.tunables import Tunable, same
 from core.records import Constant, Proposal, UserError
 
 # One, two or three constants a proposal: one alone tells most about itself, but takes many trials to get far.
@@ -70,7 +70,7 @@ class SearchAgent(Agent):
                 changed = _suggest(rng, {name: spaces[name] for name in subset}, told)
             else:
                 changed = {name: _step(rng, spaces[name]) for name in subset}
-            changed = {name: value for name, value in changed.items() if not _same(value, spaces[name].value)}
+            changed = {name: value for name, value in changed.items() if not same(value, spaces[name].value)}
             key = repr(sorted(changed.items()))
             if not changed or key in refused:
                 continue
@@ -201,7 +201,7 @@ def _step(rng: np.random.Generator, tunable: Tunable) -> Constant:
 
 def _neighbour(rng: np.random.Generator, choices: Sequence[Constant], value: Constant) -> Constant:
     """Another choice: of numbers mostly the next one up or down, of anything else any."""
-    others = [choice for choice in choices if not _same(choice, value)]
+    others = [choice for choice in choices if not same(choice, value)]
     numbers = sorted(choice for choice in choices if isinstance(choice, (int, float)) and not isinstance(choice, bool))
     if len(numbers) == len(choices) and isinstance(value, (int, float)) and rng.random() < 0.75:
         below = [number for number in numbers if number < value][-1:]
@@ -216,10 +216,4 @@ def _rounded(tunable: Tunable, value: float) -> float:
 
 
 def _position(choices: Sequence[Constant], value: Constant) -> int | None:
-    return next((place for place, choice in enumerate(choices) if _same(choice, value)), None)
-
-
-def _same(one: Constant, other: Constant) -> bool:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    return one == other
+    return next((place for place, choice in enumerate(choices) if same(choice, value)), None)

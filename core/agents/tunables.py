@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 
 from core.records import Constant, UserError
 
@@ -24,6 +25,11 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 _FORMS = "`log 0.005 .. 0.2`, `linear 0 .. 0.9`, `int 2 .. 12`, `log int 1024 .. 65536` or `one of 64, 128`"
 _LAYOUT = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
 _LARGEST_EXPONENT = 1024  # of a constant written as a power; keeps `9 ** 9 ** 9` from taking the night
+# Of an integer: Python writes one of more digits than `sys.set_int_max_str_digits` allows, 640 at least, only in hex.
+_MOST_BITS = 2048
+_LARGEST_INT = (
+    2.0**45
+)  # of an int range: beyond 2**48 Optuna's shares of a whole number vanish, and its scores with them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,18 +145,36 @@ def fingerprint(text: str, name: str = "train.py") -> str:
     The same on every Python version that parses the text to the same tree. Raises UserError for a syntax error.
     """
     tree = _parse(text, name)
-    words: list[str] = []
-    try:
-        _canonical(tree, words)
-    except RecursionError as error:
-        raise _syntax(error, name) from None
+    words = [canonical(tree, name)]
     names = {assignment.last_line: assignment.name for assignment in _assignments(tree)}
     words += [f"tune {names.get(line, '')}: {' '.join(body.split())}" for line, body in _tune_comments(text, name)]
     return hashlib.sha256("\0".join(words).encode("utf-8", "backslashreplace")).hexdigest()
 
 
+def same(one: Constant, other: Constant) -> bool:
+    """Whether a search takes two constants for one: 1 and 1.0 are, True and 1 are not."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return one == other
+
+
+def canonical(node: ast.AST, name: str = "train.py") -> str:
+    """A part of a trainer's syntax tree as text, the same on every Python version. UserError if it is nested too deep.
+
+    Equal texts are equal parts.
+    """
+    words: list[str] = []
+    try:
+        _canonical(node, words)
+    except RecursionError as error:
+        raise _syntax(error, name) from None
+    return "\0".join(words)
+
+
 def literal(value: Constant) -> str:
     """The Python literal of a constant, strings in double quotes. Raises UserError for what has no literal."""
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise UserError(f"a constant has at most {_MOST_BITS} bits, not {value.bit_length()}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"a constant is a finite number, not {value}")
     if isinstance(value, tuple):
@@ -215,9 +239,9 @@ def _tunable(name: str, value: Constant, body: str, where: str) -> Tunable:
         listed = body.removeprefix("one of").strip()
         try:
             choices = tuple(_value(node) for node in ast.parse(f"[{listed}]", mode="eval").body.elts)  # type: ignore[attr-defined]
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise UserError(f"{where}: {name}: expected literals behind `one of`, not {listed!r}") from None
-        if len(choices) < 2 or len(set(map(repr, choices))) < len(choices):
+        if len(choices) < 2 or any(same(*pair) for pair in combinations(choices, 2)):
             raise UserError(f"{where}: {name}: expected two or more different choices, not {listed!r}")
         return Tunable(name=name, value=value, choices=choices)
     match = _RANGE.fullmatch(body)
@@ -228,7 +252,7 @@ def _tunable(name: str, value: Constant, body: str, where: str) -> Tunable:
     for end in (match["low"], match["high"]):
         try:
             ends.append(_number(end))
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
             raise UserError(f"{where}: {name}: {end!r} is no number") from None
     low, high = ends
     if not low < high:
@@ -237,6 +261,10 @@ def _tunable(name: str, value: Constant, body: str, where: str) -> Tunable:
         raise UserError(f"{where}: {name}: a log range starts above 0, not at {low:g}")
     if integer and not (low.is_integer() and high.is_integer()):
         raise UserError(f"{where}: {name}: an int range has whole ends, not {low:g} .. {high:g}")
+    if integer and max(-low, high) > _LARGEST_INT:
+        raise UserError(f"{where}: {name}: the ends of an int range lie within 2**45 of 0, not {low:g} .. {high:g}")
+    if not log and not math.isfinite(2 * (high - low)):  # a step is reflected within twice the range
+        raise UserError(f"{where}: {name}: expected a range of less than 8.9e307, not {low:g} .. {high:g}")
     if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
         raise UserError(
             f"{where}: {name}: a range needs {'a whole' if integer else 'a'} number before it, not {value!r}"
@@ -253,14 +281,23 @@ def _number(text: str) -> float:
 
 def _value(node: ast.expr) -> Constant:
     """The value of a literal, or of arithmetic on numbers; ValueError says what the expression is instead."""
+    try:
+        return _literal_value(node)
+    except RecursionError:
+        raise ValueError("not nested so deeply") from None
+
+
+def _literal_value(node: ast.expr) -> Constant:
     if isinstance(node, ast.Constant):
+        if isinstance(node.value, int) and node.value.bit_length() > _MOST_BITS:
+            raise ValueError(f"not an integer of more than {_MOST_BITS} bits")
         if isinstance(node.value, (bool, int, str)):
             return node.value
         if isinstance(node.value, float) and math.isfinite(node.value):
             return node.value
         raise ValueError(f"not {ast.unparse(node)}")
     if isinstance(node, (ast.Tuple, ast.List)):
-        items = [_value(item) for item in node.elts]
+        items = [_literal_value(item) for item in node.elts]
         numbers = [item for item in items if isinstance(item, (int, float)) and not isinstance(item, bool)]
         if isinstance(node, ast.List) or len(numbers) < len(items):
             raise ValueError("not a list or a mixed tuple")
@@ -299,11 +336,13 @@ def _arithmetic(node: ast.BinOp) -> int | float:
         raise ValueError(f"not {ast.unparse(node)} ({error})") from None
     if isinstance(result, float) and not math.isfinite(result):
         raise ValueError(f"not {ast.unparse(node)}")
+    if isinstance(result, int) and result.bit_length() > _MOST_BITS:
+        raise ValueError(f"not an integer of more than {_MOST_BITS} bits")
     return result
 
 
 def _plain_number(node: ast.expr) -> int | float:
-    value = _value(node)
+    value = _literal_value(node)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"not arithmetic on {type(value).__name__}")
     return value
@@ -325,5 +364,7 @@ def _canonical(node: object, into: list[str]) -> None:
         for item in node:
             _canonical(item, into)
         into.append("]")
+    elif isinstance(node, int) and node.bit_length() > _MOST_BITS:
+        into.append(f"int:{node:#x}")
     else:
         into.append(f"{type(node).__name__}:{node!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from core.options import (
     Settings,
     all_of,
     interruptible,
+    same_command,
 )
 from core.records import UserError
 from core.views import terminal
@@ -105,37 +107,33 @@ def run(
     from core.views.live import Follower
     from core.views.run import Rows, summary
 
-    proposing = agents.make(
-        agent,
-        **_given(
-            max_cost=max_cost,
-            max_tokens=max_tokens,
-            model=model,
-            provider=provider,
-            endpoint=endpoint,
-            effort=effort,
-            thinking_budget=thinking_budget,
-            price=price,
-            command=command,
-            command_env=tuple(command_env or ()),
-            command_read=tuple(command_read or ()),
-            command_home=command_home,
-            command_minutes=command_minutes,
-            lessons=lessons,
-            replay=replay,
-            seed=seed,
-        ),
-        **_pairs(agent_settings or ()),
+    options: dict[str, Any] = dict(
+        max_cost=max_cost,
+        max_tokens=max_tokens,
+        model=model,
+        provider=provider,
+        endpoint=endpoint,
+        effort=effort,
+        thinking_budget=thinking_budget,
+        price=price,
+        command=command,
+        command_env=tuple(command_env or ()),
+        command_read=tuple(command_read or ()),
+        command_home=command_home,
+        command_minutes=command_minutes,
+        lessons=lessons,
+        replay=replay,
+        seed=seed,
     )
+    proposing = agents.make(agent, **_given(options), **_pairs(agent_settings or (), options))
     campaign = asked.make_or_open(
         folder,
         Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget),
         like=replay,
     )
-    again = f"autoresearch run {folder or campaign.root}" + (f" --agent {agent}" if agent != "search" else "")
     rows = Rows(campaign, as_json)
     follower = Follower(terminal.err(), rows)
-    with campaign, interruptible(f"`{again}` goes on from here"):
+    with campaign, interruptible(f"`{same_command()}` goes on from here"):
         try:
             campaign.run(proposing, experiments=experiments, hours=hours, on_event=follower)
         finally:
@@ -145,14 +143,21 @@ def run(
             summary(campaign, asked.text_from)
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those that were given: an agent knows its own defaults, and refuses what it does not take."""
     return {name: value for name, value in options.items() if value is not None and value != ()}
 
 
-def _pairs(settings: list[str] | tuple[()]) -> dict[str, str]:
-    pairs = dict(setting.partition("=")[::2] for setting in settings)
-    for name in pairs:
-        if not name.isidentifier():
-            raise UserError(f"--agent-set: expected KEY=VALUE, not {name!r}")
+def _pairs(settings: Sequence[str], own: Mapping[str, Any]) -> dict[str, str]:
+    """What `--agent-set` says. Raises UserError for no pair, a key given twice, and one that has an option (`own`)."""
+    pairs: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not (name.isidentifier() and equals):
+            raise UserError(f"--agent-set: expected KEY=VALUE, not {setting!r}")
+        if name in own:
+            raise UserError(f"--agent-set {name}: that has an option of its own, use --{name.replace('_', '-')}")
+        if name in pairs:
+            raise UserError(f"--agent-set {name}: given twice, as {pairs[name]!r} and {value!r}; leave one out")
+        pairs[name] = value
     return pairs

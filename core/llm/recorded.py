@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from core.llm.base import Reply, Request
 from core.llm.refusals import short
 from core.records import UserError
 
+_NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?")
 SHOWN = 60  # characters of each side of a difference
 
 
@@ -64,14 +66,18 @@ class Recorded:
 
 
 def difference(recorded: Request, asked: Request) -> str:
-    """The first difference in a line; empty if there is none. How long the answer may be makes none."""
+    """The first difference in a line; empty if there is none.
+
+    How long the answer may be makes none, and neither do numbers in messages: scores, steps and seconds of a campaign
+    that is run again are others.
+    """
     if recorded.system != asked.system:
         return f"the system prompt {_first(recorded.system, asked.system)}"
     if recorded.tools != asked.tools:
         names = [", ".join(tool.name for tool in request.tools) for request in (recorded, asked)]
         return f"the tools {_first(*names)}" if names[0] != names[1] else "a tool's description or schema differs"
     for place, (one, other) in enumerate(zip(recorded.messages, asked.messages, strict=False)):
-        if one != other:
+        if one != other and _NUMBER.sub("0", _written(one)) != _NUMBER.sub("0", _written(other)):
             return f"message {place + 1} {_first(_written(one), _written(other))}"
     if len(recorded.messages) != len(asked.messages):
         return f"{len(recorded.messages)} messages were recorded, {len(asked.messages)} are asked"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ from core.agents.search import SearchAgent
 from core.campaign import Campaign
 from core.events import Notice, Stopped, Working
 from core.llm import prices
-from core.records import UserError
+from core.records import Trial, UserError
 
 # keep, discard, crash, keep, invalid, discard, keep, ... each on the champion of its time
 PLAN = (-0.1, 0.05, "crash", -0.2, "cheat", 0.01, -0.05, 0.2)
@@ -164,8 +165,8 @@ def test_a_limit_on_cost_ends_the_run_before_it_is_passed(tmp_path: Path, server
         told = run(campaign, server, 100, max_cost=3.0)
         assert 0 < campaign.status().experiments < 100
     assert sum((one.usd or Decimal(0) for one in exchanges(tmp_path / "c")), Decimal(0)) <= Decimal("0.15")
-    assert any("--max-cost 0.15" in event.text for event in events_of(Notice, told))
-    assert "nothing more to propose" in events_of(Stopped, told)[-1].reason
+    reason = events_of(Stopped, told)[-1].reason
+    assert reason.startswith("api:claude-opus-5-5 may use no more: --max-cost 0.15: $0.")
 
 
 def test_a_model_behind_chat_completions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,6 +277,32 @@ def test_a_replay_on_another_baseline_says_so_and_takes_recorded_trainers_where_
     assert "the baseline's train.py is not that of" in notices[0]
     assert sum("requests are not those of the record" in notice for notice in notices) == 1
     assert any(notice.startswith("experiment 1 of") and "trainer is tried as it was" in notice for notice in notices)
+
+
+def test_a_replay_with_other_scores_says_once_where_it_diverges(tmp_path: Path, server: MessagesServer) -> None:
+    with a_campaign(tmp_path / "c") as campaign:
+        run(campaign, server, 2)
+        assert [one.verdict for one in campaign.experiments()] == VERDICTS[:3]
+        campaign.run(agents.make("search"), experiments=3)
+    server.stop()
+
+    def luck(shift: Callable[[Trial], float]) -> list[str]:
+        def scored(into: Path, trial: Trial) -> Trial:
+            assert trial.val_bpb is not None
+            return replace(trial, val_bpb=trial.val_bpb + shift(trial))
+
+        root = tmp_path / f"again{len(list(tmp_path.iterdir()))}"
+        with a_campaign(root, engine=ScriptedEngine(record=scored)) as campaign:
+            told: list[object] = []
+            campaign.run(agents.make("replay", replay=tmp_path / "c"), experiments=4, on_event=told.append)
+            return [event.text for event in events_of(Notice, told)]
+
+    assert luck(lambda trial: 0.123456) == []  # other digits, the same verdicts and champions
+    # Experiment 1 is kept no more.
+    told = luck(lambda trial: 0.5 if trial.val_bpb == 1.9 else 0.0)
+    (notice,) = [one for one in told if "diverges" in one]
+    assert notice.startswith(f"from experiment 1 of {tmp_path / 'c'} on, this replay diverges from the record: discard")
+    assert "and keep in the record" in notice
 
 
 def test_a_replay_of_nothing_or_of_itself_is_refused(tmp_path: Path) -> None:

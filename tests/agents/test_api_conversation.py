@@ -227,7 +227,7 @@ def test_one_that_is_accepted_no_more_at_night_leaves_the_run_to_the_search(tmp_
 def test_nothing_more_ends_the_run_with_its_reason(tmp_path: Path) -> None:
     agent, _ = an_agent(tmp_path, [[use("nothing_more", reason="done")], [use("nothing_more", reason="done")]])
     assert agent.propose(a_history()) is None
-    assert desk_of(agent).notices == ["api:scripted has nothing more: done"]
+    assert agent.why_none == "api:scripted has nothing more to propose: done"
 
 
 def test_nothing_is_asked_once_the_run_is_over(tmp_path: Path) -> None:

@@ -57,6 +57,6 @@ def test_turns_go_on_in_the_next_run_and_the_search_alone_when_the_tokens_are_sp
     assert who(found)[14:] == "ssssss"
     assert len(exchanges(tmp_path / "c")) == asked
     notices = [event.text for event in events_of(Notice, told)]
-    assert any("has nothing more to propose: the search goes on alone" in notice for notice in notices)
+    assert any("may use no more: --max-tokens 10" in one and "the search goes on alone" in one for one in notices)
     assert events_of(Stopped, told)[-1].reason == "6 experiments, the limit"
     assert files_with_the_key(tmp_path / "c") == []

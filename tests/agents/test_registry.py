@@ -37,6 +37,7 @@ def test_the_names_that_are_known() -> None:
     [
         ("search", {"model": "m"}, "agent search takes no --model; it takes --seed"),
         ("search", {"max_cost": 1.0, "command": "x"}, "agent search takes no --max-cost, --command; it takes --seed"),
+        ("api", {**LOCAL, "timeout": "soon"}, "timeout: expected seconds, not 'soon'"),
         ("api", {"command": "claude"}, r"agent api takes no --command; it takes --model, --provider, .*--lessons"),
         ("hybrid", {"replay": Path()}, "agent api takes no --replay; it takes --model"),
         ("replay", {}, "agent replay needs --replay"),
@@ -60,6 +61,21 @@ def test_an_option_that_an_agent_does_not_take_is_named(name: str, options: dict
     with pytest.raises(UserError, match=said) as refused:
         agents.make(name, **options)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--seed", "1", "--agent-set", "seed=2"], "--agent-set seed: that has an option of its own, use --seed"),
+        (["--agent-set", "max_cost=5"], "--agent-set max_cost: that has an option of its own, use --max-cost"),
+        (["--agent-set", "name=foo"], "agent search takes no --name"),
+        (["--agent-set", "a=1", "--agent-set", "a=2"], "--agent-set a: given twice, as '1' and '2'"),
+        (["--agent-set", "a"], "--agent-set: expected KEY=VALUE, not 'a'"),
+    ],
+)
+def test_a_wrong_agent_set_is_told_in_a_line(tmp_path: Path, given: list[str], said: str) -> None:
+    assert said in call("run", tmp_path / "night", *given, code=2).err
+    assert not (tmp_path / "night").exists()
 
 
 def test_without_a_key_one_line_says_what_works_and_nothing_is_made(tmp_path: Path) -> None:

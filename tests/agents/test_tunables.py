@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import math
 
 import pytest
@@ -108,6 +109,14 @@ def test_write_with_other_line_ends(newline: str) -> None:
         ("A = 1  # tune: log x .. 2", "'x' is no number"),
         ("A = 1  # tune: one of 1", "two or more"),
         ("A = 1  # tune: one of 1, 1", "two or more"),
+        ("A = 1  # tune: one of 1, 1.0", "two or more different"),
+        ("A = 0.0  # tune: one of 0.0, -0.0", "two or more different"),
+        ("A = (1, 2)  # tune: one of (1, 2), (1.0, 2)", "two or more different"),
+        ("A = 0.0  # tune: linear -1e308 .. 1e308", "expected a range of less than 8.9e307, not -1e+308 .. 1e+308"),
+        ("A = 1  # tune: int 0 .. 2**53", "within 2**45"),
+        ("A = 1  # tune: int 1 .. 2**1500", "'2**1500' is no number"),
+        (f"A = {2**4096:#x}  # tune: int 1 .. 2", "is a literal, not an integer of more than 2048 bits"),
+        ("A = (2**64)**1024  # tune: int 1 .. 2", "is a literal, not an integer of more than 2048 bits"),
         ("A = 1  # tune: one of 1, os.remove", "expected literals"),
         ("A = f(1)  # tune: int 1 .. 2", "is a literal"),
         ("A = [1]  # tune: one of 1, 2", "is a literal"),
@@ -133,6 +142,7 @@ def test_a_tunable_assigned_twice_is_refused() -> None:
         ({"NOT_THERE": 1}, "no module-level constant NOT_THERE; it has ADAM_BETAS, DEPTH"),
         ({"DERIVED": 1}, "expected a literal to replace"),
         ({"DEPTH": math.nan}, "finite"),
+        ({"DEPTH": 2**20_000}, "at most 2048 bits, not 20001"),
     ],
 )
 def test_what_write_refuses(values: dict[str, float], said: str) -> None:
@@ -178,6 +188,29 @@ def test_a_fingerprint_does_not_depend_on_the_python_version() -> None:
 
 
 FINGERPRINT = "e3e93d1960680cdd767427b503418be3470b030fe5c35534d974b0df158f9d00"
+
+
+def test_true_and_1_are_different_choices() -> None:
+    assert tunables.read("A = 1  # tune: one of True, 1\n")["A"].choices == (True, 1)
+
+
+HUGE = 1 << 20_000  # 6021 digits: more than Python writes in decimal
+
+
+def test_an_integer_that_python_writes_only_in_hex_has_a_fingerprint_and_is_no_constant() -> None:
+    text = f"A = {HUGE:#x}\nB = (2**64)**1024\nC = 3\nD = -{HUGE:#x}\nE = (1, {HUGE:#x})\n"
+    tunables.check(text)
+    assert tunables.constants(text) == {"C": 3}
+    assert tunables.fingerprint(text) != tunables.fingerprint(text.replace(f"{HUGE:#x}", f"{HUGE + 1:#x}"))
+    assert tunables.write(text, {"C": 4}) == text.replace("C = 3", "C = 4")
+    with pytest.raises(UserError, match="A: expected a literal to replace, not an integer of more than 2048 bits"):
+        tunables.write(text, {"A": 4})
+
+
+def test_a_sum_of_many_terms_is_no_constant_where_python_can_parse_it_at_all() -> None:
+    for terms in (300, 900, 3000):
+        with contextlib.suppress(UserError):
+            tunables.constants(f"A = {'+'.join(['1'] * terms)}\nB = 2\n")
 
 
 @given(

@@ -115,4 +115,6 @@ def test_the_first_difference_is_named() -> None:
     changed = Tool(name="read", description="Else.", schema={})
     assert "description or schema" in difference(one, asked("a", "b", tools=(changed,)))
     assert difference(one, asked("a", "B")).startswith("message 2 was ")
+    assert difference(asked("1.53 gain -0.01, 12 s"), asked("1.6 gain +0.2, 9.5 s")) == ""
+    assert difference(asked("keep 1.53"), asked("discard 1.53")).startswith("message 1 was ")
     assert difference(one, asked("a")) == "2 messages were recorded, 1 are asked"

@@ -13,7 +13,7 @@ from core.agents.api.draft import Draft
 from core.agents.api.quoting import Quotes, mark_of, secret_in
 from core.agents.api.workbench import Workbench
 from core.agents.base import Agent, Desk, History, Unavailable
-from core.events import Notice, Repeat
+from core.events import Repeat
 from core.llm.base import Asks, LimitReached, Outage
 from core.records import Experiment, Proposal, UserError
 
@@ -57,7 +57,7 @@ class ApiAgent(Agent):
         self._asks = self._connect(desk)
 
     def propose(self, history: History) -> Proposal | None:
-        """What the model hands in; None once it has nothing more or may spend nothing more, which is told.
+        """What the model hands in; None once it has nothing more or may spend nothing more, which `why_none` tells.
 
         Raises Unavailable, and UserError for what a person must mend, such as a key that is not accepted: but only
         where the model has never answered in this run. Later, at night, the search is to go on.
@@ -93,7 +93,7 @@ class ApiAgent(Agent):
             self._kept = bench.draft if bench.draft.changed else None
             raise Unavailable(str(outage), outage.seconds) from outage
         except LimitReached as reached:
-            desk.tell(Notice(f"{self.name}: {reached}"))
+            self.why_none = f"{self.name} may use no more: {reached}"
             return None
         except TimeOver:
             return None
@@ -107,7 +107,7 @@ class ApiAgent(Agent):
             self._answered |= conversation.replies > 0
         self._given_up = 0
         if bench.ended:
-            desk.tell(Notice(f"{self.name} has nothing more: {bench.ended}"))
+            self.why_none = f"{self.name} has nothing more to propose: {bench.ended}"
             return None
         self._repeats.clear()
         return Proposal(text=bench.draft.text, hypothesis=bench.hypothesis, agent=self.name)

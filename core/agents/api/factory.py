@@ -46,6 +46,12 @@ def api(
     for option, limit in (("--max-cost", max_cost), ("--max-tokens", max_tokens)):
         if limit is not None and not (limit > 0 and math.isfinite(limit)):
             raise UserError(f"{option}: expected a number above 0, not {limit}")
+    try:
+        timeout = float(timeout)  # from --agent-set it comes as text
+    except ValueError:
+        raise UserError(f"timeout: expected seconds, not {timeout!r}") from None
+    if not (timeout > 0 and math.isfinite(timeout)):
+        raise UserError(f"timeout: expected seconds above 0, not {timeout}")
     if lessons is not None:
         shared.refuse_unusable(lessons)
     settings = Settings(
