@@ -36,6 +36,7 @@ STATUS_KEYS = [
     "overhead_fraction",
     "yardstick",
     "confirmation",
+    "model",
 ]
 
 

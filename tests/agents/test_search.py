@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,9 +12,10 @@ import pytest
 from campaigns import PRESET
 from histories import MemoryHistory
 
+from benchmarks.search.opponents import Near, Uniform
 from core import agents
-from core.agents import search, tunables
-from core.agents.base import Agent, History
+from core.agents import tunables
+from core.agents.base import Agent
 from core.agents.search import SearchAgent
 from core.program import Program
 from core.records import Constant, Proposal, UserError
@@ -63,29 +61,7 @@ class Bowl:
         )
 
 
-class Uniform(Agent):
-    """Random search: every constant anew, uniform in its own scale."""
-
-    name = "uniform"
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def propose(self, history: History) -> Proposal:
-        rng = np.random.default_rng([self._seed, len(history)])
-        values: dict[str, Constant] = {}
-        for name, tunable in SPACES.items():
-            if tunable.choices is not None:
-                values[name] = tunable.choices[rng.integers(len(tunable.choices))]
-            else:
-                assert tunable.low is not None and tunable.high is not None
-                low, high = (math.log(end) if tunable.log else end for end in (tunable.low, tunable.high))
-                value = math.exp(rng.uniform(low, high)) if tunable.log else rng.uniform(low, high)
-                values[name] = round(value) if tunable.integer else value
-        return Proposal(text=tunables.write(TEXT, values), hypothesis="", agent=self.name)
-
-
-def test_it_changes_one_to_three_constants_of_the_champion_within_their_ranges() -> None:
+def test_it_changes_a_few_constants_of_the_champion_within_their_ranges() -> None:
     history = MemoryHistory(TEXT, Bowl(0), PRESET)
     agent = SearchAgent(seed=3)
     sizes = []
@@ -106,20 +82,21 @@ def test_it_changes_one_to_three_constants_of_the_champion_within_their_ranges()
         # nothing but those literals
         assert tunables.write(proposal.text, {name: before[name] for name in changed}) == history.champion_text
         history.record(proposal)
-    assert set(sizes) == {1, 2, 3}
+    assert {1, 2, 3} <= set(sizes) <= {1, 2, 3, 4, 5, 6}  # more than three: two near misses at once
+    assert sum(size <= 3 for size in sizes) >= 60
     assert len({e.fingerprint for e in history.found}) == 81
 
 
 def test_it_finds_more_than_random_search_in_thirty_trials() -> None:
-    found: dict[str, list[float]] = {"search": [], "uniform": []}
+    found: dict[str, list[float]] = {"search": [], "random": []}
     for seed in range(10):
         competitors: tuple[Agent, ...] = (SearchAgent(seed=seed), Uniform(seed))
         for agent in competitors:
             history = MemoryHistory(TEXT, Bowl(seed), PRESET)
             history.run(agent, 30)
             found[agent.name].append(history.champion.val_bpb or 0)
-    assert sum(a < b for a, b in zip(found["search"], found["uniform"], strict=True)) >= 8
-    assert statistics.mean(found["search"]) - 1.5 < 0.6 * (statistics.mean(found["uniform"]) - 1.5)
+    assert sum(a < b for a, b in zip(found["search"], found["random"], strict=True)) >= 8
+    assert statistics.mean(found["search"]) - 1.5 < 0.7 * (statistics.mean(found["random"]) - 1.5)
 
 
 def test_another_process_goes_on_with_the_same_proposals() -> None:
@@ -169,53 +146,117 @@ def test_ranges_are_read_anew_from_each_champion() -> None:
 
 def test_a_champion_outside_its_range_can_be_searched() -> None:
     text = "A = 2**19  # tune: log int 1024 .. 65536\nB = 9.0  # tune: linear 0 .. 1\nC = 5  # tune: one of 1, 2\n"
+    text += 'D = "auto"  # tune: one of 1, 2\n'
     history = MemoryHistory(text, lambda c: 1.0, PRESET)
     history.run(SearchAgent(), 20)
     assert len(history) == 21
 
 
-def test_small_steps_are_more_common_than_large_ones() -> None:
-    rng = np.random.default_rng(0)
-    tunable = tunables.read("A = 0.1  # tune: log 0.001 .. 10\n")["A"]
-    steps = [abs(math.log(float(str(search._step(rng, tunable))) / 0.1)) / math.log(10_000) for _ in range(2000)]
-    near, far = (sum(low <= step < low + 0.1 for step in steps) for low in (0, 0.4))
-    assert near > 4 * far > 0
+def test_a_switch_that_alone_makes_the_difference_is_found() -> None:
+    # One combination of three switches is lower by 0.1; all else is a shallow slope.
+    text = TEXT + 'TIED = False  # tune: one of True, False\nNORM = "rms"  # tune: one of "rms", "layer", "none"\n'
+    best = {"TIED": True, "NORM": "none", "ADAM_BETAS": (0.9, 0.95)}
+
+    def measure(constants: Mapping[str, Constant]) -> float:
+        return (
+            1.5
+            - 0.03 * sum(constants[name] == value for name, value in best.items())
+            - 1e-3 * place("MATRIX_LR", constants["MATRIX_LR"])
+        )
+
+    for seed in range(4):
+        history = MemoryHistory(text, measure, PRESET)
+        history.run(SearchAgent(seed=seed), 30)
+        champion = tunables.constants(history.champion_text)
+        assert {name: champion[name] for name in best} == best
+        assert {tunables.constants(tried)["NORM"] for tried in history.texts} == {"rms", "layer", "none"}
 
 
-def test_crashes_are_kept_away_from() -> None:
+def test_what_others_tried_is_a_start() -> None:
+    """Ten experiments after forty of random search get further than ten after none, from the same champion."""
+    warm: list[float] = []
+    cold: list[float] = []
+    for seed in range(8):
+        before = MemoryHistory(TEXT, Bowl(seed), PRESET)
+        before.run(Near(seed), 40)
+        alone = MemoryHistory(before.champion_text, Bowl(seed), PRESET)
+        for history, into in ((before, warm), (alone, cold)):
+            start = history.champion.val_bpb or 0
+            history.run(SearchAgent(seed=seed), 10)
+            into.append(start - (history.champion.val_bpb or 0))
+    assert statistics.mean(warm) > 1.2 * statistics.mean(cold) > 0
+
+
+def test_an_edit_of_the_code_does_not_make_it_forget() -> None:
+    """An edit moves every score down by 0.2: what the constants did before still holds, and the search knows it."""
+    gains: dict[str, list[float]] = {"told": [], "alone": []}
+    for seed in range(8):
+        bowl = Bowl(seed)
+
+        def measure(constants: Mapping[str, Constant], bowl: Bowl = bowl) -> float | None:
+            score = bowl(constants)
+            return None if score is None else score - 0.2 * ("NEW" in constants)
+
+        before = MemoryHistory(TEXT, measure, PRESET)
+        before.run(Near(seed), 40)
+        edited = before.champion_text + "NEW = 2  # tune: int 1 .. 3\n"
+        assert before.record(Proposal(text=edited, hypothesis="", agent="api")).verdict == "keep"
+        for name, history in (("told", before), ("alone", MemoryHistory(edited, measure, PRESET))):
+            start = history.champion.val_bpb or 0
+            history.run(SearchAgent(seed=seed), 8)
+            gains[name].append(start - (history.champion.val_bpb or 0))
+    assert statistics.mean(gains["told"]) > 1.2 * statistics.mean(gains["alone"]) > 0
+
+
+def test_two_near_misses_are_tried_together() -> None:
+    names = [f"{letter}_{number}" for letter in "AB" for number in range(10)]
+    text = "".join(f"{name} = 0  # tune: one of 0, 1\n" for name in names)
+    history = MemoryHistory(text, lambda c: 1.0, PRESET)
+    scores = iter([1.0005, 1.0006, *(1.5 + 0.1 * number for number in range(18))])
+    history._measure = lambda constants: next(scores)
+    for name in ["A_0", "B_0", *(name for name in names if not name.endswith("_0"))]:
+        assert (
+            history.record(Proposal(text=tunables.write(text, {name: 1}), hypothesis="", agent="try")).gain is not None
+        )
+    history._measure = lambda constants: 2.0
+    proposal = SearchAgent().propose(history)
+    assert proposal is not None
+    assert proposal.hypothesis == "A_0 0 -> 1, B_0 0 -> 1"
+
+
+def test_failures_teach_what_to_keep_away_from() -> None:
+    """What is too large for the budget fails; the search meets that less and less, and less than random changes do."""
+
+    def measure(constants: Mapping[str, Constant]) -> float | None:
+        return None if place("DEPTH", constants["DEPTH"]) + place("ROWS", constants["ROWS"]) > 1.0 else bowl(constants)
+
+    counts: dict[str, list[int]] = {"search": [], "random near": []}
+    for seed in range(6):
+        bowl = Bowl(seed)
+        for agent in (SearchAgent(seed=seed), Near(seed)):
+            history = MemoryHistory(TEXT, measure, PRESET)
+            history.run(agent, 40)
+            counts[agent.name] += [e.number for e in history.found if e.val_bpb is None]
+    assert sum(number > 20 for number in counts["search"]) < 0.8 * sum(number > 20 for number in counts["random near"])
+
+
+def test_an_edge_is_come_close_to_without_falling_off_all_the_time() -> None:
     # Everything above 0.1 crashes; the lowest score is right below it.
     text = "A = 0.05  # tune: linear 0 .. 1\n"
     history = MemoryHistory(text, lambda c: None if float(str(c["A"])) > 0.1 else 1 - float(str(c["A"])), PRESET)
-    history.run(SearchAgent(), 60)
-    failed = [e.verdict == "crash" for e in history.found]
-    assert sum(failed[30:]) < sum(failed[1:31])
-    assert (history.champion.val_bpb or 1) < 0.91
+    history.run(SearchAgent(), 40)
+    assert (history.champion.val_bpb or 1) < 0.902
+    assert sum(experiment.val_bpb is None for experiment in history.found) <= 28
 
 
-def test_a_proposal_stays_quick_as_the_history_grows() -> None:
+def test_it_looks_at_no_more_of_a_long_history() -> None:
     history = MemoryHistory(TEXT, Bowl(0), PRESET)
-    both: tuple[Agent, ...] = (SearchAgent(), Uniform(0))
-    for agent in both:
-        history.run(agent, 100)
-    SearchAgent().propose(history)
-    begun = time.perf_counter()
-    for _ in range(5):
-        SearchAgent().propose(history)
-    assert (time.perf_counter() - begun) / 5 < 0.2
-
-
-def test_optuna_says_nothing() -> None:
-    code = (
-        "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "from test_search import *\n"
-        "MemoryHistory(TEXT, Bowl(0), PRESET).run(SearchAgent(), 12)\n"
-    )
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(here), str(here.parent), str(here.parents[1])],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    history.run(Uniform(0), 400)
+    asked: list[int] = []
+    constants = history.constants
+    history.constants = lambda number: asked.append(number) or constants(number)  # type: ignore[method-assign,func-returns-value]
+    assert SearchAgent().propose(history) is not None
+    assert 90 <= len(set(asked)) <= 151
 
 
 def test_the_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Campaigns without trials: a history in memory, whose scores come from a function or from a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.search.surrogate import Surrogate
+from benchmarks.search.table import Row
+from core.agents import tunables
+from core.agents.base import Agent
+from core.records import Constant, Preset, Proposal
+
+if TYPE_CHECKING:
+    from histories import MemoryHistory
+
+Measure = Callable[[Mapping[str, Constant]], float | None]
+
+
+def new(text: str, measure: Measure, preset: Preset) -> MemoryHistory:
+    """A campaign that has its baseline. A strictly lower score is kept, as `core.judge.LowerWins` keeps it."""
+    tests = str(Path(__file__).resolve().parents[2] / "tests")  # the agents' tests have the same history
+    if tests not in sys.path:
+        sys.path.append(tests)
+    from histories import MemoryHistory
+
+    return MemoryHistory(text, measure, preset)
+
+
+def replayed(text: str, rows: Sequence[Row], preset: Preset) -> MemoryHistory:
+    """Recorded rows, the baseline first, as an agent sees a campaign."""
+    scores = iter([row.val_bpb for row in rows])
+    history = new(text, lambda constants: next(scores), preset)
+    for row in rows[1:]:
+        history.record(Proposal(text=tunables.write(text, row.constants), hypothesis="", agent=row.kind))
+    return history
+
+
+def constants_of(text: str) -> str:
+    """The lines of a trainer that a search may change, as a trainer of nothing else: quick to read again and again."""
+    return "".join(line + "\n" for line in text.splitlines() if "# tune:" in line)
+
+
+@dataclass(frozen=True)
+class Played:
+    """A campaign that is over. Bits per byte; `best[n]` is the champion's score after n experiments, without noise."""
+
+    best: tuple[float, ...]
+    noisy: float  # of the champion, as it was measured
+    failures: int
+    champion: Mapping[str, Constant]
+
+
+def play(agent: Agent, surrogate: Surrogate, noise: float, text: str, preset: Preset, seed: int, count: int) -> Played:
+    """`count` experiments after the baseline. The n-th trial's noise depends on `seed` and n alone: pairs share it."""
+    numbers = iter(range(count + 1))
+
+    def measure(values: Mapping[str, Constant]) -> float | None:
+        score = surrogate.noise_free(values)
+        moved = noise * float(np.random.default_rng([seed, next(numbers), 1]).standard_normal())
+        return None if score is None else score + moved
+
+    history = new(text, measure, preset)
+    best = []
+    for number in range(count + 1):
+        if number:
+            history.run(agent, 1)
+        champion = surrogate.noise_free(tunables.constants(history.champion_text))
+        assert champion is not None
+        best.append(champion)
+    failures = sum(experiment.val_bpb is None for experiment in history.found)
+    assert history.champion.val_bpb is not None
+    return Played(tuple(best), history.champion.val_bpb, failures, tunables.constants(history.champion_text))
