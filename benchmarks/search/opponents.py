@@ -59,7 +59,7 @@ class Tpe(Near):
         drawn = super()._values(rng, spaces, history)
         if len(history) <= 5:
             return drawn
-        changed = {name: spaces[name] for name in spaces if not moves.same(drawn[name], spaces[name].value)}
+        changed = {name: spaces[name] for name in spaces if not tunables.same(drawn[name], spaces[name].value)}
         return drawn | self._suggested(rng, changed, history)
 
     @staticmethod
