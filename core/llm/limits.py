@@ -24,12 +24,11 @@ class Limits:
         self.tokens = 0
         self._last: tuple[Request, int] | None = None  # what was asked last, with the tokens of it and its answer
 
-    def spend(self, usage: Usage, unreported: int = 0) -> None:
-        """Counts what an exchange used. `unreported`: output that streamed and was never counted by the server."""
-        self.tokens += usage.total + unreported
+    def spend(self, usage: Usage) -> None:
+        """Counts what an exchange used."""
+        self.tokens += usage.total
         if self._price is not None:
             self.usd += self._price.cost(usage)
-            self.usd += self._price.at(usage.total - usage.output).output * unreported / MILLION
 
     def answered(self, request: Request, reply: Reply) -> None:
         self._last = (request, reply.usage.total) if reply.usage.total else None

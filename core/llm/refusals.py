@@ -28,6 +28,7 @@ _OUTAGES = {
     504: "the server took too long",
     529: "the server is overloaded",
 }
+LONGEST_WISH = 3600.0  # seconds that a server may have us wait: a mistaken header must not take the whole night
 # Anthropic; OpenAI and vLLM; llama.cpp.
 _TOO_LONG = re.compile(
     r"prompt is too long|exceed context limit|maximum context length|context_length_exceeded|exceed_context_size"
@@ -135,7 +136,14 @@ def in_stream(server: Server, kind: str, message: str) -> Exception:
 
 
 def seconds_after(headers: Mapping[str, str]) -> float:
-    """How long the server asks to wait, 0 where it does not say: in seconds or by a date (RFC 9110, 10.2.3)."""
+    """How long to wait at the server's wish, an hour at most; 0 where it has none. In seconds or by a date.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+    """
+    return min(LONGEST_WISH, _wish(headers))
+
+
+def _wish(headers: Mapping[str, str]) -> float:
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers[name]) * scale)
