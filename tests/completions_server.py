@@ -6,6 +6,7 @@ Smaller than `messages_server`: it checks the order of turns, counts tokens, and
 import http.server
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ class Completion:
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None  # chunks
     error_after: int | None = None  # chunks, followed by one with an error in it
+    comments_after: int | None = None  # chunks, after which nothing but comments comes, 20 a second, for 5 s
+    instead: dict[int, str] = field(default_factory=dict)  # the data of chunks, by number, as no service sends it
     usage: bool = True
     one_number: bool = False  # every call whole and numbered 0
 
@@ -131,12 +134,20 @@ def serving(answer: Callable[[Request], Completion], **settings: Any) -> Iterato
                 if told.error_after is not None and place >= told.error_after:
                     self.send({"error": {"message": "the worker died", "type": "server_error", "code": None}})
                     return
+                if told.comments_after is not None and place >= told.comments_after:
+                    for _ in range(100):
+                        self.wfile.write(b": at work\n\n")
+                        time.sleep(0.05)
+                    return
                 whole = {"id": "one", "object": "chat.completion.chunk", "created": 1, "model": request["model"]}
-                self.send({**whole, **chunk})
+                self.put(told.instead.get(place) or json.dumps({**whole, **chunk}))
             self.wfile.write(b"data: [DONE]\n\n")
 
         def send(self, chunk: dict[str, Any]) -> None:
-            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+            self.put(json.dumps(chunk))
+
+        def put(self, data: str) -> None:
+            self.wfile.write(f"data: {data}\n\n".encode())
             self.wfile.flush()
 
         def fail(self, told: Completion) -> None:

@@ -39,6 +39,8 @@ class Answer:
     end_after: int | None = None  # events, after which the stream ends as if it were whole
     error_after: tuple[int, str] | None = None  # events, and the type of the error event that follows them
     pause: float = 0.0  # seconds before each event
+    pings_after: int | None = None  # events, after which nothing but pings comes, 20 a second, for 5 s
+    instead: Mapping[int, str] = field(default_factory=dict)  # the data of events, by number, as no service sends it
     page: str = ""  # of HTML, as a server of another kind gives
     stall: bool = False  # neither answers nor closes, until the server stops
 
@@ -218,19 +220,20 @@ class MessagesServer:
         }
         yield "message_start", {"message": message}
         yield "ping", {}
-        output = 1
+        written = 0  # characters
         for index, block in enumerate(blocks):
             empty, deltas = pieces(block, self.piece)
             yield "content_block_start", {"index": index, "content_block": empty}
             for delta in deltas:
-                output += math.ceil(sum(len(str(value)) for value in delta.values()) / 4)
                 yield "content_block_delta", {"index": index, "delta": delta}
+                # What was sent is billed, whether or not it is ever told.
+                written += sum(len(value) for name, value in delta.items() if name not in {"type", "signature"})
+                usage["output_tokens"] = 1 + math.ceil(written / 4)
             yield "content_block_stop", {"index": index}
         called = any(block["type"] == "tool_use" for block in blocks)
         reason = answer.stop_reason or ("tool_use" if called else "end_turn")
         end: dict[str, Any] = {"stop_reason": reason, "stop_sequence": None, "stop_details": answer.stop_details}
-        yield "message_delta", {"delta": end, "usage": {"output_tokens": output}}
-        usage["output_tokens"] = output  # it was told
+        yield "message_delta", {"delta": end, "usage": {"output_tokens": usage["output_tokens"]}}
         yield "message_stop", {}
 
 
@@ -324,7 +327,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 break
             if answer.end_after is not None and (last or number >= answer.end_after):
                 break
-            self.send(f"event: {name}\ndata: {json.dumps({'type': name, **event})}\n\n")
+            if answer.pings_after is not None and number >= answer.pings_after:
+                for _ in range(100):
+                    self.send('event: ping\ndata: {"type": "ping"}\n\n')
+                    if served._stopping.wait(0.05):
+                        break
+                self.close_connection = True
+                return
+            data = answer.instead.get(number) or json.dumps({"type": name, **event})
+            self.send(f"event: {name}\ndata: {data}\n\n")
         self.wfile.write(b"0\r\n\r\n")
 
     def send(self, what: str) -> None:

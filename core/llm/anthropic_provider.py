@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from core.llm import claude, refusals
+from core.llm import claude, refusals, streams
 from core.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
 from core.llm.blocks import encodable, tool_input
 from core.llm.refusals import TooLong
@@ -24,7 +24,7 @@ _STOPS: dict[str, StopReason] = {
 
 
 class AnthropicProvider:
-    """`Provider` of the Messages API. `timeout`: seconds without a byte, after which an answer counts as cut off.
+    """`Provider` of the Messages API. `timeout`: seconds without a piece of an answer, which then counts as cut off.
 
     Not for two threads at once. Raises UserError if the model does not take the effort or the budget.
     """
@@ -45,7 +45,8 @@ class AnthropicProvider:
         self.model = model
         self._settings = claude.settings(model, effort, thinking_budget)
         self._budget = thinking_budget
-        self._so_far = Usage()
+        self._gathered: _Gathered | None = None
+        self._silence = streams.Silence(timeout)
         self._server = refusals.Server(
             name="Anthropic's API" if endpoint == ENDPOINT else "the Messages API",
             address=endpoint,
@@ -63,32 +64,33 @@ class AnthropicProvider:
             base_url=endpoint,
             timeout=refusals.patience(self._server),
             max_retries=0,
+            http_client=anthropic.DefaultHttpxClient(event_hooks={"response": [self._silence.watch]}),
         )
 
     @property
     def so_far(self) -> Usage:
-        return self._so_far
+        return Usage() if self._gathered is None else self._gathered.usage
 
     def close(self) -> None:
         self._client.close()
 
     def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
-        self._so_far = Usage()
         create: Any = self._client.messages.create  # its overloads do not take a dict
-        gathered = _Gathered(on_delta)
+        gathered = self._gathered = _Gathered()
         try:
             with (
                 refusals.told(self._sdk, self._server),
                 create(**encodable(self._body(request)), stream=True) as stream,
             ):
-                for event in stream:
-                    gathered.take(event)
-                    self._so_far = gathered.usage
+                for delta in streams.read(stream, gathered.take):
+                    self._silence.broken()
+                    on_delta(delta)
         except TooLong:
             return Reply(content=(), stop_reason="context_full", usage=Usage(), model=self.model)
         if not gathered.whole:
             raise refusals.broken_off(self._server, stream.response, gathered.begun)
-        return gathered.reply(self.model)
+        with streams.readable():
+            return gathered.reply(self.model)
 
     def _body(self, request: Request) -> dict[str, Any]:
         tools = [
@@ -118,8 +120,7 @@ class AnthropicProvider:
 class _Gathered:
     """An answer while it comes in."""
 
-    def __init__(self, on_delta: Callable[[Delta], None]) -> None:
-        self._on_delta = on_delta
+    def __init__(self) -> None:
         self._blocks: dict[int, Block] = {}
         self._pieces: dict[tuple[int, str], list[str]] = {}
         self._model = ""
@@ -128,7 +129,7 @@ class _Gathered:
         self.usage = Usage()
         self.begun = self.whole = False
 
-    def take(self, event: Any) -> None:
+    def take(self, event: Any) -> list[Delta]:
         self.begun = True
         if event.type == "message_start":
             self._model = event.message.model
@@ -137,27 +138,29 @@ class _Gathered:
             block = event.content_block.to_dict()
             self._blocks[event.index] = block
             if block["type"] == "tool_use":
-                self._on_delta(Delta(kind="tool", text=block["name"]))
+                return [Delta(kind="tool", text=streams.as_text(block["name"]))]
         elif event.type == "content_block_delta":
-            self._add(event.index, event.delta)
+            return self._add(event.index, event.delta)
         elif event.type == "message_delta":
             self._stop = event.delta.stop_reason
             self._detail = _detail(event.delta.stop_details)
             self.usage = _usage(event.usage, self.usage)
         elif event.type == "message_stop":
             self.whole = True
+        return []
 
-    def _add(self, index: int, delta: Any) -> None:
+    def _add(self, index: int, delta: Any) -> list[Delta]:
         kinds = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
         if delta.type == "signature_delta":
             self._blocks[index]["signature"] = delta.signature
         elif delta.type in kinds:
             field = kinds[delta.type]
-            piece = getattr(delta, field)
+            piece = streams.as_text(getattr(delta, field))
             self._pieces.setdefault((index, field), []).append(piece)
             if piece:
                 kind = "input" if field == "partial_json" else field
-                self._on_delta(Delta(kind=cast(Any, kind), text=piece))
+                return [Delta(kind=cast(Any, kind), text=piece)]
+        return []
 
     def reply(self, model: str) -> Reply:
         for (index, field), pieces in self._pieces.items():

@@ -75,6 +75,10 @@ class LimitReached(Exception):
     """The next request could exceed what may be spent; it was not sent."""
 
 
+class TimeOver(Exception):
+    """The run ended meanwhile; what was left of the answer was not waited for."""
+
+
 class Provider(Protocol):
     """One kind of server. Asks once: waiting, limits and records are its caller's."""
 
@@ -102,7 +106,10 @@ class Asks(Protocol):
     """Who takes an agent's requests: a server behind its limits and records, or the recorded replies of a campaign."""
 
     def ask(self, request: Request, experiment: int) -> Reply:
-        """The reply. `experiment` is whose proposal is worked on. Raises Outage, LimitReached and UserError."""
+        """The reply. `experiment` is whose proposal is worked on.
+
+        Raises Outage, LimitReached, TimeOver and UserError.
+        """
         ...
 
     def close(self) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -10,14 +11,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from core.llm.archive import Archive, Outcome
-from core.llm.base import Delta, LimitReached, Outage, Provider, Reply, Request, Usage
+from core.llm.base import Delta, LimitReached, Outage, Provider, Reply, Request, TimeOver, Usage
 from core.llm.limits import BYTES_PER_TOKEN, Limits
 from core.llm.prices import Price
 from core.llm.scrub import Scrub
 from core.llm.transcript import Transcript, counted
 from core.records import UserError
 
-PATIENCE = 20.0  # seconds within one `ask`, from its first failure on
+PATIENCE = 20.0  # seconds of one `ask` in which it is tried again
 FIRST, LONGEST = 30.0, 600.0  # seconds until it is worth asking again, doubled by each failure in a row
 _BACKOFF, _BACKOFF_CAP = 1.0, 8.0
 
@@ -25,8 +26,12 @@ _BACKOFF, _BACKOFF_CAP = 1.0, 8.0
 class Caller:
     """`Asks` of a server. It closes the provider, the archive and the transcript with itself.
 
-    `max_usd` and `max_tokens` bound what this run uses. `on_wait` is told what is waited for, in one line. `clock`,
-    `sleep` and `noise` are given by tests.
+    `max_usd` and `max_tokens` bound what this run uses. `on_wait` is told what is waited for, in one line. An answer
+    that still streams when there are no `seconds_left` is cut off. `clock`, `sleep` and `noise` are given by tests.
+
+    What an answer cost that broke off is an estimate from what streamed of it, on the high side: its server has told of
+    the prompt at most. So is what a server counts that counts nothing, as some on this machine. The reply, the archive
+    and the limits hold the same numbers.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Caller:
         max_usd: Decimal | None = None,
         max_tokens: int | None = None,
         on_wait: Callable[[str], None] = lambda text: None,
+        seconds_left: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         noise: random.Random | None = None,
@@ -56,23 +62,23 @@ class Caller:
         self._price = price
         self._limits = Limits(price=price, max_usd=max_usd, max_tokens=max_tokens)
         self._on_wait = on_wait
+        self._seconds_left = seconds_left
         self._clock = clock
         self._sleep = sleep
         self._noise = noise or random.Random()
         self._failures = 0  # `ask`s in a row that ended in an outage
 
     def ask(self, request: Request, experiment: int) -> Reply:
-        first_failure: float | None = None
+        begun = self._clock()
         attempt = 0
         while True:
             try:
                 reply = self._once(request, experiment)
             except Outage as outage:
-                now = self._clock()
-                first_failure = now if first_failure is None else first_failure
                 wait = max(outage.seconds, self._backoff(attempt))
                 attempt += 1
-                if now - first_failure + wait > PATIENCE:
+                # A server that was away the last time is not worth the device's time: one attempt tells.
+                if self._failures or self._clock() - begun + wait > PATIENCE:
                     raise self._given_up(outage) from None
                 self._wait(str(outage), wait)
             else:
@@ -99,6 +105,8 @@ class Caller:
             nonlocal streamed
             streamed += len(delta.text.encode(errors="replace"))
             self.transcript.delta(delta)
+            if self._seconds_left() <= 0:
+                raise TimeOver("the run's time is over")
 
         outcome: Outcome = "interrupted"
         reply: Reply | None = None
@@ -110,11 +118,16 @@ class Caller:
             outcome = "outage" if isinstance(error, Outage) else "error"
             detail = self._scrub(str(error))
             raise (Outage(detail, error.seconds) if isinstance(error, Outage) else UserError(detail)) from None
+        except TimeOver as over:
+            detail = str(over)
+            raise
         finally:
             seconds = self._clock() - begun
-            usage = self._provider.so_far if reply is None else reply.usage
+            usage = self._used(request, self._provider.so_far if reply is None else reply.usage, streamed, reply)
+            if reply is not None:
+                reply = replace(reply, usage=usage)
             usd = None if self._price is None else self._price.cost(usage)
-            self._count(request, usage, streamed, whole=reply is not None)
+            self._limits.spend(usage)
             self.archive.record(
                 experiment=experiment,
                 provider=self._provider.name,
@@ -136,16 +149,15 @@ class Caller:
         self._limits.answered(request, reply)
         return reply
 
-    def _count(self, request: Request, usage: Usage, streamed: int, *, whole: bool) -> None:
-        """For the limits. What streamed was generated, and is billed even if the answer broke off before its count.
-
-        A server that counts nothing, as some on this machine, is counted for.
-        """
-        generated = streamed // BYTES_PER_TOKEN
-        if streamed and not usage.total:
-            self._limits.spend(Usage(input=self._limits.estimate(request), output=generated))
-        else:
-            self._limits.spend(usage, 0 if whole else max(0, generated - usage.output))
+    def _used(self, request: Request, told: Usage, streamed: int, reply: Reply | None) -> Usage:
+        """What the server told, with an estimate for what it did not. `streamed`: bytes of the answer."""
+        # An answer's beginning is a token, and none is longer than was asked for.
+        generated = min(request.max_tokens, 1 + math.ceil(streamed / BYTES_PER_TOKEN))
+        if streamed and not told.total:
+            return Usage(input=self._limits.estimate(request), output=generated)
+        if streamed and reply is None:
+            return replace(told, output=max(told.output, generated))
+        return told
 
     def _backoff(self, attempt: int) -> float:
         """Doubled each time, and anywhere in its upper half, so that several runs do not knock at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,7 +26,7 @@ class Settings:
     endpoint: str | None = None
     effort: Effort | None = None  # the model's default
     thinking_budget: int | None = None  # tokens, for models that do not decide themselves
-    timeout: float = 300.0  # seconds of silence
+    timeout: float = 300.0  # seconds without a piece of an answer
     price: str | None = None  # as `prices.parse` takes it; the table's where it is None
     max_usd: Decimal | None = None  # of this run
     max_tokens: int | None = None
@@ -37,11 +38,12 @@ def server(
     *,
     on_wait: Callable[[str], None] = lambda text: None,
     on_notice: Callable[[str], None] = lambda text: None,
+    seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> Caller:
     """Who answers for a campaign whose agents keep their files in `state`, with the campaign's lock held.
 
     Raises UserError if a package, a key, a model's name or its price is missing, or a setting does not fit. `on_wait`
-    and `on_notice` are told lines for a person.
+    and `on_notice` are told lines for a person. `seconds_left`: of the run; after its end no answer streams on.
     """
     price = None if settings.price is None else prices.parse(settings.price)
     provider = providers.connect(
@@ -68,6 +70,7 @@ def server(
             max_usd=settings.max_usd,
             max_tokens=settings.max_tokens,
             on_wait=on_wait,
+            seconds_left=seconds_left,
         )
     except BaseException:
         opened.close()

@@ -22,17 +22,16 @@ class Limits:
         self._max_tokens = max_tokens
         self.usd = Decimal(0)
         self.tokens = 0
-        self._last: tuple[Request, int] | None = None  # what was asked last, with the tokens of it and its answer
+        self._last: tuple[Request, Usage] | None = None  # what was asked last, with what it and its answer used
 
-    def spend(self, usage: Usage, unreported: int = 0) -> None:
-        """Counts what an exchange used. `unreported`: output that streamed and was never counted by the server."""
-        self.tokens += usage.total + unreported
+    def spend(self, usage: Usage) -> None:
+        """Counts what an exchange used."""
+        self.tokens += usage.total
         if self._price is not None:
             self.usd += self._price.cost(usage)
-            self.usd += self._price.at(usage.total - usage.output).output * unreported / MILLION
 
     def answered(self, request: Request, reply: Reply) -> None:
-        self._last = (request, reply.usage.total) if reply.usage.total else None
+        self._last = (request, reply.usage) if reply.usage.total else None
 
     def fit(self, request: Request) -> int:
         """How many tokens the answer may have, `request.max_tokens` at most. Raises LimitReached below SHORTEST."""
@@ -64,15 +63,15 @@ class Limits:
     def estimate(self, request: Request) -> int:
         """Tokens of the prompt, at most. What the last one told counts for the part that they share."""
         if self._last is not None:
-            before, tokens = self._last
+            before, usage = self._last
             shared = len(before.messages)
             same = (before.system, before.tools) == (request.system, request.tools)
             if same and request.messages[:shared] == before.messages:
                 rest = request.messages[shared:]
                 # The answer comes first in what follows, and its tokens were told.
                 if rest and rest[0]["role"] == "assistant":
-                    rest = rest[1:]
-                return tokens + _bound(rest)
+                    return usage.total + _bound(rest[1:])
+                return usage.total - usage.output + _bound(rest)
         tools = [[tool.name, tool.description, tool.schema] for tool in request.tools]
         return _bound(request.messages) + (len(request.system.encode()) + len(json.dumps(tools))) // BYTES_PER_TOKEN
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from core.llm import refusals
+from core.llm import refusals, streams
 from core.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
 from core.llm.blocks import encodable, tool_input
 from core.llm.refusals import TooLong
@@ -25,8 +25,8 @@ _STOPS: dict[str, StopReason] = {
 class OpenAIProvider:
     """`Provider` of a server that speaks chat completions. `key`: None for one that asks for none.
 
-    `timeout`: seconds without a byte, after which an answer counts as cut off. Not for two threads at once. A model's
-    reasoning is told while it streams and kept in the reply, but not sent back: servers differ in whether they take it.
+    `timeout`: seconds without a piece of an answer, after which it counts as cut off. Not for two threads at once. A
+    model's reasoning is told while it streams and kept in the reply, but not sent back: not all servers take it.
     """
 
     name = "openai"
@@ -42,7 +42,8 @@ class OpenAIProvider:
     ) -> None:
         self.model = model
         self._effort = effort
-        self._so_far = Usage()
+        self._gathered: _Gathered | None = None
+        self._silence = streams.Silence(timeout)
         self._calls = 0
         self._server = refusals.Server(
             name="OpenAI's API" if endpoint == ENDPOINT else "the server",
@@ -57,33 +58,37 @@ class OpenAIProvider:
 
         self._sdk = openai
         self._client = openai.OpenAI(
-            api_key=key or "none", base_url=endpoint, timeout=refusals.patience(self._server), max_retries=0
+            api_key=key or "none",
+            base_url=endpoint,
+            timeout=refusals.patience(self._server),
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._silence.watch]}),
         )
 
     @property
     def so_far(self) -> Usage:
-        return self._so_far
+        return Usage() if self._gathered is None else self._gathered.usage
 
     def close(self) -> None:
         self._client.close()
 
     def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
-        self._so_far = Usage()
         create: Any = self._client.chat.completions.create  # its overloads do not take a dict
-        gathered = _Gathered(on_delta, self._next_call)
+        gathered = self._gathered = _Gathered(self._next_call)
         try:
             with (
-                refusals.told(self._sdk, self._server),
+                refusals.told(self._sdk, self._server, lambda: gathered.begun),
                 create(**encodable(self._body(request)), stream=True) as stream,
             ):
-                for chunk in stream:
-                    gathered.take(chunk)
-                    self._so_far = gathered.usage
+                for delta in streams.read(stream, gathered.take):
+                    self._silence.broken()
+                    on_delta(delta)
         except TooLong:
             return Reply(content=(), stop_reason="context_full", usage=Usage(), model=self.model)
         if gathered.finish is None:
             raise refusals.broken_off(self._server, stream.response, gathered.begun)
-        return gathered.reply(self.model)
+        with streams.readable():
+            return gathered.reply(self.model)
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -113,21 +118,22 @@ class OpenAIProvider:
 class _Gathered:
     """An answer while it comes in."""
 
-    def __init__(self, on_delta: Callable[[Delta], None], next_call: Callable[[], str]) -> None:
-        self._on_delta = on_delta
+    def __init__(self, next_call: Callable[[], str]) -> None:
         self._next_call = next_call
         self._thinking: list[str] = []
         self._text: list[str] = []
         self._refusal: list[str] = []
         self._calls: list[tuple[Block, list[str]]] = []  # with the pieces of its input
+        self._found: list[Delta] = []  # in the chunk that is taken
         self._places: dict[int, int] = {}  # the stream's number of a call -> its place in _calls
         self._model = ""
         self.begun = False
         self.finish: str | None = None
         self.usage = Usage()
 
-    def take(self, chunk: Any) -> None:
+    def take(self, chunk: Any) -> list[Delta]:
         self.begun = True
+        self._found = []
         self._model = self._model or (chunk.model or "")
         if chunk.usage is not None:
             self.usage = _usage(chunk.usage)
@@ -143,22 +149,23 @@ class _Gathered:
             self._add("text", self._refusal, delta.refusal)
             for call in delta.tool_calls or ():
                 self._call(call)
+        return self._found
 
     def _add(self, kind: Any, pieces: list[str], piece: Any) -> None:
         if isinstance(piece, str) and piece:
             pieces.append(piece)
-            self._on_delta(Delta(kind=kind, text=piece))
+            self._found.append(Delta(kind=kind, text=piece))
 
     def _call(self, call: Any) -> None:
         number = len(self._calls) if call.index is None else int(call.index)
         place = self._places.get(number)
         # Some servers send each call whole and number them all 0.
         if place is None or (call.id and call.id != self._calls[place][0]["id"]):
-            name = (call.function.name if call.function else None) or ""
+            name = streams.as_text((call.function.name if call.function else None) or "")
             block: Block = {"type": "tool_use", "id": call.id or self._next_call(), "name": name, "input": {}}
             place = self._places[number] = len(self._calls)
             self._calls.append((block, []))
-            self._on_delta(Delta(kind="tool", text=name))
+            self._found.append(Delta(kind="tool", text=name))
         if call.function is not None:
             self._add("input", self._calls[place][1], call.function.arguments)
 

@@ -84,7 +84,7 @@ def connect(
 ) -> Provider:
     """The provider, not yet asked anything. UserError where something is missing or the model does not take a setting.
 
-    `timeout`: seconds of silence after which an answer counts as cut off.
+    `timeout`: seconds without a piece of an answer, after which it counts as cut off.
     """
     if lacking := missing(provider, endpoint):
         raise UserError(lacking)
@@ -134,8 +134,20 @@ def _kind(provider: str) -> Kind:
 
 
 def _address(kind: Kind, endpoint: str | None) -> str:
+    """Where it is asked, fit to be told. What could be a password or a key in it is refused, and shown by no error."""
     address = (endpoint or _value(kind.endpoint_variable) or kind.endpoint).rstrip("/")
-    if urlsplit(address).scheme not in {"http", "https"} or not urlsplit(address).hostname:
+    if any(sign in address for sign in "@?#"):
+        given = "--endpoint" if endpoint else kind.endpoint_variable
+        raise UserError(
+            f"an endpoint is an address such as {kind.endpoint}, with no user name, password or query in it: "
+            f"leave them out of {given} and set the key in {' or '.join(kind.keys)}"
+        )
+    try:
+        parts = urlsplit(address)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port or an IPv6 address
+        whole = False
+    if not whole:
         raise UserError(f"an endpoint is an address such as {kind.endpoint}, not {address}")
     return address
 

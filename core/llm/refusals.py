@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ _OUTAGES = {
     504: "the server took too long",
     529: "the server is overloaded",
 }
+LONGEST_WISH = 3600.0  # seconds that a server may have us wait: a mistaken header must not take the whole night
 # Anthropic; OpenAI and vLLM; llama.cpp.
 _TOO_LONG = re.compile(
     r"prompt is too long|exceed context limit|maximum context length|context_length_exceeded|exceed_context_size"
@@ -53,14 +54,17 @@ class Server:
 
 
 @contextmanager
-def told(sdk: Any, server: Server) -> Iterator[None]:
-    """The SDK's errors and those of the connection under it, as Outage, UserError or TooLong."""
+def told(sdk: Any, server: Server, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """The SDK's errors and those of the connection under it, as Outage, UserError or TooLong.
+
+    `begun` says whether something of the answer has come.
+    """
     import httpx2
 
     try:
         yield
     except sdk.APITimeoutError:
-        raise Outage(f"no answer from {server.address}", 0.0) from None
+        raise Outage(_stopped(server) if begun() else f"no answer from {server.address}", 0.0) from None
     except sdk.APIConnectionError:
         raise Outage(f"no connection to {server.address}", 0.0) from None
     except sdk.APIStatusError as error:
@@ -72,9 +76,13 @@ def told(sdk: Any, server: Server) -> Iterator[None]:
     except sdk.APIError as error:
         raise in_stream(server, str(getattr(error, "type", "")), _message(error)) from None
     except httpx2.TimeoutException:
-        raise Outage(f"the answer stopped for {server.timeout:g} s in the middle", 0.0) from None
+        raise Outage(_stopped(server), 0.0) from None
     except (httpx2.HTTPError, json.JSONDecodeError, UnicodeDecodeError):  # an event that breaks off is no JSON
         raise Outage("the answer was cut off", 0.0) from None
+
+
+def _stopped(server: Server) -> str:
+    return f"the answer stopped for {server.timeout:g} s in the middle"
 
 
 def broken_off(server: Server, response: Any, begun: bool) -> Exception:
@@ -135,7 +143,14 @@ def in_stream(server: Server, kind: str, message: str) -> Exception:
 
 
 def seconds_after(headers: Mapping[str, str]) -> float:
-    """How long the server asks to wait, 0 where it does not say: in seconds or by a date (RFC 9110, 10.2.3)."""
+    """How long to wait at the server's wish, an hour at most; 0 where it has none. In seconds or by a date.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+    """
+    return min(LONGEST_WISH, _wish(headers))
+
+
+def _wish(headers: Mapping[str, str]) -> float:
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers[name]) * scale)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,6 +20,7 @@ from core.llm.scrub import Scrub
 FOLDER = "transcripts"
 ARGUMENTS = 240  # characters of a tool's input that are shown
 RESULT, LINES = 1200, 20  # characters and lines of its result
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline: they drive a terminal
 
 
 class Transcript:
@@ -128,7 +130,7 @@ class Transcript:
     def _write(self, text: str) -> None:
         if self._file is not None and text:
             with self._survived():
-                self._file.write(text)
+                self._file.write(_CONTROLS.sub("\ufffd", text.replace("\r\n", "\n")))
                 self._file.flush()
 
     @contextlib.contextmanager

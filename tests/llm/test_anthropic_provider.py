@@ -127,6 +127,7 @@ def test_a_conversation_is_read_from_the_cache(server: MessagesServer, connect: 
     ("answer", "reason", "seconds"),
     [
         (served.rate_limited(17), r"^rate limit \(429\)$", 17),
+        (served.rate_limited(99_999_999), r"^rate limit \(429\)$", 3600),
         (served.rate_limited(), r"^rate limit \(429\)$", 0),
         (served.overloaded(), r"^the server is overloaded \(529\)$", 0),
         (served.server_error(500), r"^the server failed \(500\)$", 0),
@@ -172,6 +173,52 @@ def test_a_server_that_says_nothing(server: MessagesServer, connect: Any) -> Non
         provider.reply(asked(), ignore)
     with pytest.raises(Outage, match=r"stopped for 0\.3 s|no answer from"):
         provider.reply(asked(), ignore)
+
+
+@pytest.mark.parametrize("after", [1, 6])
+def test_a_server_that_only_pings(server: MessagesServer, connect: Any, after: int) -> None:
+    server.faults[0] = Answer(blocks=(text("x" * 900),), pings_after=after)
+    provider = connect(server, timeout=0.5)
+    with pytest.raises(Outage, match=r"stopped for 0\.5 s"):
+        provider.reply(asked(), ignore)
+    assert provider.reply(asked(), ignore).content == ({"type": "text", "text": "fine"},)
+
+
+def test_a_slow_answer_is_no_silence(server: MessagesServer, connect: Any) -> None:
+    """It takes longer than the time-out altogether."""
+    server.faults[0] = Answer(blocks=(text("x" * 600),), pause=0.15)
+    assert connect(server, timeout=1.5).reply(asked(), ignore).content == ({"type": "text", "text": "x" * 600},)
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        {2: '{"type": "content_block_stop", "index": 0}'},  # deltas of a block that never began
+        {3: "[]"},
+        {3: "7"},
+        {3: '{"type": "content_block_delta", "index": 0}'},
+        {3: '{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 5}}'},
+        {3: '{"type": "content_block_delta", "index": 9, "delta": {"type": "signature_delta", "signature": "s"}}'},
+        {0: '{"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": "many"}}}'},
+        {2: '{"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t"}}'},
+        {2: '{"type": "content_block_start", "index": [], "content_block": {"type": "text", "text": ""}}'},
+        {5: '{"type": "message_delta"}'},
+    ],
+)
+def test_an_event_that_makes_no_sense_is_an_outage(server: MessagesServer, connect: Any, instead: Any) -> None:
+    server.faults[0] = Answer(blocks=(text("once"),), instead=instead)
+    provider = connect(server)
+    with pytest.raises(Outage, match="^the answer can't be read$"):
+        provider.reply(asked(), ignore)
+    assert provider.reply(asked(), ignore).content == ({"type": "text", "text": "fine"},)
+
+
+def test_an_error_of_who_is_told_the_pieces_is_no_outage(server: MessagesServer, connect: Any) -> None:
+    def fail(delta: Delta) -> None:
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine"):
+        connect(server).reply(asked(), fail)
 
 
 @pytest.mark.parametrize(

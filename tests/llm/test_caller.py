@@ -1,5 +1,6 @@
 """A caller before a server that fails in every way: what it waits for, spends and writes down."""
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from messages_server import Answer, MessagesServer, serving, text, thinking, too
 from core.llm import prices
 from core.llm.anthropic_provider import AnthropicProvider
 from core.llm.archive import Archive
-from core.llm.base import LimitReached, Outage, Reply, Request, Tool
+from core.llm.base import LimitReached, Outage, Reply, Request, TimeOver, Tool
 from core.llm.caller import Caller
 from core.llm.scrub import Scrub
 from core.llm.transcript import Transcript
@@ -95,12 +96,15 @@ def asked(*turns: dict[str, Any], max_tokens: int = 4000) -> Request:
 
 def billed(server: MessagesServer) -> Decimal:
     """What the server's own account comes to at the published price of the model, in USD."""
-    total = Decimal(0)
-    for usage in server.billed:
-        hour = usage["ephemeral_1h_input_tokens"]
-        total += 4 * usage["input_tokens"] + 20 * usage["output_tokens"] + 8 * hour
-        total += Decimal("0.2") * usage["cache_read_input_tokens"]
-        total += 5 * (usage["cache_creation_input_tokens"] - hour)
+    return sum(map(in_usd, server.billed), Decimal(0))
+
+
+def in_usd(usage: dict[str, int]) -> Decimal:
+    """An answer's account."""
+    hour = usage["ephemeral_1h_input_tokens"]
+    total = Decimal(4 * usage["input_tokens"] + 20 * usage["output_tokens"] + 8 * hour)
+    total += Decimal("0.2") * usage["cache_read_input_tokens"]
+    total += 5 * (usage["cache_creation_input_tokens"] - hour)
     return total / 1_000_000
 
 
@@ -137,9 +141,19 @@ def test_every_fault_in_one_conversation_ends_right_and_is_paid_to_the_cent(
 
     totals = one.caller.archive.totals()
     assert (totals.requests, totals.failed, totals.unpriced) == (13, 5, 0)
-    assert totals.usd == billed(server)
-    assert totals.usage.output == sum(usage["output_tokens"] for usage in server.billed)
     stored = list(one.caller.archive.exchanges())
+    begun = [exchange for exchange in stored if exchange.usage.total]
+    broken = 0
+    for exchange, told in zip(begun, server.billed, strict=True):
+        assert exchange.usd is not None
+        if exchange.reply is not None:
+            assert (exchange.usd, exchange.usage.output) == (in_usd(told), told["output_tokens"])
+        else:
+            broken += 1
+            assert exchange.usage.input == told["input_tokens"]
+            assert in_usd(told) <= exchange.usd and told["output_tokens"] > 20  # nobody told of more than one
+            assert told["output_tokens"] <= exchange.usage.output <= 2 * told["output_tokens"] + 1
+    assert broken == 2 and totals.usd == sum(exchange.usd or 0 for exchange in stored)
     assert [exchange.reply for exchange in stored if exchange.reply] == replies
     assert [exchange.outcome for exchange in stored].count("outage") == 5
     assert all(
@@ -160,16 +174,18 @@ def test_a_server_that_stays_away_is_an_outage_that_grows_and_is_over_with_the_f
 ) -> None:
     one = desk()
     server.stop()
-    seconds = []
+    seconds, attempts = [], list[int]()
     for _ in range(7):
         begun = one.now
         with pytest.raises(Outage, match="no connection to") as told:
             one.caller.ask(asked(), 1)
         assert one.now - begun <= 20
         seconds.append(told.value.seconds)
+        attempts.append(one.caller.archive.count() - sum(attempts))
     assert seconds == [30, 60, 120, 240, 480, 600, 600]
-    first = one.slept[: one.slept.index(max(one.slept[:8])) + 1]
-    assert all(0.5 * 2**place <= wait <= 2**place for place, wait in enumerate(first[:3]))
+    assert attempts[0] >= 4 and attempts[1:] == [1] * 6  # from the second on nobody waits for it
+    assert len(one.slept) == attempts[0] - 1
+    assert all(0.5 * 2**place <= wait <= 2**place for place, wait in enumerate(one.slept[:4]))
     assert all(wait <= 8 for wait in one.slept)
     server.start()
     assert one.caller.ask(asked(), 1).stop_reason == "end_turn"
@@ -186,6 +202,37 @@ def test_a_server_that_asks_for_an_hour_is_an_outage_at_once(server: MessagesSer
     with pytest.raises(Outage, match="rate limit") as told:
         one.caller.ask(asked(), 1)
     assert told.value.seconds == 3600 and one.slept == [] and len(server.requests) == 1
+
+
+def test_a_server_that_was_silent_for_long_is_not_asked_again_at_once(
+    server: MessagesServer, desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The silence counts as waiting."""
+    one = desk()
+
+    def silent(request: Request, on_delta: object) -> Reply:
+        one.now += 300.0
+        raise Outage("no answer", 0.0)
+
+    monkeypatch.setattr(one.caller._provider, "reply", silent)
+    with pytest.raises(Outage, match="no answer"):
+        one.caller.ask(asked(), 1)
+    assert one.now == 300.0 and one.slept == [] and one.caller.archive.count() == 1
+
+
+def test_an_answer_that_streams_when_the_run_is_over_is_cut_off(
+    server: MessagesServer, desk: Callable[..., Desk]
+) -> None:
+    server.answer = lambda request: [text("word " * 2000)]
+    left = iter([5.0, 3.0, 1.0])
+    one = desk(seconds_left=lambda: next(left, 0.0))
+    with pytest.raises(TimeOver):
+        one.caller.ask(asked(), 1)
+    stored = one.caller.archive.exchange(0)
+    assert (stored.outcome, stored.reply, stored.detail) == ("interrupted", None, "the run's time is over")
+    assert stored.usage.output == 1 + 4 * server.piece // 2  # of the four pieces that came
+    assert len(server.requests) == 1
+    assert "*the run's time is over · " in one.caller.transcript.path(1).read_text(encoding="utf-8")
 
 
 def test_ends_that_are_answers(server: MessagesServer, desk: Callable[..., Desk]) -> None:
@@ -222,7 +269,9 @@ def test_an_interrupt_in_the_middle_of_an_answer_is_recorded_with_what_it_cost(
         one.caller.ask(asked(), 1)
     stored = one.caller.archive.exchange(0)
     assert (stored.outcome, stored.reply) == ("interrupted", None)
-    assert stored.usage.input + stored.usage.cache_write_hour > 0 and stored.usage.output == 1
+    assert stored.usage.input + stored.usage.cache_write_hour > 0
+    assert stored.usage.output == 1 + math.ceil(len("fine") / 2)
+    assert stored.usd == prices.known(MODEL).cost(stored.usage)  # type: ignore[union-attr]
     monkeypatch.undo()
     assert one.caller.ask(asked(), 1).stop_reason == "end_turn"
 
@@ -263,6 +312,7 @@ def test_answers_that_break_off_count_against_the_limit(server: MessagesServer, 
             reached = True
             break
     assert reached and len(server.requests) < 10
+    assert 15_000 < one.caller.archive.totals().usage.total <= 20_000  # what the archive holds is what was counted
 
 
 def test_a_limit_of_money_needs_a_price(desk: Callable[..., Desk]) -> None:

@@ -51,7 +51,7 @@ def test_an_answer_is_cut_to_what_is_left_of_the_money() -> None:
 def test_an_answer_is_cut_to_what_is_left_of_the_tokens() -> None:
     one = limits(tokens=5000, price=None)
     assert one.fit(request("go")) == 5000 - one.estimate(request("go"))
-    one.spend(Usage(input=1000, cache_read=2000, output=900), unreported=100)
+    one.spend(Usage(input=1000, cache_read=2000, output=1000))
     with pytest.raises(LimitReached, match=r"--max-tokens 5,000: 4,000 are used"):
         one.fit(request("go"))
 

@@ -122,6 +122,34 @@ def test_what_may_pass_is_an_outage(
     assert provider.reply(asked(), ignore).stop_reason == "end_turn"
 
 
+def test_a_server_that_only_sends_comments(server: CompletionsServer, connect: Any) -> None:
+    server.faults[0] = Completion(text="x" * 400, comments_after=5)
+    provider = connect(server, timeout=0.5)
+    with pytest.raises(Outage, match=r"stopped for 0\.5 s"):
+        provider.reply(asked(), ignore)
+    assert provider.reply(asked(), ignore).stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "[]",
+        "7",
+        '{"choices": 7}',
+        '{"choices": [{"delta": 7}]}',
+        '{"choices": [{"delta": {"tool_calls": [{"index": "x", "function": {"name": "read"}}]}}]}',
+        '{"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"name": 7}}]}}]}',
+        '{"choices": [], "usage": {"prompt_tokens": "many", "completion_tokens": 1}}',
+    ],
+)
+def test_a_chunk_that_makes_no_sense_is_an_outage(server: CompletionsServer, connect: Any, data: str) -> None:
+    server.faults[0] = Completion(text="fine", instead={1: data})
+    provider = connect(server)
+    with pytest.raises(Outage, match="^the answer can't be read$"):
+        provider.reply(asked(), ignore)
+    assert provider.reply(asked(), ignore).stop_reason == "end_turn"
+
+
 def test_what_a_person_has_to_mend(server: CompletionsServer, connect: Any) -> None:
     server.key = "sk-right"
     with pytest.raises(UserError, match="does not accept the key in OPENAI_API_KEY") as told:

@@ -71,6 +71,35 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch: py
     assert "autoresearch[openai]" in providers.missing("openai")
 
 
+@pytest.mark.parametrize("option", [True, False])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:hunter22@127.0.0.1:8000/v1",
+        "https://hunter22@example.com",
+        "me:hunter22@example.com",
+        "http://[hunter22@::1",
+        "http://127.0.0.1:8000/v1?key=hunter22",
+    ],
+)
+def test_an_address_with_a_password_is_refused_and_not_shown(
+    address: str, option: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for provider, variable in (("anthropic", "ANTHROPIC_BASE_URL"), ("openai", "OPENAI_BASE_URL")):
+        if not option:
+            monkeypatch.setenv(variable, address)
+        for ask in (providers.missing, providers.connect):
+            with pytest.raises(UserError, match="no user name, password or query") as told:
+                ask(provider, endpoint=address if option else None)
+            assert "hunter22" not in str(told.value) and (variable in str(told.value)) != option
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://localhost:eleven", "http://localhost:0/v1"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(UserError, match="an endpoint is an address"):
+        providers.missing("openai", address)
+
+
 def test_what_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-2")
     with pytest.raises(UserError, match="there are: anthropic, openai"):

@@ -1,6 +1,7 @@
 """The transcript: readable while it streams, without keys, and never a reason for a run to end."""
 
 import errno
+import unicodedata
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,22 @@ def test_a_key_that_streams_in_pieces_is_not_written(tmp_path: Path) -> None:
     text = transcript.path(1).read_text(encoding="utf-8")
     assert KEY not in text and text.count("[key]") == 5
     assert text.count(f"the end of one: {KEY[:9]}\n") == 2
+
+
+def test_what_would_drive_a_terminal_is_not_written(tmp_path: Path) -> None:
+    owned = "\x1b]0;owned\x07 \x9b31m\x7f\tand\r\nso"
+    transcript = Transcript(tmp_path, Scrub([]))
+    transcript.request(1, "m\x1b[2J")
+    for kind in ("thinking", "text", "tool", "input"):
+        for character in owned:
+            transcript.delta(Delta(kind=kind, text=character))  # type: ignore[arg-type]
+    transcript.result(owned, owned)
+    transcript.note(owned)
+    transcript.replied(reply(stop_reason="refusal", detail=owned), None, 0.5)
+    transcript.close()
+    text = transcript.path(1).read_bytes().decode("utf-8")
+    assert {char for char in text if unicodedata.category(char) == "Cc"} == {"\n", "\t"}
+    assert text.count("\tand") >= 5 and "\tand\nso" in text
 
 
 def test_half_a_character_is_no_reason_to_stop(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from core import messages
 from core.agents import lessons
 from core.agents.api import brief
-from core.agents.api.conversation import Conversation, GivenUp, TimeOver
+from core.agents.api.conversation import Conversation, GivenUp
 from core.agents.api.draft import Draft
 from core.agents.api.quoting import Quotes, mark_of, secret_in
 from core.agents.api.workbench import Workbench
 from core.agents.base import Agent, Desk, History, Unavailable
 from core.events import Repeat
-from core.llm.base import Asks, LimitReached, Outage
+from core.llm.base import Asks, LimitReached, Outage, TimeOver
 from core.records import Experiment, Proposal, UserError
 
 PREFIX = "api:"  # of the agent's name, before the model's

@@ -14,7 +14,7 @@ from core.agents.api.quoting import escaped
 from core.agents.api.tools import TOOLS
 from core.agents.api.workbench import Workbench, working_on
 from core.events import Working
-from core.llm.base import Asks, Block, Message, Reply, Request
+from core.llm.base import Asks, Block, Message, Reply, Request, TimeOver
 
 MOST_ANSWERS = 40
 MOST_NUDGES = 2
@@ -23,10 +23,6 @@ MOST_BEGINNINGS = 3  # with a context that was full before
 
 class GivenUp(Exception):
     """The model did not come to a proposal; the text says how."""
-
-
-class TimeOver(Exception):
-    """The run ended meanwhile."""
 
 
 @dataclass

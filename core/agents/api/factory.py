@@ -39,7 +39,8 @@ def api(
 ) -> ApiAgent:
     """For the registry. `max_cost` in USD and `max_tokens` bound one run, as those of program.md do; the lower holds.
 
-    `timeout`: seconds of silence after which an answer counts as cut off. UserError for what is missing or wrong.
+    `timeout`: seconds without a piece of an answer, after which it counts as cut off. UserError for what is missing or
+    wrong.
     """
     if effort is not None and effort not in get_args(Effort):
         raise UserError(f"--effort: expected one of {', '.join(get_args(Effort))}, not {effort!r}")
@@ -80,6 +81,7 @@ def api(
                 limited,
                 on_wait=lambda text: desk.tell(Working(agent.name, text)),
                 on_notice=lambda text: desk.tell(Notice(text)),
+                seconds_left=desk.seconds_left,
             )
         )
 
