@@ -59,7 +59,7 @@ def main() -> int:
     wrong = {
         "ended otherwise than it should": status != 0,
         "too few experiments": report["experiments"] < options.at_least,
-        "cost differs from the server's count": report["usd"] != report["usd_by_the_server"],
+        "cost differs from the server's count": Decimal(report["usd"]) != Decimal(report["usd_by_the_server"]),
         "a key in a file": bool(report["files_with_the_key"]),
         "no experiment during the outage": options.outage_minutes > 0 and report["during_outage"] == 0,
         "the branch is not at the best": not report["head_is_the_best"],
@@ -115,7 +115,7 @@ def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]], do
         "failed": spending.failed,
         "tokens": spending.usage.total,
         "cache_read": spending.usage.cache_read,
-        "usd": str(spending.usd),
+        "usd": f"{spending.usd:f}",
         "usd_by_the_server": str(counted),
         "files": len(files),
         "files_with_the_key": [str(path) for path in files if key in path.read_bytes()],
