@@ -27,9 +27,7 @@ _LAYOUT = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, toke
 _LARGEST_EXPONENT = 1024  # of a constant written as a power; keeps `9 ** 9 ** 9` from taking the night
 # Of an integer: Python writes one of more digits than `sys.set_int_max_str_digits` allows, 640 at least, only in hex.
 _MOST_BITS = 2048
-_LARGEST_INT = (
-    2.0**45
-)  # of an int range: beyond 2**48 Optuna's shares of a whole number vanish, and its scores with them
+_LARGEST_INT = 2.0**45  # of an int range: a search moves in float64, whose whole numbers end at 2**53
 
 
 @dataclass(frozen=True, kw_only=True)
