@@ -204,7 +204,7 @@ def test_an_outage_in_the_middle_keeps_the_draft_while_the_champion_stays(tmp_pa
 def test_a_limit_ends_the_run_and_is_told(tmp_path: Path) -> None:
     agent, _ = an_agent(tmp_path, [LimitReached("1.00 of 1.00 USD are spent")])
     assert agent.propose(a_history()) is None
-    assert desk_of(agent).notices == ["api:scripted: 1.00 of 1.00 USD are spent"]
+    assert agent.why_none == "api:scripted may use no more: 1.00 of 1.00 USD are spent"
 
 
 def test_a_key_that_is_not_accepted_is_the_users_matter(tmp_path: Path) -> None:
