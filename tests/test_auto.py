@@ -19,6 +19,7 @@ from core.data import Dataset
 from core.hardware import Accelerator
 from core.records import Preset, Trial, UserError
 from presets import cost, devices, meaning
+from presets.rule import LEAST_DEPTH
 
 RTX4090 = Accelerator(name="NVIDIA GeForce RTX 4090", kind="cuda", memory_gb=24, free_gb=23.0, driver="580.1")
 UNKNOWN = Accelerator(name="Imaginary 9000", kind="cuda", memory_gb=48, free_gb=47.0, driver="1")
@@ -303,4 +304,5 @@ def test_this_machine_gets_a_preset_that_means_something(fresh_cache: Path) -> N
     assert presets.parse(text) == preset
     assert preset.backend == "torch"
     assert "tokens/s" in text and "estimate: " in text
-    assert "doubt" not in text
+    # Other tests may keep the processor so busy that no depth means anything: then it is the least one, and says so.
+    assert "doubt" not in text or preset.depth == LEAST_DEPTH
