@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from core import seals
 from core.records import Constant, Experiment, Measurement, Trial, UserError, from_json, to_json
 from core.schema import ADDED, APPLICATION, UPGRADED, VERSION, WHOLE
+from core.sqlite import damaged, other_version, told, transaction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Ledger:
             raise UserError(f"there is a ledger at {path} already")
         connection = sqlite3.connect(path, isolation_level=None, timeout=30)
         ledger = cls(path, connection)
-        with _told(path):
+        with told(path):
             connection.executescript(
                 f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {WHOLE}"
                 f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
@@ -65,13 +65,13 @@ class Ledger:
         if not path.exists():
             raise UserError(f"expected a ledger at {path}, and there is none")
         _refuse_foreign(path)
-        with _told(path):
+        with told(path):
             # mode=rw makes no file, and falls back to reading where the file can't be written
             connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30
             )
         try:
-            with _told(path):
+            with told(path):
                 connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # takes back what was cut off
                 connection.execute("PRAGMA synchronous = EXTRA")
         except BaseException:
@@ -84,11 +84,11 @@ class Ledger:
 
     def broken(self) -> list[str]:
         """What was changed after it was written, in words; empty if nothing was. Reads all of the file."""
-        with _told(self.path):
+        with told(self.path):
             answers = [row[0] for row in self._connection.execute("PRAGMA integrity_check")]
-            damaged = [f"the ledger's file: {answer}" for answer in answers if answer != "ok"]
-            if damaged or self._version() < VERSION:  # which had no seals
-                return damaged
+            faults = [f"the ledger's file: {answer}" for answer in answers if answer != "ok"]
+            if faults or self._version() < VERSION:  # which had no seals
+                return faults
             return list(seals.broken(self._connection))
 
     def upgrade(self) -> None:
@@ -98,7 +98,7 @@ class Ledger:
         """
         if self._version() == VERSION:
             return
-        with _told(self.path):
+        with told(self.path):
             try:
                 self._connection.executescript(f"BEGIN IMMEDIATE; {ADDED} PRAGMA user_version = {VERSION};")
                 seals.seal_all(self._connection)
@@ -110,10 +110,10 @@ class Ledger:
 
     def check(self) -> None:
         """Raises UserError if the file's pages are damaged. Reads all of it."""
-        with _told(self.path):
+        with told(self.path):
             answers = [row[0] for row in self._connection.execute("PRAGMA quick_check")]
         if answers != ["ok"]:
-            raise _damaged(self.path, answers[0])
+            raise damaged(self.path, answers[0])
 
     # Identity
 
@@ -331,26 +331,15 @@ class Ledger:
         return int(self._rows("PRAGMA user_version")[0][0])
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
-        with _told(self.path):
+        with told(self.path):
             return self._connection.execute(query, values).fetchall()
 
     def _write(self, table: str, values: tuple[object, ...]) -> None:
         """One row with its seal, in one durable transaction."""
         places = ", ".join("?" * len(values))
-        with _told(self.path), self._transaction():
+        with told(self.path), transaction(self._connection):
             cursor = self._connection.execute(f"INSERT INTO {table} VALUES ({places})", values)
             seals.seal(self._connection, table, str(values[0] if table == "facts" else cursor.lastrowid))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # SQLite itself has rolled back where the disk was full
-                self._connection.execute("ROLLBACK")
-            raise
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -367,41 +356,12 @@ def _refuse_foreign(path: Path) -> None:
     if head[:16] != b"SQLite format 3\0" or len(head) < 100:
         journal = path.with_name(f"{path.name}-journal")
         if not (journal.exists() and journal.stat().st_size):
-            raise _damaged(path, "it is empty" if not head else "it does not begin as a ledger does")
+            raise damaged(path, "it is empty" if not head else "it does not begin as a ledger does")
         return
     version, application = int.from_bytes(head[60:64]), int.from_bytes(head[68:72])
     if application != APPLICATION or version not in {UPGRADED, VERSION}:
-        raise UserError(
-            f"{path}: expected a ledger of version {VERSION}, found version {version}"
-            f"{'' if application == APPLICATION else ' of another application'}; it was left untouched: "
-            "use the version of autoresearch that wrote it"
-        )
-
-
-def _damaged(path: Path, how: object) -> UserError:
-    return UserError(f"{path} is damaged: {how}; restore it from a copy of the campaign's folder")
+        raise other_version(path, "a ledger", VERSION, version, foreign=application != APPLICATION)
 
 
 def _dump(value: dict[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-_MENDS = {
-    "database or disk is full": "free some space and run the same command again",
-    "database is locked": "another program holds it; end that one and run the same command again",
-    "attempt to write a readonly database": "it can't be written; see the file's permissions",
-}
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """SQLite's errors in a user's words. A violated trigger is a bug and passes as it is."""
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        raise
-    except sqlite3.OperationalError as error:
-        mend = _MENDS.get(str(error), "see that its folder exists and can be written")
-        raise UserError(f"{path}: {error}; {mend}") from None
-    except sqlite3.DatabaseError as error:
-        raise _damaged(path, error) from None

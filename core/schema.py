@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core import seals
+from core.sqlite import append_only
 
 VERSION = 2
 UPGRADED = 1  # the version that `upgrade` brings up; it can be read as it is
@@ -58,15 +59,5 @@ CREATE TRIGGER facts_once BEFORE INSERT ON facts WHEN EXISTS (SELECT 1 FROM fact
     BEGIN SELECT RAISE(ABORT, 'a fact is recorded once'); END;
 """
 
-
-def _append_only(*tables: str) -> str:
-    return "".join(
-        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-        f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
-        for table in tables
-        for verb in ("UPDATE", "DELETE")
-    )
-
-
-ADDED = _MEASUREMENTS + seals.SCHEMA + _append_only("measurements", "seals")
-WHOLE = _SCHEMA + _append_only("facts", "trials", "experiments") + ADDED
+ADDED = _MEASUREMENTS + seals.SCHEMA + append_only("ledger", "measurements", "seals")
+WHOLE = _SCHEMA + append_only("ledger", "facts", "trials", "experiments") + ADDED

@@ -12,15 +12,15 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 from core.llm.base import Message, Reply, Request, Tool, Usage
-from core.llm.tables import APPLICATION, SCHEMA, VERSION, told
+from core.llm.tables import APPLICATION, SCHEMA, VERSION
 from core.records import UserError
+from core.sqlite import damaged, other_version, told, transaction
 
 FILE = "exchanges.db"
 COST = 10**12  # a cost is stored as whole picodollars: what a price of six decimals makes of whole tokens
@@ -104,11 +104,8 @@ class Archive:
                     f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
                 )
             elif (version, application) != (VERSION, APPLICATION):
-                raise UserError(
-                    f"{self.path}: expected an archive of version {VERSION}, found version {version}"
-                    f"{'' if application == APPLICATION else ' of another application'}; it was left untouched: "
-                    "use the version of autoresearch that wrote it"
-                )
+                foreign = application != APPLICATION
+                raise other_version(self.path, "an archive", VERSION, version, foreign=foreign)
             self._connection.execute("PRAGMA synchronous = EXTRA")
 
     def close(self) -> None:
@@ -135,7 +132,8 @@ class Archive:
         cost = None if usd is None else int(usd * COST)
         if usd is not None and Decimal(cost or 0) / COST != usd:
             raise ValueError(f"{usd} is finer than is counted")
-        with self._lock, told(self.path), self._transaction() as run:
+        with self._lock, told(self.path), transaction(self._connection):
+            run = self._connection.execute
             number = int(run("SELECT COALESCE(MAX(number) + 1, 0) FROM exchanges").fetchone()[0])
             system = self._put_text(request.system)
             tools = self._put_text([asdict(tool) for tool in request.tools])
@@ -175,17 +173,6 @@ class Archive:
     def _plain(self, value: Any) -> bytes:
         # In ASCII, as half a surrogate pair in a model's answer is no UTF-8.
         return self._scrub(json.dumps(value, separators=(",", ":"))).encode("ascii")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection.execute
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # SQLite itself has rolled back where the disk was full
-                self._connection.execute("ROLLBACK")
-            raise
 
     # Reading
 
@@ -234,7 +221,7 @@ class Archive:
             provider=row[1],
             model=row[2],
             request=request,
-            reply=None if row[16] is None else _reply(_unpacked(row[16]), usage),
+            reply=None if row[16] is None else _reply(self._unpacked(row[16]), usage),
             usage=usage,
             usd=None if row[9] is None else Decimal(row[9]) / COST,
             outcome=row[3],
@@ -244,7 +231,7 @@ class Archive:
         )
 
     def _text(self, digest: bytes) -> Any:
-        return _unpacked(self._rows("SELECT content FROM texts WHERE digest = ?", (digest,))[0][0])
+        return self._unpacked(self._rows("SELECT content FROM texts WHERE digest = ?", (digest,))[0][0])
 
     def _conversation(self, last: bytes | None) -> list[Message]:
         rows = self._rows(
@@ -255,7 +242,13 @@ class Archive:
             " SELECT content FROM back ORDER BY place DESC",
             (last,),
         )
-        return [_unpacked(row[0]) for row in rows]
+        return [self._unpacked(row[0]) for row in rows]
+
+    def _unpacked(self, content: bytes) -> Any:
+        try:
+            return json.loads(zlib.decompress(content))
+        except zlib.error as error:
+            raise damaged(self.path, error) from None
 
     def _sums(self, which: str, values: tuple[object, ...]) -> list[tuple[int, Spending]]:
         used = " + ".join(_COUNTS)
@@ -311,7 +304,3 @@ def _reply_json(reply: Reply) -> dict[str, Any]:
 
 def _reply(stored: dict[str, Any], usage: Usage) -> Reply:
     return Reply(**{**stored, "content": tuple(stored["content"])}, usage=usage)
-
-
-def _unpacked(content: bytes) -> Any:
-    return json.loads(zlib.decompress(content))

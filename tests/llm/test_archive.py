@@ -231,6 +231,20 @@ conversations = st.lists(
 )
 
 
+def test_a_damaged_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "exchanges.db"
+    archive = Archive.open(path, create=True)
+    record(archive, request(message("user", "go")), reply("fine", Usage(input=1)))
+    archive.close()
+    with sqlite3.connect(path) as connection:
+        connection.executescript("DROP TRIGGER messages_no_update; UPDATE messages SET content = x'00'")
+    connection.close()
+    archive = Archive.open(path)
+    with pytest.raises(UserError, match=r"exchanges\.db is damaged: .*restore it from a copy"):
+        archive.exchange(0)
+    archive.close()
+
+
 @settings(
     deadline=None,
     max_examples=40,
