@@ -36,6 +36,9 @@ class LedgerHistory:
     def __len__(self) -> int:
         return self._ledger.count()
 
+    def verdicts(self) -> dict[str, int]:
+        return self._ledger.verdicts()
+
     def recent(self, count: int) -> list[Experiment]:
         return self._ledger.experiments(max(0, len(self) - count), trials=False)
 

@@ -292,6 +292,10 @@ class Ledger:
         values = json.loads(rows[0][0]) if rows else {}
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
+    def verdicts(self) -> dict[str, int]:
+        """How many experiments got which verdict, the baseline's included."""
+        return dict(self._rows("SELECT verdict, COUNT(*) FROM experiments GROUP BY verdict"))
+
     def totals(self) -> Totals:
         row = self._rows(
             "SELECT COUNT(*) FILTER (WHERE number > 0),"

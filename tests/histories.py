@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -74,6 +75,9 @@ class MemoryHistory:
 
     def __len__(self) -> int:
         return len(self.found)
+
+    def verdicts(self) -> Mapping[str, int]:
+        return Counter(one.verdict for one in self.found)
 
     def recent(self, count: int) -> list[Experiment]:
         return self.found[max(0, len(self.found) - count) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,10 @@ class History(Protocol):
 
     def __len__(self) -> int:
         """How many experiments are recorded, the baseline included; the number of the one to propose."""
+        ...
+
+    def verdicts(self) -> Mapping[str, int]:
+        """How many experiments got which verdict, the baseline's `keep` included."""
         ...
 
     def recent(self, count: int) -> list[Experiment]:

@@ -44,7 +44,6 @@ class ApiAgent(Agent):
         self._asks: Asks | None = None
         self._desk: Desk | None = None
         self._repeats: list[Repeat] = []
-        self._tally = brief.Tally()
         self._given_up = 0  # proposals in a row
         self._answered = False  # whether the model ever did
         self._kept: Draft | None = None  # of a conversation that an outage ended
@@ -71,7 +70,6 @@ class ApiAgent(Agent):
         situation = brief.situation(
             history,
             quotes,
-            tally=self._tally,
             lessons=self._lessons.read(),
             repeats=self._repeats,
             name=self.name,

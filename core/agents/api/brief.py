@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 
 from core.agents import plateau
 from core.agents.api import reading
-from core.agents.api.quoting import Quotes, one_line
+from core.agents.api.quoting import Quotes
 from core.agents.base import History
+from core.agents.text import one_line
 from core.events import Repeat
 from core.llm.base import Block
 from core.records import Experiment
@@ -18,21 +18,6 @@ RECENT, BEST = 15, 10  # experiments that are told, a line each
 LONGEST_PROGRAM = 40_000  # characters
 _LESSONS = 60
 _REPEATS = 5
-
-
-class Tally:
-    """How many experiments got which verdict. Reads each once, so that a long campaign costs only what is new."""
-
-    def __init__(self) -> None:
-        self._seen = 0
-        self._counts: Counter[str] = Counter()
-
-    def of(self, history: History) -> Counter[str]:
-        new = len(history) - self._seen
-        if new > 0:
-            self._counts.update(one.verdict for one in history.recent(new))
-            self._seen = len(history)
-        return self._counts
 
 
 def standing(history: History) -> Block:
@@ -64,17 +49,16 @@ def situation(
     history: History,
     quotes: Quotes,
     *,
-    tally: Tally,
     lessons: Sequence[str],
     repeats: Sequence[Repeat],
     name: str,
 ) -> Block:
     """What is new: champion, record, verdicts since the last proposal, lessons, plateau."""
-    champion, counts = history.champion, tally.of(history)
+    champion, counts = history.champion, history.verdicts()
     recent = history.recent(RECENT)
     best = history.best(BEST)
     spread = "unknown" if champion.spread is None else f"{champion.spread:.4f}"
-    total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("keep", "discard", "crash", "invalid"))
+    total = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in ("keep", "discard", "crash", "invalid"))
     parts = [
         f"The mark of this conversation's data blocks is {quotes.mark}.",
         (
