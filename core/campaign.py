@@ -299,7 +299,6 @@ class Campaign:
         was tried stays under its ref. Where a kill cut off the trial of the very same text, that one is finished.
         Raises UserError where there is nothing to try, and where a fixed constant was changed.
         """
-        from core.ratchet import fixed_and_changed
         from core.repo import blob_id
 
         if not hypothesis.strip():
@@ -330,7 +329,7 @@ class Campaign:
                 ratchet.settle(champion, {blob_id(text.encode())})
                 return repeat
             try:
-                changed = fixed_and_changed(self._program.fixed, champion_text, text)
+                changed = tunables.fixed_and_changed(self._program.fixed, champion_text, text)
             except UserError:
                 changed = []  # a text that can't be parsed gets its verdict without a trial
             if changed:

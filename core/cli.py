@@ -289,6 +289,7 @@ def show(
 
     The whole has verdict, diff, loss curve and the trials' numbers.
     """
+    from core import trial_files
     from core.views import show as views
     from core.views import tables
 
@@ -297,8 +298,8 @@ def show(
         raise UserError(f"an experiment has no part {part!r}: name one of {', '.join(parts)}, or none for all")
     with asked.campaign_of(folder) as campaign:
         experiment = campaign.experiment(number)
-        trials = views.trials(campaign.folder(number))
-        curves = [views.points(trial) for trial in trials]
+        trials = trial_files.trials(campaign.folder(number))
+        curves = [trial_files.points(trial) for trial in trials]
         diff = campaign.diff(number)
         trainer = campaign.trainer_text(experiment.commit) if part == "train.py" else ""
     if as_json:

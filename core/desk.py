@@ -14,7 +14,6 @@ from core.engine import Engine
 from core.events import OnEvent
 from core.folder import Folder
 from core.program import Program
-from core.ratchet import fixed_and_changed
 from core.records import TRAINER, Budget, Preset, UserError
 
 SCORED_BYTES = 65_536  # enough to see that `restore` works; the score itself is looked at by nobody
@@ -54,7 +53,7 @@ class CampaignDesk:
         begun = time.monotonic()
         try:
             tunables.check(text)
-            changed = fixed_and_changed(self._program().fixed, self._champion_text(), text)
+            changed = tunables.fixed_and_changed(self._program().fixed, self._champion_text(), text)
         except UserError as error:
             return _faulty(str(error), begun)
         if changed:

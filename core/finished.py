@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from core import trial_files
 from core.asked import RECORD
 from core.compare import Curve, Entry
 from core.records import Trial, UserError, from_json
-from core.views import show
 
 ROWS = "rows.json"  # in the folder that `compare --out` writes
 
@@ -40,15 +40,19 @@ def _read(path: Path) -> list[Entry]:
             trials = tuple(
                 trial if trial.corpus else dataclasses.replace(trial, corpus=corpus) for trial in champion.trials
             )
-            curves = tuple(show.points(folder) for folder in show.trials(campaign.folder(champion.number)))
+            curves = tuple(
+                trial_files.points(folder) for folder in trial_files.trials(campaign.folder(champion.number))
+            )
         return [Entry(name=f"{path.resolve().name} ({champion.number})", trials=trials, curves=curves)]
     if path.is_dir():
         if (path / ROWS).is_file():
-            kept = [(_lone(one), show.points(one.parent)) for one in sorted((path / "trials").glob(f"*/{RECORD}"))]
+            kept = [
+                (_lone(one), trial_files.points(one.parent)) for one in sorted((path / "trials").glob(f"*/{RECORD}"))
+            ]
             return [_with_curves(entry, kept) for entry in _read(path / ROWS)]
         if (path / RECORD).is_file():
             trial = _lone(path / RECORD)
-            return [Entry(name=path.resolve().name, trials=(trial,), curves=(show.points(path),))]
+            return [Entry(name=path.resolve().name, trials=(trial,), curves=(trial_files.points(path),))]
         raise UserError(f"{path} is no campaign and holds no {RECORD} or {ROWS}: name what run, train or compare wrote")
     return _grouped(_json(path), path)
 

@@ -248,7 +248,7 @@ class Ratchet:
         verdict: Verdict
         try:
             tunables.check(text)
-            changed = fixed_and_changed(self._program().fixed, self._repo.text(champion.commit), text)
+            changed = tunables.fixed_and_changed(self._program().fixed, self._repo.text(champion.commit), text)
             if not changed:
                 return None
             verdict, reason = "invalid", f"changes {', '.join(changed)}, which {PROGRAM} fixes"
@@ -354,14 +354,6 @@ def fingerprint(text: str) -> str:
         return tunables.fingerprint(text)
     except UserError:
         return "text-" + hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def fixed_and_changed(fixed: Sequence[str], champion_text: str, text: str) -> list[str]:
-    """The fixed constants that differ between two trainers. Raises UserError for a text that can't be parsed."""
-    if not fixed:
-        return []
-    before, after = tunables.constants(champion_text), tunables.constants(text)
-    return [name for name in fixed if before.get(name) != after.get(name)]
 
 
 def _with_seed(trials: Sequence[Trial], seed: int) -> int | None:

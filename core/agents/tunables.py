@@ -12,7 +12,7 @@ import math
 import re
 import tokenize
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -147,6 +147,14 @@ def fingerprint(text: str, name: str = "train.py") -> str:
     names = {assignment.last_line: assignment.name for assignment in _assignments(tree)}
     words += [f"tune {names.get(line, '')}: {' '.join(body.split())}" for line, body in _tune_comments(text, name)]
     return hashlib.sha256("\0".join(words).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def fixed_and_changed(fixed: Sequence[str], champion_text: str, text: str) -> list[str]:
+    """The fixed constants that differ between two trainers. Raises UserError for a text that can't be parsed."""
+    if not fixed:
+        return []
+    before, after = constants(champion_text), constants(text)
+    return [name for name in fixed if before.get(name) != after.get(name)]
 
 
 def same(one: Constant, other: Constant) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from core import asked
+from core import asked, trial_files
 from core.asked import Asked
 from core.compare import Curve, Entry
 from core.disk import refuse_occupied
@@ -27,7 +27,7 @@ from core.options import (
     interruptible,
 )
 from core.records import Budget, Preset, Trial, UserError, to_json
-from core.views import show, terminal
+from core.views import terminal
 
 PLOT = "compare.png"
 
@@ -137,7 +137,7 @@ def _run(
         def run_one(side: Preset, budget: Budget, seed: int, title: str) -> tuple[Trial, Curve]:
             into = place.next(side.name, side.backend, seed)
             trial = asked.lone_trial(side, trainer=None, constants={}, budget=budget, seed=seed, into=into, title=title)
-            return trial, show.points(into)
+            return trial, trial_files.points(into)
 
         with interruptible("the rows above are what had ended; the same command starts again"):
             try:

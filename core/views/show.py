@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.syntax import Syntax
 from rich.text import Text
 
+from core import trial_files
+from core.trial_files import Point
+
 CHART_WIDTH, CHART_HEIGHT = 72, 9
 BLOCKS = " ▁▂▃▄▅▆▇█"
-Point = dict[str, float]
-
-
-def trials(folder: Path) -> list[Path]:
-    """The folders of an experiment's trials, in their order."""
-    return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
-
-
-def points(trial: Path) -> list[Point]:
-    """A trial's curve: step, seconds, progress and loss (nats a token) of every report; empty if it has none.
-
-    A power cut may have left half of a line: the curve ends before it.
-    """
-    try:
-        lines = (trial / "curve.jsonl").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    curve: list[Point] = []
-    with contextlib.suppress(ValueError):
-        curve.extend(json.loads(line) for line in lines)
-    return curve
 
 
 def output(trial: Path) -> str:
     """What the trial printed while it trained, control characters taken out: they could drive a terminal."""
-    paths = [trial / name for name in ("output-out-of-memory.txt", "output.txt")]
-    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.exists()]
-    return "".join(char for char in "".join(texts) if char in "\n\t" or char.isprintable())
+    return "".join(char for char in trial_files.printed(trial) if char in "\n\t" or char.isprintable())
 
 
 def diff(text: str) -> Syntax | Text:

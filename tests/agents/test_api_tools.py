@@ -16,10 +16,11 @@ from scripted_model import PlainDesk, a_check, use
 
 from core.agents.api.arguments import Refused
 from core.agents.api.draft import Draft
-from core.agents.api.quoting import Quotes, bounded, clean, escaped, mark_of
+from core.agents.api.quoting import Quotes, bounded, escaped, mark_of
 from core.agents.api.tools import CHECKS, TOOLS
 from core.agents.api.workbench import Workbench
 from core.agents.lessons import Lessons
+from core.agents.text import clean
 from core.program import Program
 from core.records import Constant, Proposal
 

@@ -1,12 +1,12 @@
 """One experiment in full."""
 
-import json
 from pathlib import Path
 
+from core.trial_files import Point
 from core.views import show
 
 
-def curve(losses: list[float]) -> list[show.Point]:
+def curve(losses: list[float]) -> list[Point]:
     return [
         {"step": i + 1, "seconds": 0.1 * i, "progress": i / len(losses), "loss": loss} for i, loss in enumerate(losses)
     ]
@@ -39,20 +39,7 @@ def test_a_long_curve_fits_and_an_equal_one_is_drawn() -> None:
     assert "no loss" in show.chart([]).plain
 
 
-def test_trials_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    for name in ("0", "10", "2", "trainer"):
-        (tmp_path / name).mkdir()
-    assert [path.name for path in show.trials(tmp_path)] == ["0", "2", "10"]
-
-
 def test_output_can_not_drive_a_terminal(tmp_path: Path) -> None:
     (tmp_path / "output.txt").write_text("a\x1b]0;title\x07b\r\n\tc\x9b2J\n", encoding="utf-8")
     assert show.output(tmp_path) == "a]0;titleb\n\tc2J\n"
     assert show.output(tmp_path / "missing") == ""
-
-
-def test_points_are_what_the_trial_left(tmp_path: Path) -> None:
-    points = curve([3.0, 2.0])
-    (tmp_path / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
-    assert show.points(tmp_path) == points
-    assert show.points(tmp_path / "missing") == []

@@ -8,8 +8,9 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
+from core.agents.text import clean
+
 LONGEST_LINE = 400  # characters
-_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
 _FILE = "mark"
 _SECRET = re.compile(r"[0-9a-f]{32}")
 
@@ -54,13 +55,6 @@ def held_secret(folder: Path) -> str | None:
     return held if _SECRET.fullmatch(held) else None
 
 
-def clean(text: str) -> str:
-    """Without colours, control characters and what is invisible, so that it reads as it is."""
-    text = _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(char for char in text if char in "\n\t" or char.isprintable())
-
-
 def escaped(text: str) -> str:
     """A trainer's text with what can't be seen as Python's escapes: an edit must not miss for an invisible reason."""
     return "".join(
@@ -86,9 +80,3 @@ def bounded(text: str, characters: int, lines: int, keep: Literal["start", "end"
     if left_out:
         kept.insert(0 if keep == "end" else len(kept), f"[{left_out} lines left out]")
     return "\n".join(kept)
-
-
-def one_line(text: str, characters: int) -> str:
-    """Everything on one line, cut."""
-    line = " ".join(clean(text).split())
-    return line if len(line) <= characters else line[: max(0, characters - 4)] + " ..."

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
-import json
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.agents.api.quoting import Quotes, escaped, one_line
+from core import trial_files
+from core.agents.api.quoting import Quotes, escaped
 from core.agents.base import History
+from core.agents.text import one_line
 from core.records import Experiment
+from core.trial_files import Point
 
 CURVE_POINTS = 20
 OUTPUT_CHARACTERS, OUTPUT_LINES = 4_000, 60
 DIFF_CHARACTERS, DIFF_LINES = 16_000, 400
 TRAINER_CHARACTERS, TRAINER_LINES = 100_000, 2_000
-_READ_BYTES = 2**22  # of a curve
+CURVE_CHARACTERS = 2**22  # that are read
 _ERRORS = frozenset(name for name, kind in vars(builtins).items() if isinstance(kind, type) and name.endswith("Error"))
 _FIRST_WORD = re.compile(r"\w+")
 
@@ -84,11 +85,11 @@ def in_full(history: History, quotes: Quotes, number: int) -> str:
     else:
         changed = escaped(history.diff(number))
         parts.append(quotes("its diff", changed, characters=DIFF_CHARACTERS, lines=DIFF_LINES))
-    if (folder := _last_trial(history.folder(number))) is not None:
-        curve = thinned(points(folder), CURVE_POINTS)
+    if (left := last_trial(history.folder(number))) is not None:
+        curve, printed = left
         if curve:
-            parts.append("Loss in nats a token, as the trainer reported it: " + _curve(curve))
-        printed = output(folder)
+            told = _curve(trial_files.thinned(curve, CURVE_POINTS))
+            parts.append("Loss in nats a token, as the trainer reported it: " + told)
         parts.append(
             quotes("the end of what it printed", printed, characters=OUTPUT_CHARACTERS, lines=OUTPUT_LINES, keep="end")
             if printed.strip()
@@ -97,40 +98,19 @@ def in_full(history: History, quotes: Quotes, number: int) -> str:
     return "\n".join(parts)
 
 
-def points(folder: Path) -> list[dict[str, float]]:
-    """A trial's curve; it ends before a line that a power cut left half written."""
-    curve: list[dict[str, float]] = []
-    with contextlib.suppress(OSError, ValueError), open(folder / "curve.jsonl", encoding="utf-8") as file:
-        for told in file.read(_READ_BYTES).splitlines():
-            point = json.loads(told)
-            if isinstance(point, dict) and {"step", "progress", "loss"} <= set(point):
-                curve.append(point)
-    return curve
-
-
-def thinned(curve: Sequence[dict[str, float]], count: int) -> list[dict[str, float]]:
-    """At most `count` points in even distance, the first and the last among them."""
-    if len(curve) <= count:
-        return list(curve)
-    return [curve[round(place * (len(curve) - 1) / (count - 1))] for place in range(count)]
-
-
-def output(folder: Path) -> str:
-    """What a trial printed; the supervisor has bounded it."""
+def last_trial(folder: Path) -> tuple[list[Point], str] | None:
+    """The curve of an experiment's last trial and what it printed; None if none was left that can be read."""
     try:
-        return (folder / "output.txt").read_text(encoding="utf-8", errors="replace")
+        if trials := trial_files.trials(folder):
+            return trial_files.points(trials[-1], CURVE_CHARACTERS), trial_files.printed(trials[-1])
     except OSError:
-        return ""
+        pass
+    return None
 
 
 def known(history: History, number: int) -> str:
     """Empty if there is such an experiment, else what there is."""
     return "" if 0 <= number < len(history) else f"there is no experiment {number}; there are 0 to {len(history) - 1}"
-
-
-def _last_trial(folder: Path) -> Path | None:
-    trials = [path for path in folder.glob("*") if path.name.isdigit()] if folder.is_dir() else []
-    return max(trials, key=lambda path: int(path.name), default=None)
 
 
 def _numbers(experiment: Experiment) -> str:
@@ -149,7 +129,7 @@ def _numbers(experiment: Experiment) -> str:
     return told
 
 
-def _curve(curve: Sequence[dict[str, float]]) -> str:
+def _curve(curve: Sequence[Point]) -> str:
     return ", ".join(f"step {point['step']:.0f} {_loss(point['loss'])}" for point in curve)
 
 

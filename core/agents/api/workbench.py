@@ -12,13 +12,13 @@ from core.agents import tunables
 from core.agents.api import prompts, reading
 from core.agents.api.arguments import Refused, checked
 from core.agents.api.draft import Draft
-from core.agents.api.quoting import Quotes, escaped, one_line
+from core.agents.api.quoting import Quotes, escaped
 from core.agents.api.tools import CHECKS, LISTED, LONGEST_HYPOTHESIS, LONGEST_LESSON, TOOLS
 from core.agents.base import Desk, History
 from core.agents.lessons import Lessons
+from core.agents.text import one_line
 from core.events import Working
 from core.llm.base import Block
-from core.ratchet import fixed_and_changed
 from core.records import UserError
 
 _TOOLS = {tool.name: tool for tool in TOOLS}
@@ -181,7 +181,7 @@ class Workbench:
             raise Refused("your draft is the champion's text: there is nothing to try yet")
         try:
             tunables.check(text)
-            changed = fixed_and_changed(self._history.program.fixed, self.draft.champion, text)
+            changed = tunables.fixed_and_changed(self._history.program.fixed, self.draft.champion, text)
         except UserError as error:
             raise Refused("this can't be run; mend it first:", str(error)) from None
         if changed:

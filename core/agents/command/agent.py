@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 
 from core.agents import lessons, plateau, tunables
-from core.agents.api.quoting import one_line
 from core.agents.base import Agent, Desk, History, Unavailable
 from core.agents.command import prompt, shown
 from core.agents.command.checks import Checks, readable
 from core.agents.command.running import Ended, Output, Running
 from core.agents.command.surroundings import Surroundings, temporary
 from core.agents.command.workspace import LESSONS, Left, Workspace
+from core.agents.text import one_line
 from core.events import Notice, Repeat, Working
 from core.records import PROGRAM, TRAINER, Proposal, UserError
 from core.sandbox import tier
@@ -203,8 +203,7 @@ def _fault(text: str, history: History) -> str:
     """Why the trainer would not be run; empty where it would."""
     try:
         tunables.check(text)
-        before, after = tunables.constants(history.champion_text), tunables.constants(text)
-        if changed := [name for name in history.program.fixed if before.get(name) != after.get(name)]:
+        if changed := tunables.fixed_and_changed(history.program.fixed, history.champion_text, text):
             return f"it changes {', '.join(changed)}, which {PROGRAM} fixes"
         if (earlier := history.repeat_of(text)) is not None:
             return f"it is the trainer of experiment {earlier.number} again, {earlier.verdict}"

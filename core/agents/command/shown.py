@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+from collections.abc import Sequence
 
-from core.agents.api.quoting import clean, one_line
-from core.agents.api.reading import output, points, thinned
+from core.agents.api.reading import last_trial
 from core.agents.base import History
 from core.agents.plateau import near_misses
+from core.agents.text import clean, one_line
 from core.records import Experiment, UserError
+from core.trial_files import Point, thinned
 
 LISTED = 500  # experiments in the log, the newest
 RECENT, BEST, NEAR = 20, 10, 6  # that have a folder
@@ -73,27 +74,25 @@ def _one(history: History, number: int) -> dict[str, str]:
     with contextlib.suppress(UserError):
         if changed := history.diff(number):
             found["change.diff"] = _cut(changed, DIFF_CHARACTERS)
-    trials = [path for path in history.folder(number).glob("*") if path.name.isdigit()]
-    if trials:
-        last = max(trials, key=lambda path: int(path.name))
-        if curve := _curve(last):
+    if (left := last_trial(history.folder(number))) is not None:
+        if curve := _curve(left[0]):
             found["curve.tsv"] = curve
-        if printed := _printed(last):
+        if printed := _printed(left[1]):
             found["output.txt"] = _DATA + printed
     return found
 
 
-def _curve(trial: Path) -> str:
+def _curve(curve: Sequence[Point]) -> str:
     """The training loss at a few steps."""
     rows = [
         f"{point['step']:.0f}\t{point['progress']:.3f}\t{_number(point['loss'], 4)}"
-        for point in thinned(points(trial), CURVE_POINTS)
+        for point in thinned(curve, CURVE_POINTS)
     ]
     return "\n".join(["step\tprogress\tloss in nats a token", *rows]) + "\n" if rows else ""
 
 
-def _printed(trial: Path) -> str:
-    text = clean(output(trial)).strip()
+def _printed(printed: str) -> str:
+    text = clean(printed).strip()
     return text if len(text) <= OUTPUT_CHARACTERS else f"[...]\n{text[-OUTPUT_CHARACTERS:]}\n"
 
 
