@@ -62,9 +62,7 @@ class AnthropicProvider:
             api_key=key,
             auth_token=None if key else token,
             base_url=endpoint,
-            timeout=refusals.patience(self._server),
-            max_retries=0,
-            http_client=anthropic.DefaultHttpxClient(event_hooks={"response": [self._silence.watch]}),
+            **streams.client(self._sdk, timeout, self._silence),
         )
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from core.llm import prices
 from core.llm.archive import Archive, Outcome
 from core.llm.base import Delta, LimitReached, Outage, Provider, Reply, Request, TimeOver, Usage
 from core.llm.limits import BYTES_PER_TOKEN, Limits
@@ -51,10 +52,7 @@ class Caller:
         noise: random.Random | None = None,
     ) -> None:
         if max_usd is not None and price is None:
-            raise UserError(
-                f"--max-cost needs to know what {provider.model} costs, and no price of it is known: "
-                'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
-            )
+            raise prices.needed(provider.model)
         self.transcript = transcript
         self.archive = archive
         self._provider = provider

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from core.llm import archive, prices, providers, transcript
 from core.llm.archive import Archive
-from core.llm.base import Effort
+from core.llm.base import Effort, Provider
 from core.llm.caller import Caller
+from core.llm.prices import Price
 from core.llm.recorded import Recorded
 from core.llm.scrub import Scrub
 from core.llm.transcript import Transcript
@@ -45,15 +46,7 @@ def server(
     Raises UserError if a package, a key, a model's name or its price is missing, or a setting does not fit. `on_wait`
     and `on_notice` are told lines for a person. `seconds_left`: of the run; after its end no answer streams on.
     """
-    price = None if settings.price is None else prices.parse(settings.price)
-    provider = providers.connect(
-        settings.provider,
-        model=settings.model,
-        endpoint=settings.endpoint,
-        effort=settings.effort,
-        thinking_budget=settings.thinking_budget,
-        timeout=settings.timeout,
-    )
+    provider, price = _provider(settings)
     try:
         scrub = Scrub(providers.secrets())
         opened = Archive.open(state / archive.FILE, scrub=scrub, create=True)
@@ -66,7 +59,7 @@ def server(
             opened,
             Transcript(state / transcript.FOLDER, scrub, on_notice),
             scrub,
-            price=price or prices.known(provider.model),
+            price=price,
             max_usd=settings.max_usd,
             max_tokens=settings.max_tokens,
             on_wait=on_wait,
@@ -76,6 +69,28 @@ def server(
         opened.close()
         provider.close()
         raise
+
+
+def checked(settings: Settings) -> str:
+    """The name of the model that would be asked. Raises UserError for what `server` would: nothing is asked or made."""
+    provider, price = _provider(settings)
+    provider.close()
+    if settings.max_usd is not None and price is None:
+        raise prices.needed(provider.model)
+    return provider.model
+
+
+def _provider(settings: Settings) -> tuple[Provider, Price | None]:
+    own = None if settings.price is None else prices.parse(settings.price)
+    provider = providers.connect(
+        settings.provider,
+        model=settings.model,
+        endpoint=settings.endpoint,
+        effort=settings.effort,
+        thinking_budget=settings.thinking_budget,
+        timeout=settings.timeout,
+    )
+    return provider, own or prices.known(provider.model)
 
 
 def recording(state: Path, on_difference: Callable[[int, str], None] = lambda experiment, text: None) -> Recorded:

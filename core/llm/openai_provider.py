@@ -60,9 +60,7 @@ class OpenAIProvider:
         self._client = openai.OpenAI(
             api_key=key or "none",
             base_url=endpoint,
-            timeout=refusals.patience(self._server),
-            max_retries=0,
-            http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._silence.watch]}),
+            **streams.client(self._sdk, timeout, self._silence),
         )
 
     @property

@@ -58,6 +58,14 @@ def known(model: str) -> Price | None:
     return prices.get(model) or prices.get(_SNAPSHOT.sub("", model))
 
 
+def needed(model: str) -> UserError:
+    """For a limit in dollars on a model whose price nobody knows."""
+    return UserError(
+        f"--max-cost needs to know what {model} costs, and no price of it is known: "
+        'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
+    )
+
+
 def models() -> list[str]:
     return list(_table()[1])
 

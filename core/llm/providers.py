@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from core.llm import claude
+from core.llm import anthropic_provider, claude, openai_provider
 from core.llm.base import Effort, Provider
 from core.records import UserError
 
@@ -36,7 +36,7 @@ KINDS = {
         package="anthropic",
         extra="api",
         keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
-        endpoint="https://api.anthropic.com",
+        endpoint=anthropic_provider.ENDPOINT,
         endpoint_variable="ANTHROPIC_BASE_URL",
         default_model=claude.DEFAULT_MODEL,
     ),
@@ -44,7 +44,7 @@ KINDS = {
         package="openai",
         extra="openai",
         keys=("OPENAI_API_KEY",),
-        endpoint="https://api.openai.com/v1",
+        endpoint=openai_provider.ENDPOINT,
         endpoint_variable="OPENAI_BASE_URL",
         default_model="",
     ),
@@ -95,14 +95,12 @@ def connect(
         raise UserError(f"which model? {address} has no default: name one with --model")
     keys = [_value(name) for name in kind.keys]
     if provider == "openai":
-        from core.llm.openai_provider import OpenAIProvider
-
         if thinking_budget is not None:
             raise UserError("the openai protocol knows no thinking budget: leave it out and set the effort")
-        return OpenAIProvider(model=chosen, key=keys[0] or None, endpoint=address, effort=effort, timeout=timeout)
-    from core.llm.anthropic_provider import AnthropicProvider
-
-    return AnthropicProvider(
+        return openai_provider.OpenAIProvider(
+            model=chosen, key=keys[0] or None, endpoint=address, effort=effort, timeout=timeout
+        )
+    return anthropic_provider.AnthropicProvider(
         model=chosen,
         key=keys[0] or None,
         token=keys[1] or None,

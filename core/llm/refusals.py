@@ -92,13 +92,6 @@ def broken_off(server: Server, response: Any, begun: bool) -> Exception:
     return Outage("the answer was cut off", 0.0)
 
 
-def patience(server: Server) -> Any:
-    """Of the HTTP client: a server that is there is connected to at once."""
-    import httpx2
-
-    return httpx2.Timeout(server.timeout, connect=min(15.0, server.timeout))
-
-
 def _message(error: Any) -> str:
     """What the server said, without the SDK's words around it."""
     body = getattr(error, "body", None)

@@ -46,6 +46,17 @@ class Silence:
         response.stream = Watched()
 
 
+def client(sdk: Any, timeout: float, silence: Silence) -> dict[str, Any]:
+    """What both SDKs' clients are made with: waiting is their caller's, and a server that is there answers at once."""
+    import httpx2
+
+    return {
+        "timeout": httpx2.Timeout(timeout, connect=min(15.0, timeout)),
+        "max_retries": 0,
+        "http_client": sdk.DefaultHttpxClient(event_hooks={"response": [silence.watch]}),
+    }
+
+
 @contextmanager
 def readable() -> Iterator[None]:
     """What goes wrong over a malformed event, as Outage. One that breaks off is left to `refusals.told`."""

@@ -13,10 +13,10 @@ from core.agents import lessons as shared
 from core.agents.api.agent import ANSWER_TOKENS, ApiAgent
 from core.agents.base import Desk
 from core.events import Notice, Working
-from core.llm import prices, providers
+from core.llm import providers
 from core.llm.base import Asks, Effort, Reply, Request
 from core.llm.caller import Caller
-from core.llm.connect import Settings, server
+from core.llm.connect import Settings, checked, server
 from core.records import PROGRAM, UserError
 
 # Servers of local models count the answer's limit against a context that is often 32k.
@@ -63,8 +63,12 @@ def api(
         thinking_budget=thinking_budget,
         timeout=timeout,
         price=price,
+        max_usd=_dollars(max_cost),
+        max_tokens=max_tokens,
     )
-    chosen = _checked(settings, max_cost)
+    if lacking := providers.missing(provider, endpoint):
+        raise UserError(f"{lacking}; {_COMMAND}")
+    chosen = checked(settings)
 
     def connect(desk: Desk) -> Asks:
         program = programs.read(desk.root / PROGRAM)
@@ -72,7 +76,7 @@ def api(
         tokens = _lower(max_tokens, program.max_tokens)
         limited = replace(
             settings,
-            max_usd=None if dollars is None else Decimal(str(dollars)),
+            max_usd=_dollars(dollars),
             max_tokens=None if tokens is None else int(tokens),
         )
         return Followed(
@@ -87,27 +91,6 @@ def api(
 
     agent = ApiAgent(connect, model=chosen, lessons=lessons, answer_tokens=_ANSWER_TOKENS[provider])
     return agent
-
-
-def _checked(settings: Settings, max_cost: float | None) -> str:
-    """The model's name. Raises UserError for what a run would fail on at once."""
-    own_price = None if settings.price is None else prices.parse(settings.price)
-    if lacking := providers.missing(settings.provider, settings.endpoint):
-        raise UserError(f"{lacking}; {_COMMAND}")
-    provider = providers.connect(
-        settings.provider,
-        model=settings.model,
-        endpoint=settings.endpoint,
-        effort=settings.effort,
-        thinking_budget=settings.thinking_budget,
-    )
-    provider.close()
-    if max_cost is not None and own_price is None and prices.known(provider.model) is None:
-        raise UserError(
-            f"--max-cost needs to know what {provider.model} costs, and no price of it is known: "
-            'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
-        )
-    return provider.model
 
 
 class Followed:
@@ -127,6 +110,10 @@ class Followed:
 
     def close(self) -> None:
         self._caller.close()
+
+
+def _dollars(limit: float | None) -> Decimal | None:
+    return None if limit is None else Decimal(str(limit))
 
 
 def _lower(one: float | None, other: float | None) -> float | None:
