@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
 
+from loopback import Server
 from messages_rules import Refused, boundaries, check, signature
 
 Request = dict[str, Any]
@@ -113,7 +114,7 @@ class MessagesServer:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _connections: set[socket.socket] = field(default_factory=set)
-    _server: http.server.ThreadingHTTPServer | None = None
+    _server: Server | None = None
     _thread: threading.Thread | None = None
 
     @property
@@ -263,15 +264,10 @@ def pieces(block: Block, size: int) -> tuple[Block, list[dict[str, str]]]:
     return block, []  # such as redacted_thinking, which comes whole
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
+class _Server(Server):
     def __init__(self, address: tuple[str, int], served: MessagesServer) -> None:
         self.served = served
         super().__init__(address, _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away in the middle is none of ours."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
