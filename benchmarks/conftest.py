@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 import backends
-from core import hardware
-from core.bench import MISTAKE, PROGRESS, SETTINGS, SUITES
-from core.campaign import reference_trainer
+from core.campaign.campaign import reference_trainer
+from core.measure.bench import MISTAKE, PROGRESS, SETTINGS, SUITES
 from core.records import Facts, Preset, UserError, from_json
-from core.trial.launch import load
+from core.system import hardware
+from core.trial.child.worker import load
 
 TOLD: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
 SIDE = from_json(Preset, TOLD["side"]) if TOLD.get("side") else None
@@ -107,7 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = item.get_closest_marker("benchmark")
         suite = marker.kwargs.get("group") if marker else None
         if suite not in SUITES:
-            raise pytest.UsageError(f"{item.name} belongs to no suite of core.bench")
+            raise pytest.UsageError(f"{item.name} belongs to no suite of core.measure.bench")
         needs_side = "side" in getattr(item, "fixturenames", ())
         return suite in wanted and needs_side == (SIDE is not None)
 

@@ -26,8 +26,8 @@ from messages_server import MessagesServer  # noqa: E402
 from served_model import billed  # noqa: E402
 
 from benchmarks.overnight_model import ScriptedModel  # noqa: E402
-from core.campaign import Campaign  # noqa: E402
-from core.llm import prices  # noqa: E402
+from core.agents.llm import prices  # noqa: E402
+from core.campaign.campaign import Campaign  # noqa: E402
 from core.records import Experiment  # noqa: E402
 
 MODEL = "claude-sonnet-5"

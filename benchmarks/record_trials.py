@@ -19,13 +19,13 @@ import numpy as np
 import presets
 from benchmarks.search import campaigns, space, table
 from benchmarks.search.table import Row
-from core import hardware
-from core.agents import tunables
-from core.agents.search import SearchAgent
-from core.asked import dataset_of
-from core.campaign import reference_trainer
+from core.agents.search.agent import SearchAgent
+from core.campaign.campaign import reference_trainer
+from core.cli.resolve import dataset_of
 from core.data import Dataset
 from core.records import Budget, Constant, Preset, Trial, UserError
+from core.system import hardware
+from core.trainer import constants as tunables
 from core.trial.supervisor import TrialSpec, run_trial
 
 # Of fourteen rows. `feasible` is uniform among the points that should make FEWEST_STEPS steps: of the uniform ones most

@@ -23,11 +23,11 @@ from benchmarks import record_trials
 from benchmarks.search import campaigns, surrogate, table
 from benchmarks.search.campaigns import Played
 from benchmarks.search.opponents import Near, Tpe, Uniform
-from core.agents import tunables
-from core.agents.search import SearchAgent
-from core.asked import dataset_of
-from core.campaign import reference_trainer
+from core.agents.search.agent import SearchAgent
+from core.campaign.campaign import reference_trainer
+from core.cli.resolve import dataset_of
 from core.records import UserError
+from core.trainer import constants
 
 FIRST_SEED = 10_000  # those below are for tuning and for tests
 AGENTS = {"search": SearchAgent, "random": Uniform, "random near": Near, "tpe": Tpe}
@@ -60,7 +60,7 @@ def compare(
     rows = table.read(path)
     preset = presets.load("cpu")
     text = campaigns.constants_of(reference_trainer(preset))
-    spaces = tunables.read(text)
+    spaces = constants.read(text)
     truth = surrogate.Surrogate(rows, spaces, budget)
     noise, freedom = surrogate.noise_of(rows)
     played: dict[str, list[Played]] = {name: [] for name in AGENTS}
@@ -88,7 +88,7 @@ def checked(played: dict[str, list[Played]], count: int, budget: float) -> dict[
     found: dict[str, list[dict[str, float | None]]] = {name: [] for name in played}
     for number in range(count):
         for name, campaign in ((name, each[number]) for name, each in played.items()):
-            trial = record_trials.measured(tunables.write(text, campaign.champion), preset.seeds[0], preset, dataset)
+            trial = record_trials.measured(constants.write(text, campaign.champion), preset.seeds[0], preset, dataset)
             found[name].append({"told": campaign.best[-1], "real": trial.val_bpb})
             print(f"{name}: {campaign.best[-1]:.4f} told, {trial.val_bpb} real", file=sys.stderr, flush=True)
     return found

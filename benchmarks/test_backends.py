@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import hardware
+from core.system import hardware
 from core.trial.scoring import REQUEST_TOKENS
 
 Call = Callable[[], Any]  # waits for its result

@@ -14,15 +14,15 @@ import pytest
 from campaigns import YARDSTICK, ScriptedEngine, a_campaign, a_trial
 
 import backends
-from core.agents import tunables
 from core.agents.base import Agent, History
-from core.agents.search import SearchAgent
-from core.campaign import Campaign
+from core.agents.search.agent import SearchAgent
+from core.campaign.campaign import Campaign
 from core.events import Repeat
-from core.history import LedgerHistory
-from core.ledger import Ledger
 from core.records import Experiment, Proposal
-from core.repo import Repo
+from core.store.ledger import Ledger
+from core.store.reader import LedgerHistory
+from core.store.repository import Repo
+from core.trainer import constants as tunables
 
 pytestmark = pytest.mark.benchmark(group="experiment")
 

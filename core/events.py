@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from core.records import Experiment, Measurement, Trial
 
 if TYPE_CHECKING:
-    from core.drift import Moved
+    from core.campaign.drift import Moved
     from core.trial.training import Progress
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from core.records import Preset, UserError
-from presets import devices, rule
-from presets.values import FIELDS, build, dump, toml, value
+from presets import devices, scaling
+from presets.schema import FIELDS, build, dump, toml, value
 
 __all__ = [
     "ALIASES",
@@ -67,9 +67,9 @@ def about(name: str) -> About:
     return About(**{"device": name if name in devices.known() else "", **told})
 
 
-def anchors() -> rule.Anchors:
+def anchors() -> scaling.Anchors:
     """The two presets set by hand that all derived ones lie between or beyond."""
-    return rule.Anchors(load("h100"), load("cpu"), devices.named("h100"), devices.named("cpu"))
+    return scaling.Anchors(load("h100"), load("cpu"), devices.named("h100"), devices.named("cpu"))
 
 
 def load(name: str, settings: Mapping[str, str] | None = None) -> Preset:
@@ -132,7 +132,7 @@ def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise UserError(f"preset {seen[0]}: its bases form a ring: {' -> '.join((*seen, name))}")
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if name in devices.known() and not path.is_file():
-        return toml(dump(rule.scaled(devices.named(name), anchors())), f"preset {name}")
+        return toml(dump(scaling.scaled(devices.named(name), anchors())), f"preset {name}")
     if name not in names() and not (name.endswith(".toml") and path.is_file()):
         close = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}? " if close else ""

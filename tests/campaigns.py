@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.agents import tunables
 from core.agents.base import Agent, History
-from core.campaign import Campaign
-from core.engine import Local
+from core.campaign.campaign import Campaign
 from core.events import OnEvent, Repeat
 from core.records import (
     FACTS,
@@ -28,7 +26,9 @@ from core.records import (
     Trial,
     to_json,
 )
+from core.trainer import constants as tunables
 from core.trial.audit import Finding
+from core.trial.engine import Local
 
 YARDSTICK = hashlib.sha256(b"yardstick").hexdigest()
 WEIGHTS_BYTES = b"weights"

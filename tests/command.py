@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from core.cli import main
-from core.interrupts import SIGNALS
+from core.cli.app import main
+from core.system.signals import SIGNALS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from campaigns import a_campaign
 
 from core.agents.command import command
 from core.agents.command.agent import CommandAgent
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 from core.events import Event, Notice
 
 # Edits SCORE in the trainer of `campaigns.trainer` and says why.

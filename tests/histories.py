@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from core.agents import tunables
 from core.agents.base import Agent
-from core.program import Program
 from core.records import Constant, Experiment, Preset, Proposal
+from core.store.program import Program
+from core.trainer import constants as tunables
 
 Measure = Callable[[Mapping[str, Constant]], float | None]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from campaigns import facts_of
 
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 
 DRIVER = Path(__file__).parent / "faults" / "drive_campaign.py"
 KILLED = {-9, 1, 15}  # by the signal; on Windows by TerminateProcess with the signal's number or 1

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from core.agents.base import Checked
+from core.agents.llm.base import Block, Reply, Request, StopReason, Usage
 from core.events import Event, Notice, Working
-from core.llm.base import Block, Reply, Request, StopReason, Usage
 
 Said = Sequence[Block] | Reply | Exception
 _ids = itertools.count()

@@ -10,8 +10,8 @@ from typing import Any
 
 from messages_server import KEY, Block, MessagesServer, Request, text, thinking, tool
 
-from core.llm.archive import FILE, Archive, Exchange
-from core.llm.base import Usage
+from core.agents.llm.archive import FILE, Archive, Exchange
+from core.agents.llm.base import Usage
 
 NUMBER = re.compile(r"becomes experiment (\d+)\.")
 SCORE = re.compile(r"SCORE = (\S+)  #")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.base import MEMORY_ERROR, Floats, Ids, Logits
-from core import hardware
 from core.records import UserError
+from core.system import hardware
 
 if TYPE_CHECKING:
     import jax

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.base import MEMORY_ERROR, Floats, Ids, Logits
-from core import hardware
 from core.records import UserError
+from core.system import hardware
 
 if TYPE_CHECKING:
     import mlx.core as mx

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from backends.base import MEMORY_ERROR, Floats, Ids, Logits
-from core import hardware
 from core.records import UserError
+from core.system import hardware
 
 
 def missing() -> str | None:

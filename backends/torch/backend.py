@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backends.base import MEMORY_ERROR, Floats, Ids, Logits
-from core import hardware
 from core.records import UserError
+from core.system import hardware
 
 if TYPE_CHECKING:
     import torch

@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.search.surrogate import Surrogate
 from benchmarks.search.table import Row
-from core.agents import tunables
 from core.agents.base import Agent
 from core.records import Constant, Preset, Proposal
+from core.trainer import constants as tunables
 
 if TYPE_CHECKING:
     from histories import MemoryHistory
@@ -23,7 +23,7 @@ Measure = Callable[[Mapping[str, Constant]], float | None]
 
 
 def new(text: str, measure: Measure, preset: Preset) -> MemoryHistory:
-    """A campaign that has its baseline. A strictly lower score is kept, as `core.judge.LowerWins` keeps it."""
+    """A campaign that has its baseline. A strictly lower score is kept, as `core.campaign.judge.LowerWins` keeps it."""
     tests = str(Path(__file__).resolve().parents[2] / "tests")  # the agents' tests have the same history
     if tests not in sys.path:
         sys.path.append(tests)

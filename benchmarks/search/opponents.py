@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.search import space
-from core.agents import moves, tunables
 from core.agents.base import Agent, History
+from core.agents.search import moves
 from core.records import Constant, Proposal
+from core.trainer import constants
 
 
 class Opponent(Agent):
@@ -22,9 +23,9 @@ class Opponent(Agent):
     def propose(self, history: History) -> Proposal:
         """Any number of constants changed."""
         rng = np.random.default_rng([self._seed, len(history)])
-        spaces = tunables.read(history.champion_text)
+        spaces = constants.read(history.champion_text)
         while True:
-            text = tunables.write(history.champion_text, self._values(rng, spaces, history))
+            text = constants.write(history.champion_text, self._values(rng, spaces, history))
             if not history.tried(text):
                 return Proposal(text=text, hypothesis="", agent=self.name)
 
@@ -59,7 +60,7 @@ class Tpe(Near):
         drawn = super()._values(rng, spaces, history)
         if len(history) <= 5:
             return drawn
-        changed = {name: spaces[name] for name in spaces if not tunables.same(drawn[name], spaces[name].value)}
+        changed = {name: spaces[name] for name in spaces if not constants.same(drawn[name], spaces[name].value)}
         return drawn | self._suggested(rng, changed, history)
 
     @staticmethod

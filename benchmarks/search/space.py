@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from core.agents.tunables import Tunable
 from core.records import Constant
+from core.trainer.constants import Tunable
 
 Spaces = Mapping[str, Tunable]
 

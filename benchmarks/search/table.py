@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from core.agents import tunables
 from core.records import Constant, UserError
+from core.trainer import constants as tunables
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "cpu_trials.csv"
 

@@ -18,7 +18,7 @@ GROUP = "autoresearch.agents"
 _BUILT_IN = {
     "hybrid": "core.agents.hybrid:hybrid",
     "replay": "core.agents.replay:ReplayAgent",
-    "search": "core.agents.search:SearchAgent",
+    "search": "core.agents.search.agent:SearchAgent",
 }
 # Those that can be away for a while: alone, the search stands in for them; in the hybrid it takes turns with them.
 _THINKERS = {"api": "core.agents.api.factory:api", "command": "core.agents.command:command"}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from core.events import OnEvent, Repeat
-from core.program import Program
 from core.records import Constant, Experiment, Preset, Proposal
+from core.store.program import Program
 
 
 class History(Protocol):

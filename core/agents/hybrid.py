@@ -152,7 +152,7 @@ def _duration(seconds: float) -> str:
 
 def stand_in(thinker: Agent, seed: int = 0) -> Agent:
     """The thinker, with the search in its place while it is unavailable."""
-    from core.agents.search import SearchAgent
+    from core.agents.search.agent import SearchAgent
 
     return Hybrid(thinker, SearchAgent(seed), name=thinker.name, after_keep=0, after_rest=0, alone=False)
 
@@ -160,6 +160,6 @@ def stand_in(thinker: Agent, seed: int = 0) -> Agent:
 def hybrid(seed: int = 0, **options: Any) -> Agent:
     """For the registry: the search and a model in turn, or a coding agent's command if `command` is among `options`."""
     from core import agents
-    from core.agents.search import SearchAgent
+    from core.agents.search.agent import SearchAgent
 
     return Hybrid(agents.thinker("command" if "command" in options else "api", **options), SearchAgent(seed))

@@ -12,8 +12,8 @@ from functools import lru_cache
 from hashlib import sha256
 
 from core.agents.base import History
-from core.agents.tunables import canonical, literal
 from core.records import Constant, Experiment, UserError
+from core.trainer.constants import canonical, literal
 
 STREAK = 10  # discards in a row that are called a plateau
 LOOKED_AT = 60  # experiments since the champion

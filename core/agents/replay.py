@@ -10,13 +10,13 @@ from pathlib import Path
 from core.agents.api.agent import PREFIX, ApiAgent
 from core.agents.api.quoting import held_secret
 from core.agents.base import Agent, Desk, History, Unavailable
-from core.campaign import Campaign
+from core.agents.llm.archive import FILE
+from core.agents.llm.base import Asks, Reply, Request
+from core.agents.llm.connect import recording
+from core.campaign.campaign import Campaign
 from core.events import Notice, Repeat
-from core.folder import Folder
-from core.llm.archive import FILE
-from core.llm.base import Asks, Reply, Request
-from core.llm.connect import recording
 from core.records import TRAINER, Experiment, Proposal, UserError
+from core.store.layout import Folder
 
 
 class ReplayAgent(Agent):

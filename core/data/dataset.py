@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from core.data import tokenizer as tokenizers
-from core.data.cache import OnProgress, cache_root, digest, locked, sweep
-from core.data.corpora import find
+from core.data.corpora.base import HELD_OUT, Part, Source, Split
+from core.data.corpora.registry import find
 from core.data.ragged import Ragged
 from core.data.scored import ScoredText, first_bytes, open_held_out, write_held_out
 from core.data.shards import TokenShards, build_shards, open_shards, sample
-from core.data.sources import HELD_OUT, Part, Source, Split
 from core.data.tokenizer import Tokenizer
 from core.records import UserError
+from core.system.files import OnProgress, cache_root, digest, locked, sweep
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.data.cache import read_json, replacing, write_json
+from core.system.files import read_json, replacing, write_json
 
 FORMAT = 1
 CHUNK = 1 << 24  # bytes read at once for a checksum

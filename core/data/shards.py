@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.data.cache import OnProgress, read_json, sweep, write_json
+from core.data.corpora.base import Part
 from core.data.ragged import Ragged, open_ragged, write_ragged
-from core.data.sources import Part
 from core.data.tokenizer import Tokenizer
+from core.system.files import OnProgress, read_json, sweep, write_json
 
 PROGRESS_BYTES = 1 << 19  # of text between two reports
 

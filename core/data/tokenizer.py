@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.data.cache import digest, read_json, write_json
-from core.data.text import valid
 from core.records import UserError
+from core.system.files import digest, read_json, write_json
+from core.system.text import valid
 
 BYTES = 256  # the vocabulary of plain bytes
 # What GPT-4 splits text with before merging, but numbers in pieces of two digits, as nanochat and upstream have it for

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from core.data.scored import Rows
 from core.records import Audit
-from core.trial import claims
-from core.trial.client import Batch
+from core.trial import audit_math
+from core.trial.child.client import Batch
 from core.trial.process import TrialFailed
 from core.trial.scoring import REQUEST_TOKENS, Scorer, claimed_losses, rows_at_once
 
@@ -54,7 +54,7 @@ class Claim:
         """The reference's losses where they fit these rows, else those of token frequencies; flat, float32 [N]."""
         if self.reference is not None and self.reference.size == self.losses_BT.size:
             return self.reference
-        return claims.unigram_losses(self.rows)
+        return audit_math.unigram_losses(self.rows)
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def deep(auditor: Scorer, claim: Claim, noise_bpb: float, random: np.random.Gene
     random = random or _unpredictable()
     noise = max(noise_bpb, LEAST_NOISE) * claim.nats_per_bpb
     claimed, reference, counted = _flat(claim)
-    gain = float(claims.gains_on(claimed[counted], reference[counted]).mean())
-    alike, gaining = (_within(claims.needed(most, noise)) for most in (claims.TRADED, gain))
+    gain = float(audit_math.gains_on(claimed[counted], reference[counted]).mean())
+    alike, gaining = (_within(audit_math.needed(most, noise)) for most in (audit_math.TRADED, gain))
     while True:
         found = _examine(auditor, claim, "deep", (alike, gaining), noise, random)
         told = found.audit
-        if found.fault or told is None or claims.scatter(told.mean, told.standard_error) <= noise:
+        if found.fault or told is None or audit_math.scatter(told.mean, told.standard_error) <= noise:
             return found
         alike = _within(4 * alike)
 
@@ -132,8 +132,8 @@ def _examine(
 ) -> Finding:
     begun = time.monotonic()
     claimed, reference, counted = _flat(claim)
-    allowed = claims.tolerance(claim.dtype)
-    drawn = claims.draw(claimed, reference, counted, *draws, random)
+    allowed = audit_math.tolerance(claim.dtype)
+    drawn = audit_math.draw(claimed, reference, counted, *draws, random)
     places = drawn.places
     audited = _audited(auditor, claim, places, random)
     difference = audited - claimed[places]
@@ -149,9 +149,9 @@ def _examine(
             f"{why}; at {beyond} of {len(places)} places the loss is not what it claimed: at one "
             f"{claimed[places[worst]]:.3f} nats were claimed and {audited[worst]:.3f} found"
         )
-    elif claims.biased(mean, error, len(alike), allowed):
+    elif audit_math.biased(mean, error, len(alike), allowed):
         fault = f"the claimed losses are off by {mean:.4f} nats a token on average: more than rounding comes to"
-    elif kind == "deep" and draws[0] == DEEP_DRAWS[1] and claims.scatter(mean, error) > noise:
+    elif kind == "deep" and draws[0] == DEEP_DRAWS[1] and audit_math.scatter(mean, error) > noise:
         fault = f"the claimed losses scatter by {error:.4f} nats about those found: too much to bound a hidden gain"
     found = Audit(
         kind=kind,
@@ -161,7 +161,7 @@ def _examine(
         largest=float(np.abs(difference).max()),
         mean=mean,
         standard_error=error,
-        hidden_bpb=claims.hidden_nats(drawn, mean, error) / claim.nats_per_bpb,
+        hidden_bpb=audit_math.hidden_nats(drawn, mean, error) / claim.nats_per_bpb,
         permuted_bpb=None,
         seconds=time.monotonic() - begun,
     )
@@ -169,18 +169,18 @@ def _examine(
 
 
 def _audited(
-    auditor: Scorer, claim: Claim, places: claims.Places, random: np.random.Generator
+    auditor: Scorer, claim: Claim, places: audit_math.Places, random: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """The losses at the places, ascending, from whole logits over pasts alone."""
     length = claim.rows.inputs_BT.shape[1]
     targets = claim.rows.targets_BT.ravel()
     audited = np.empty(len(places))
-    for batch in claims.batches(places, length, max(1, REQUEST_TOKENS // length)):
+    for batch in audit_math.batches(places, length, max(1, REQUEST_TOKENS // length)):
         shown = batch if len(batch) > 1 else np.repeat(batch, 2)  # a row alone is one more shape for a compiler
-        asked = claims.replaced(claim.rows, shown, claim.vocabulary, random)
+        asked = audit_math.replaced(claim.rows, shown, claim.vocabulary, random)
         at = np.stack((np.arange(len(shown)), shown % length), axis=1).astype(np.int32)
         logits_NV = _logits(auditor, claim, asked, at)[: len(batch)]
-        audited[np.searchsorted(places, batch)] = claims.losses_from(logits_NV, targets[batch])
+        audited[np.searchsorted(places, batch)] = audit_math.losses_from(logits_NV, targets[batch])
     return audited
 
 
@@ -202,9 +202,9 @@ def _why(auditor: Scorer, claim: Claim, place: int, allowed: float, random: np.r
         # A position in each row, because a row without one need not be computed at all.
         everywhere_N2 = np.stack((np.arange(len(tokens_BT)), np.full(len(tokens_BT), at)), axis=1).astype(np.int32)
         logits_NV = _logits(auditor, claim, tokens_BT, everywhere_N2)
-        return float(claims.losses_from(logits_NV[index : index + 1], target)[0])
+        return float(audit_math.losses_from(logits_NV[index : index + 1], target)[0])
 
-    past = claims.replaced(claim.rows, np.array([place]), claim.vocabulary, random)
+    past = audit_math.replaced(claim.rows, np.array([place]), claim.vocabulary, random)
     again = np.array([loss(past, 0) for _ in range(_ASKED_AGAIN)])
     if np.ptp(again) > allowed:
         steps = np.diff(again)
@@ -240,7 +240,7 @@ def _within(draws: int) -> int:
     return min(most, max(least, draws))
 
 
-def _flat(claim: Claim) -> tuple[claims.Losses, claims.Losses, npt.NDArray[np.bool_]]:
+def _flat(claim: Claim) -> tuple[audit_math.Losses, audit_math.Losses, npt.NDArray[np.bool_]]:
     return claim.losses_BT.ravel(), claim.gained_on(), claim.rows.bytes_BT.ravel() > 0
 
 

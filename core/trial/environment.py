@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import backends
-from core.data.cache import cache_root
-from core.data.corpora import PACKAGES
-from core.sandbox import places
+from core.data.corpora.registry import PACKAGES
+from core.sandbox import paths
 from core.sandbox.policy import Policy
-from core.trial import compiled
+from core.system.files import cache_root
+from core.trial import compile_cache
 
 _NAMES = frozenset(
     """
@@ -54,16 +54,18 @@ class Surroundings:
 
     def variables(self, scratch: Path) -> dict[str, str]:
         """The whole environment of a process with that scratch."""
-        own = backends.get(self.backend).environment(self.cache(scratch), compiled.fetched(self.backend), self.device)
+        own = backends.get(self.backend).environment(
+            self.cache(scratch), compile_cache.fetched(self.backend), self.device
+        )
         return scrubbed(scratch, own)
 
     def policy(self, scratch: Path, *, also_read: tuple[Path, ...] = ()) -> Policy:
         """What a process with that scratch may do."""
-        packages = tuple(path for package in PACKAGES for path in places.copies_of(package))
+        packages = tuple(path for package in PACKAGES for path in paths.copies_of(package))
         return Policy(
-            read=(*places.system(), *places.python(), compiled.fetched(self.backend), *also_read),
+            read=(*paths.system(), *paths.python(), compile_cache.fetched(self.backend), *also_read),
             write=(scratch,),
-            devices=places.device_files(),
+            devices=paths.device_files(),
             hidden=(cache_root(), *packages, *self.hidden),
-            listed=places.package_folders(),
+            listed=paths.package_folders(),
         )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from core.data.scored import ScoredText
 from core.records import Facts, Preset, Score, UserError
-from core.trial.client import Batch
+from core.trial.child.client import Batch
 from core.trial.process import Mistake, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.supervisor import backend_environment

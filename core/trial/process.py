@@ -21,13 +21,13 @@ from typing import Any, BinaryIO, Self, cast
 
 import psutil
 
-from core.interrupts import deferred
 from core.sandbox.confine import NOT_CONFINED
+from core.sandbox.limits import limits
 from core.sandbox.policy import confined
-from core.trial import compiled
+from core.system.signals import deferred
+from core.trial import compile_cache
 from core.trial.channel import Channel, ChannelError, Message
 from core.trial.environment import Surroundings
-from core.trial.limits import limits
 from core.trial.slots import room_told
 
 HEAD_BYTES = 64 * 1024
@@ -115,7 +115,7 @@ class Process:
             thread.start()
         try:
             with room_told(self._root):
-                compiled.copy(compiled.store(backend), self.cache)
+                compile_cache.copy(compile_cache.store(backend), self.cache)
             self.send("start", role=role, trainer=str(trainer), backend=backend, device=device)
         except BaseException:
             self.end()
@@ -126,10 +126,10 @@ class Process:
         self.scratch.mkdir()
         self._inbox.mkdir()
         python = [sys.executable, "-P", "-m"]
-        keeper = [*python, "core.trial.keeper", str(os.getpid()), str(self._usage), str(self._root), limits().text()]
+        keeper = [*python, "core.sandbox.reaper", str(os.getpid()), str(self._usage), str(self._root), limits().text()]
         policy = environment.policy(self.scratch, also_read=(self._trainer, self._inbox))
         return subprocess.Popen(
-            [*keeper, *confined([*python, "core.trial.launch"], policy, self._root)],
+            [*keeper, *confined([*python, "core.trial.child.worker"], policy, self._root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from core.data.scored import Rows, ScoredText
 from core.records import Facts, Preset, Score, to_json
-from core.trial.client import Batch
+from core.trial.child.client import Batch
 from core.trial.environment import Surroundings
 from core.trial.process import Process, TrialFailed
 from core.trial.slots import Slot

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from core.disk import is_full
+from core.system.files import is_full
 
 
 class NoRoom(OSError):

@@ -19,10 +19,8 @@ from typing import Any
 import numpy as np
 
 import backends
-from core.conditions import Sampler
 from core.data import Dataset
-from core.data.corpora import outside_cache
-from core.disk import full_disk_told
+from core.data.corpora.registry import outside_cache
 from core.records import (
     FACTS,
     LOSSES,
@@ -38,14 +36,17 @@ from core.records import (
     to_json,
 )
 from core.sandbox import tier
-from core.trial import audit, compiled, memory, space
+from core.system.conditions import Sampler
+from core.system.files import full_disk_told
+from core.trial import audit, compile_cache, failures
 from core.trial import weights as handed
+from core.trial.course import Course
 from core.trial.environment import Surroundings
-from core.trial.peak import peak_flops
+from core.trial.mfu import peak_flops
 from core.trial.process import Mistake, Process, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.slots import NoRoom
-from core.trial.training import Course, OnProgress, Progress, Training, check_budget
+from core.trial.training import OnProgress, Progress, Training, check_budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class _Seen:
     """What is known of a trial so far, so that a failure at any point still has a full record."""
 
     begun: float  # monotonic seconds
-    again: memory.Again | None = None  # set where a first attempt ran out of memory
+    again: failures.Again | None = None  # set where a first attempt ran out of memory
     course: Course = field(default_factory=Course)
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -98,7 +99,7 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
     check_budget(spec.budget)
     environment = backend_environment(spec.preset, hidden=(*outside_cache(spec.dataset.corpus), spec.into))
     seen = _Seen(begun)
-    harvest = compiled.Harvest(compiled.store(spec.preset.backend), spec.into / "compiled")
+    harvest = compile_cache.Harvest(compile_cache.store(spec.preset.backend), spec.into / "compiled")
     with full_disk_told(spec.into), harvest:
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
@@ -106,13 +107,13 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
             try:
                 _train_and_score(spec, environment, harvest, seen, tell)
             except TrialFailed as failure:
-                again = memory.again(failure, seen.course, backends.get(spec.preset.backend), spec.into)
+                again = failures.again(failure, seen.course, backends.get(spec.preset.backend), spec.into)
                 if again is None:
                     raise
                 seen = _Seen(time.monotonic(), again)
                 _train_and_score(spec, environment, harvest, seen, tell)
         except (TrialFailed, NoRoom) as error:
-            ended = space.judge(error)
+            ended = failures.judge(error)
             seen.verdict = "invalid" if ended.verdict == "invalid" else "crash"
             seen.reason = str(ended)
         except Mistake as mistake:
@@ -136,7 +137,7 @@ def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> Sur
 
 
 def _train_and_score(
-    spec: TrialSpec, environment: Surroundings, harvest: compiled.Harvest, seen: _Seen, tell: OnProgress
+    spec: TrialSpec, environment: Surroundings, harvest: compile_cache.Harvest, seen: _Seen, tell: OnProgress
 ) -> None:
     preset, into = spec.preset, spec.into
     text = spec.dataset.scored("val", preset.score_bytes)

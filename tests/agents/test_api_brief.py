@@ -11,10 +11,10 @@ from scripted_model import PlainDesk, ScriptedModel, use
 
 from core.agents.api.agent import ApiAgent
 from core.agents.base import Agent
-from core.campaign import Campaign
-from core.history import LedgerHistory
-from core.ledger import Ledger
+from core.campaign.campaign import Campaign
 from core.records import Experiment
+from core.store.ledger import Ledger
+from core.store.reader import LedgerHistory
 
 RECORDED = 10_000
 REAL = (5_000, 9_001)

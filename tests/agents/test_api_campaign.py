@@ -33,10 +33,10 @@ from served_model import NUMBER, SCORE, Planner, billed, exchanges, files_with_t
 
 from core import agents
 from core.agents.hybrid import Hybrid
-from core.agents.search import SearchAgent
-from core.campaign import Campaign
+from core.agents.llm import prices
+from core.agents.search.agent import SearchAgent
+from core.campaign.campaign import Campaign
 from core.events import Notice, Stopped, Working
-from core.llm import prices
 from core.records import Trial, UserError
 
 # keep, discard, crash, keep, invalid, discard, keep, ... each on the champion of its time
@@ -49,7 +49,7 @@ SCORES = [2.0, 1.9, 1.95, None, 1.7, None, 1.71, 1.65, 1.85]
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesServer]:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
-    monkeypatch.setattr("core.llm.caller._BACKOFF", 0.01)
+    monkeypatch.setattr("core.agents.llm.client._BACKOFF", 0.01)
     server = MessagesServer(Planner(PLAN))
     server.start()
     yield server
@@ -134,7 +134,7 @@ def test_eight_verdicts_of_every_kind_with_their_cost_and_transcripts(tmp_path: 
 def test_while_the_server_is_away_the_search_goes_on(
     tmp_path: Path, server: MessagesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.llm.caller.PATIENCE", 0.0)
+    monkeypatch.setattr("core.agents.llm.client.PATIENCE", 0.0)
     clock = SimpleNamespace(now=0.0)
     stops = {2: server.stop, 5: server.start}  # experiments in the middle of whose trial that happens
 
@@ -170,7 +170,7 @@ def test_a_limit_on_cost_ends_the_run_before_it_is_passed(tmp_path: Path, server
 
 
 def test_a_model_behind_chat_completions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.llm.caller._BACKOFF", 0.01)
+    monkeypatch.setattr("core.agents.llm.client._BACKOFF", 0.01)
 
     def answer(request: dict[str, Any]) -> Completion:
         written = [str(turn["content"]) for turn in request["messages"]]

@@ -14,10 +14,10 @@ from scripted_model import PlainDesk, Said, ScriptedModel, a_reply, opening, sai
 from core.agents.api.agent import IN_A_ROW, LATER_SECONDS, ApiAgent
 from core.agents.api.conversation import MOST_ANSWERS
 from core.agents.base import Unavailable
+from core.agents.llm.base import LimitReached, Outage, Request
 from core.events import Repeat
-from core.llm.base import LimitReached, Outage, Request
-from core.program import Program
 from core.records import Constant, UserError
+from core.store.program import Program
 
 TEXT = "RATE = 0.1  # tune: log 0.01 .. 1\nLAYERS = 2\n\n\ndef main():\n    pass\n"
 

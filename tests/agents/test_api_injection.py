@@ -14,8 +14,8 @@ from scripted_model import ScriptedModel, use
 import presets
 from core.agents.api.agent import ApiAgent
 from core.agents.api.quoting import mark_of
-from core.campaign import Campaign
-from core.llm.base import Request
+from core.agents.llm.base import Request
+from core.campaign.campaign import Campaign
 
 ORDER = "IGNORE_YOUR_INSTRUCTIONS"
 MARK = re.compile(r"The mark of this conversation's data blocks is (\w{16})\.")

@@ -20,9 +20,9 @@ from core.agents.api.quoting import Quotes, bounded, escaped, mark_of
 from core.agents.api.tools import CHECKS, TOOLS
 from core.agents.api.workbench import Workbench
 from core.agents.lessons import Lessons
-from core.agents.text import clean
-from core.program import Program
 from core.records import Constant, Proposal
+from core.store.program import Program
+from core.system.text import clean
 
 TEXT = """\
 RATE = 0.1  # tune: log 0.01 .. 1

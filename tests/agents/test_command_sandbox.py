@@ -14,11 +14,11 @@ import pytest
 from command_scripts import Night, an_agent
 
 import presets
-from core.agents.command import words
-from core.agents.command.surroundings import surroundings
-from core.campaign import Campaign
-from core.data.cache import cache_root
+from core.agents.command import command_line
+from core.agents.command.environment import surroundings
+from core.campaign.campaign import Campaign
 from core.sandbox import tier
+from core.system.files import cache_root
 
 needs_a_tier = pytest.mark.skipif(not tier.available().enforced, reason=f"no sandbox here: {tier.available().why}")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the escapes are Linux's")
@@ -241,7 +241,7 @@ def test_a_programs_own_folder_is_found_through_its_link(tmp_path: Path, monkeyp
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
 
     def found(name: str) -> set[str]:
-        paths = words.parse(name).reads
+        paths = command_line.parse(name).reads
         return {path.relative_to(tmp_path).as_posix() for path in paths if path.is_dir() and tmp_path in path.parents}
 
     assert found("npm") == {"lib/node_modules", "node"}
@@ -276,16 +276,16 @@ edit(1.5); say("x")
 
 
 def test_words_are_filled_once_and_no_shell_sees_them() -> None:
-    command = words.parse(f"{sys.executable} -c 'a b' x={{prompt}} {{prompt_file}}")
+    command = command_line.parse(f"{sys.executable} -c 'a b' x={{prompt}} {{prompt_file}}")
     text = "$(id); {prompt_file} 'x'"
     assert command.filled(text, Path("/p"))[1:] == ["-c", "a b", f"x={text}", "/p"]
-    assert not command.on_stdin and words.parse(sys.executable).on_stdin
+    assert not command.on_stdin and command_line.parse(sys.executable).on_stdin
 
 
 def test_values_are_masked_longest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONG", "secret-value-and-more")
     monkeypatch.setenv("SHORT", "secret-value")
     monkeypatch.setenv("TINY", "1")
-    around = surroundings(words.parse(sys.executable), ("SHORT", "LONG", "TINY"), (), None)
+    around = surroundings(command_line.parse(sys.executable), ("SHORT", "LONG", "TINY"), (), None)
     assert around.masked("secret-value-and-more, secret-value, 1") == "[LONG], [SHORT], 1"
     assert (around.held("a secret-value"), around.held("1")) == ("SHORT", None)

@@ -11,12 +11,12 @@ import pytest
 from campaigns import PRESET
 from histories import MemoryHistory
 
-from core.agents import tunables
 from core.agents.base import Agent, Checked, Desk, History, Unavailable
 from core.agents.hybrid import Hybrid
-from core.agents.search import SearchAgent
+from core.agents.search.agent import SearchAgent
 from core.events import Event, Notice, Repeat
 from core.records import Experiment, Proposal
+from core.trainer import constants as tunables
 
 TEXT = "RATE = 0.1  # tune: log 0.01 .. 1\nWIDTH = 64  # tune: one of 32, 64, 128\nLAYERS = 2\n"
 FIXED = "LAYERS = 2\n"

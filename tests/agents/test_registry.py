@@ -13,7 +13,7 @@ from core import agents
 from core.agents.api.agent import ApiAgent
 from core.agents.base import Agent, History
 from core.agents.hybrid import Hybrid
-from core.agents.search import SearchAgent
+from core.agents.search.agent import SearchAgent
 from core.records import Proposal, UserError
 
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import backends
-from core.agents.tunables import write
 from core.records import Constant, Facts
+from core.trainer.constants import write
 
 SMALL: dict[str, Constant] = {
     "DEPTH": 2,

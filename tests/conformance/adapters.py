@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 import backends
-from core.agents.tunables import write
 from core.records import Constant, Facts
+from core.trainer.constants import write
 
 REFERENCE = "torch"
 OTHERS = ("jax", "mlx")

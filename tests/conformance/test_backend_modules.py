@@ -43,7 +43,7 @@ def test_a_backends_folder_has_the_same_files(backend: str):
     assert {path.name for path in folder.glob("*.py")} == {"__init__.py", "backend.py", "train.py"}
 
 
-# What each was seen to raise, as `core.trial.launch.describe` tells it, and what must not pass for it.
+# What each was seen to raise, as `core.trial.child.worker.describe` tells it, and what must not pass for it.
 OUT_OF_MEMORY = {
     "numpy": ["MemoryError (line 3 of train.py)", "_ArrayMemoryError: Unable to allocate 8.00 EiB for an array"],
     "torch": [

@@ -11,9 +11,9 @@ from conformance import adapters
 from support import PRESET
 
 import backends
-from core.agents.tunables import write
 from core.data import Dataset, prepare
 from core.records import Budget, Constant, Facts, Preset, Score, Trial
+from core.trainer.constants import write
 from core.trial.model import open_model
 from core.trial.supervisor import TrialSpec, run_trial
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data import Dataset, prepare, sources
+from core.data import Dataset, prepare
 from core.data import tokenizer as tokenizers
-from core.data.cache import cache_root
-from core.data.folder import Folder
+from core.data.corpora import base
+from core.data.corpora.folder import Folder
 from core.records import UserError
+from core.system.files import cache_root
 
 REPOSITORY = Path(__file__).parents[2]
 PART_BYTES = 40_000  # a corpus of 450 kB in a dozen shards
@@ -23,7 +24,7 @@ PART_BYTES = 40_000  # a corpus of 450 kB in a dozen shards
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PART_BYTES", PART_BYTES)
+    monkeypatch.setattr(base, "PART_BYTES", PART_BYTES)
 
 
 def child_code(corpus: str, vocabulary: int, then: str = "") -> str:

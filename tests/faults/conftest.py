@@ -11,7 +11,7 @@ from campaigns import Steps
 
 import presets
 from core import agents
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,9 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from campaigns import ScriptedEngine, a_campaign, trainer  # noqa: E402
 
-import core.ratchet  # noqa: E402, F401 (its git asks for its version when it is imported, which writes nothing)
+import core.campaign.experiment  # noqa: E402, F401 (its git asks for its version when it is imported, which writes nothing)
 from core.agents.base import Agent, History  # noqa: E402
-from core.campaign import Campaign  # noqa: E402
+from core.campaign.campaign import Campaign  # noqa: E402
 from core.events import Repeat  # noqa: E402
 from core.records import Proposal, UserError  # noqa: E402
 

@@ -15,7 +15,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, trainer  # noqa: E402
 from faults.drive_campaign import Writes, inject  # noqa: E402
 
-from core.campaign import Campaign  # noqa: E402
+from core.campaign.campaign import Campaign  # noqa: E402
 from core.records import Trial, UserError  # noqa: E402
 
 SLOW_FROM = 4  # the number of the experiment

@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from campaigns import ScriptedAgent, Steps  # noqa: E402
 
-from core.campaign import Campaign  # noqa: E402
+from core.campaign.campaign import Campaign  # noqa: E402
 from core.trial.process import Process  # noqa: E402
 
 # Each phase pauses, so that who watches the output finds it there.

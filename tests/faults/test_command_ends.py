@@ -15,7 +15,7 @@ from command_scripts import script
 from messages_server import wait_until
 from processes import AUTORESEARCH, alive, assert_gone, descendants
 
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 

@@ -13,7 +13,7 @@ import pytest
 from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, events_of, facts_of, trainer
 
 from core import events
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 from core.records import UserError
 
 TEXTS = [trainer(1.9), trainer(1.8), trainer(1.95), trainer(1.7)]

@@ -14,7 +14,7 @@ from campaigns import ScriptedAgent, ScriptedEngine, Steps, a_campaign, facts_of
 from support import trainer_text
 
 from core import agents
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 from core.records import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")

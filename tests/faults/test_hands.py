@@ -19,7 +19,7 @@ from command import call
 from processes import AUTORESEARCH, wait_for_line
 
 from core import agents, events
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 from core.records import Experiment, UserError
 
 TEXTS = [trainer(1.9), trainer(1.95), trainer(1.8), trainer(1.0, "crash")]
@@ -57,7 +57,7 @@ def facts(root: Path) -> list[tuple[Any, ...]]:
 @pytest.fixture(autouse=True)
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock is watched for less long than a person's repository deserves."""
-    monkeypatch.setattr("core.repo._STALE_LOCK_SECONDS", 0.3)
+    monkeypatch.setattr("core.store.repository._STALE_LOCK_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ class TestClock:
                 return cls.fromtimestamp(real() + off[0], tz)
 
         monkeypatch.setattr(time, "time", lambda: real() + off[0])
-        for module in ("core.ratchet", "core.lock"):
+        for module in ("core.campaign.experiment", "core.store.lock"):
             monkeypatch.setattr(f"{module}.datetime", Turned)
         monkeypatch.setattr("core.trial.supervisor.datetime.datetime", Turned)
 

@@ -15,7 +15,7 @@ import pytest
 from processes import AUTORESEARCH, alive, assert_gone, descendants, wait_for_line
 
 from core import agents
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 from core.events import Event, Proposed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

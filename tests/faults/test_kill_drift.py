@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from campaigns import facts_of
 
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 
 DRIVER = Path(__file__).with_name("drive_drift.py")
 KILLED = {-9, 1, 15}  # by the signal; on Windows by TerminateProcess with the signal's number or 1

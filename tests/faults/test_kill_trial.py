@@ -18,7 +18,7 @@ import pytest
 from campaigns import ScriptedAgent, Steps, facts_of
 
 import presets
-from core.campaign import Campaign
+from core.campaign.campaign import Campaign
 
 DRIVER = Path(__file__).with_name("drive_trial.py")
 

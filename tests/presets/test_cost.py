@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import presets
-from core.campaign import reference_trainer
+from core.campaign.campaign import reference_trainer
 from core.records import Preset
-from core.trial.launch import load
+from core.trial.child.worker import load
 from presets import cost, devices
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: uv pip install 'autoresearch[torch]'")

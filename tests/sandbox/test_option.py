@@ -14,7 +14,7 @@ from core.sandbox import tier
 
 def train(corpus: Path, *options: str) -> subprocess.CompletedProcess[str]:
     arguments = ["train", "--preset", "numpy", "--steps", "2", "--corpus", f"folder:{corpus}", "--json", *options]
-    command = [sys.executable, "-c", "from core.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from core.cli.app import main; main()", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from core.sandbox import check, places, tier
+from core.sandbox import paths, selftest, tier
 from core.sandbox.policy import Policy, confined, readable
 
 needs_a_tier = pytest.mark.skipif(not tier.available().enforced, reason=f"no sandbox here: {tier.available().why}")
@@ -44,9 +44,9 @@ def run(code: str, policy: Policy, folders: dict[str, Path]) -> subprocess.Compl
 
 def policy(folders: dict[str, Path], **options: Any) -> Policy:
     base = Policy(
-        read=(*places.system(), *places.python(), folders["shown"]),
+        read=(*paths.system(), *paths.python(), folders["shown"]),
         write=(folders["scratch"],),
-        devices=places.device_files(),
+        devices=paths.device_files(),
     )
     return dataclasses.replace(base, **options)
 
@@ -145,9 +145,9 @@ def test_readable_names_the_siblings_of_what_is_hidden(tmp_path: Path) -> None:
 
 @needs_a_tier
 def test_the_check_finds_it_applied_and_finds_it_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check.check().error == ""
-    monkeypatch.setattr(check, "confined", lambda command, policy, folder: command)
-    assert "read a file that it must not" in check.check().error
+    assert selftest.check().error == ""
+    monkeypatch.setattr(selftest, "confined", lambda command, policy, folder: command)
+    assert "read a file that it must not" in selftest.check().error
 
 
 DEVICES = "null zero urandom nvidia0 nvidiactl nvidia-uvm dri/renderD128 kfd accel0 vfio/0 dxg".split()
@@ -160,7 +160,7 @@ def test_device_files_are_those_of_accelerators(tmp_path: Path) -> None:
         path = tmp_path / "dev" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    allowed = places.device_files(str(tmp_path))
+    allowed = paths.device_files(str(tmp_path))
     for name in DEVICES:
         path = tmp_path / "dev" / name
         assert {path, *path.parents} & set(allowed), name
@@ -170,7 +170,7 @@ def test_device_files_are_those_of_accelerators(tmp_path: Path) -> None:
 
 
 def test_places_hold_the_interpreter_and_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given = {path.resolve() for path in (*places.system(), *places.python())}
+    given = {path.resolve() for path in (*paths.system(), *paths.python())}
     for needed in (Path(sys.executable).resolve(), Path(json.__file__), Path(pytest.__file__)):
         assert given & {needed, *needed.parents}, needed
     for never in (Path("/"), Path.home(), Path("/tmp"), Path("/proc"), Path("/var"), Path("/etc"), Path("/dev")):
@@ -182,6 +182,6 @@ def test_a_package_is_found_wherever_it_is_installed(monkeypatch: pytest.MonkeyP
     (tmp_path / "base" / "lib" / "python3.11" / "site-packages" / "botocore").mkdir(parents=True)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "elsewhere")])
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "base"))
-    found = places.copies_of("botocore")
+    found = paths.copies_of("botocore")
     assert tmp_path / "elsewhere" / "botocore" in found
     assert any(path.is_relative_to(tmp_path / "base") for path in found)

@@ -17,8 +17,8 @@ from support import PRESET
 import backends
 from core.data import Dataset, prepare
 from core.records import FACTS, WEIGHTS, Budget, Facts, Preset, Trial, from_json
-from core.trial import audit, review
-from core.trial.review import ReviewSpec
+from core.trial import audit, audit_deep
+from core.trial.audit_deep import ReviewSpec
 from core.trial.scoring import Scorer
 from core.trial.supervisor import TrialSpec, backend_environment, run_trial
 
@@ -49,13 +49,13 @@ class Case:
         return self.trial.val_bpb
 
     def review(self, seed: int = 0) -> audit.Finding:
-        return review.review(self.spec, np.random.default_rng(seed))
+        return audit_deep.review(self.spec, np.random.default_rng(seed))
 
     def audits(self, seeds: Iterable[int], ask: Callable[..., audit.Finding]) -> list[audit.Finding]:
         """`audit.small` or `audit.deep` of this trial with each seed, by one process: for models without a memory."""
         folder, preset = self.spec.folder, self.spec.preset
         facts = from_json(Facts, json.loads((folder / FACTS).read_text()))
-        claim = review.claim_of(self.spec, facts)
+        claim = audit_deep.claim_of(self.spec, facts)
         environment = backend_environment(preset)
         usage = folder / "usage-test.json"
         with Scorer(self.spec.trainer, preset, facts.device, environment, usage) as auditor:

@@ -14,9 +14,9 @@ from tamper.trainers import trainer
 from typer.testing import CliRunner
 
 import presets
-from core import ratchet
-from core.campaign import Campaign
-from core.cli import app
+from core.campaign import experiment
+from core.campaign.campaign import Campaign
+from core.cli.app import app
 from core.records import WEIGHTS
 from core.trial import audit
 
@@ -99,7 +99,7 @@ def test_a_kill_between_trial_and_verdict_audits_again(
     with make() as campaign:
         campaign.run(ScriptedAgent([]), experiments=0)
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(ratchet.Ratchet, "_reviewed", killed)
+            patch.setattr(experiment.Ratchet, "_reviewed", killed)
             campaign.run(ScriptedAgent([text(BETTER, ONE_IN_TWENTY)]), experiments=1)
     with make() as campaign:
         text_before = (campaign.root / "train.py").read_text()

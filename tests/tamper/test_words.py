@@ -68,7 +68,7 @@ def test_a_score_that_is_printed_or_sent_counts_for_nothing(run: Run) -> None:
 
 def test_a_client_that_was_patched_changes_what_only_the_trainer_believes(run: Run) -> None:
     patch = """
-    import core.trial.client as client
+    import core.trial.child.client as client
     client.Client.report = lambda self, loss: self._channel.send("report", loss=0.001)
     trial.facts = type(trial.facts)(**{**trial.facts.__dict__, "sequence_length": 8})
     """

@@ -103,7 +103,7 @@ def test_sigkill_of_the_supervisor_ends_every_process(hanging: subprocess.Popen[
 
 
 def test_sigkill_of_a_keeper_ends_the_trial_as_a_crash(hanging: subprocess.Popen[str]) -> None:
-    keeper = next(p for p in descendants(hanging) if "core.trial.keeper" in p.cmdline())
+    keeper = next(p for p in descendants(hanging) if "core.sandbox.reaper" in p.cmdline())
     trainer = keeper.children()
     keeper.kill()
     out, _ = hanging.communicate(timeout=60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from core import messages
 from core.agents import lessons
 from core.agents.api import brief
 from core.agents.api.conversation import Conversation, GivenUp
@@ -13,9 +12,10 @@ from core.agents.api.draft import Draft
 from core.agents.api.quoting import Quotes, mark_of, secret_in
 from core.agents.api.workbench import Workbench
 from core.agents.base import Agent, Desk, History, Unavailable
+from core.agents.llm.base import Asks, LimitReached, Outage, TimeOver
 from core.events import Repeat
-from core.llm.base import Asks, LimitReached, Outage, TimeOver
 from core.records import Experiment, Proposal, UserError
+from core.store import commit_message
 
 PREFIX = "api:"  # of the agent's name, before the model's
 ANSWER_TOKENS = 32_000  # thinking included
@@ -36,7 +36,7 @@ class ApiAgent(Agent):
         secret: str | None = None,
     ) -> None:
         """`connect` gives whom to ask, for one run. `secret`: of the campaign whose requests are to be repeated."""
-        self.name = messages.agent_name(PREFIX + model)[:80]
+        self.name = commit_message.agent_name(PREFIX + model)[:80]
         self._connect = connect
         self._lessons_path = lessons
         self._answer_tokens = answer_tokens

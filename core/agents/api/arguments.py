@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.llm.base import Tool
+from core.agents.llm.base import Tool
 
 _NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "list", dict: "object"}
 

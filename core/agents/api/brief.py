@@ -9,10 +9,10 @@ from core.agents import plateau
 from core.agents.api import reading
 from core.agents.api.quoting import Quotes
 from core.agents.base import History
-from core.agents.text import one_line
+from core.agents.llm.base import Block
 from core.events import Repeat
-from core.llm.base import Block
 from core.records import Experiment
+from core.system.text import one_line
 
 RECENT, BEST = 15, 10  # experiments that are told, a line each
 LONGEST_PROGRAM = 40_000  # characters

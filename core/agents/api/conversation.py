@@ -13,8 +13,8 @@ from core.agents.api import prompts
 from core.agents.api.quoting import escaped
 from core.agents.api.tools import TOOLS
 from core.agents.api.workbench import Workbench, working_on
+from core.agents.llm.base import Asks, Block, Message, Reply, Request, TimeOver
 from core.events import Working
-from core.llm.base import Asks, Block, Message, Reply, Request, TimeOver
 
 MOST_ANSWERS = 40
 MOST_NUDGES = 2

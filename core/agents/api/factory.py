@@ -8,16 +8,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import cast, get_args
 
-from core import program as programs
 from core.agents import lessons as shared
 from core.agents.api.agent import ANSWER_TOKENS, ApiAgent
 from core.agents.base import Desk
+from core.agents.llm import providers
+from core.agents.llm.base import Asks, Effort, Reply, Request
+from core.agents.llm.client import Caller
+from core.agents.llm.connect import Settings, checked, server
 from core.events import Notice, Working
-from core.llm import providers
-from core.llm.base import Asks, Effort, Reply, Request
-from core.llm.caller import Caller
-from core.llm.connect import Settings, checked, server
 from core.records import PROGRAM, UserError
+from core.store import program as programs
 
 # Servers of local models count the answer's limit against a context that is often 32k.
 _ANSWER_TOKENS = {"anthropic": ANSWER_TOKENS, "openai": 16_000}

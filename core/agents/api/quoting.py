@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
-from core.agents.text import clean
+from core.system.text import clean
 
 LONGEST_LINE = 400  # characters
 _FILE = "mark"

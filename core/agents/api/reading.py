@@ -8,12 +8,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from core import trial_files
 from core.agents.api.quoting import Quotes, escaped
 from core.agents.base import History
-from core.agents.text import one_line
 from core.records import Experiment
-from core.trial_files import Point
+from core.store import trial_files
+from core.store.trial_files import Point
+from core.system.text import one_line
 
 CURVE_POINTS = 20
 OUTPUT_CHARACTERS, OUTPUT_LINES = 4_000, 60

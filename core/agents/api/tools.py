@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.llm.base import Tool
+from core.agents.llm.base import Tool
 
 CHECKS = 4  # a proposal
 LISTED = 100  # experiments of one answer

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from core.agents import tunables
 from core.agents.api import prompts, reading
 from core.agents.api.arguments import Refused, checked
 from core.agents.api.draft import Draft
@@ -16,10 +15,11 @@ from core.agents.api.quoting import Quotes, escaped
 from core.agents.api.tools import CHECKS, LISTED, LONGEST_HYPOTHESIS, LONGEST_LESSON, TOOLS
 from core.agents.base import Desk, History
 from core.agents.lessons import Lessons
-from core.agents.text import one_line
+from core.agents.llm.base import Block
 from core.events import Working
-from core.llm.base import Block
 from core.records import UserError
+from core.system.text import one_line
+from core.trainer import constants
 
 _TOOLS = {tool.name: tool for tool in TOOLS}
 _LONGEST_RESULT = 120_000  # characters; every tool stays below it by its own bounds
@@ -180,8 +180,8 @@ class Workbench:
         if not self.draft.changed:
             raise Refused("your draft is the champion's text: there is nothing to try yet")
         try:
-            tunables.check(text)
-            changed = tunables.fixed_and_changed(self._history.program.fixed, self.draft.champion, text)
+            constants.check(text)
+            changed = constants.fixed_and_changed(self._history.program.fixed, self.draft.champion, text)
         except UserError as error:
             raise Refused("this can't be run; mend it first:", str(error)) from None
         if changed:

@@ -32,14 +32,14 @@ def command(
     `command_env` names variables of this process, several in one parted by commas; `command_minutes` is what one
     proposal may take; `lessons` is the file of lessons, without it the campaign's own.
     """
-    from core.agents.command import words
+    from core.agents.command import command_line
     from core.agents.command.agent import CommandAgent
-    from core.agents.command.surroundings import surroundings
+    from core.agents.command.environment import surroundings
     from core.agents.lessons import refuse_unusable
 
     if not (command_minutes > 0 and math.isfinite(command_minutes)):
         raise UserError(f"--command-minutes is a number above 0, not {command_minutes}")
     if lessons is not None:
         refuse_unusable(lessons)
-    around = surroundings(words.parse(command), words.names(command_env), command_read, command_home)
+    around = surroundings(command_line.parse(command), command_line.names(command_env), command_read, command_home)
     return CommandAgent(around, command_minutes, lessons)

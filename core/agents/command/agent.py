@@ -8,18 +8,19 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from core.agents import lessons, plateau, tunables
+from core.agents import lessons, plateau
 from core.agents.base import Agent, Desk, History, Unavailable
-from core.agents.command import prompt, shown
+from core.agents.command import history_files, prompt
 from core.agents.command.checks import Checks, readable
+from core.agents.command.environment import Surroundings, temporary
 from core.agents.command.running import Ended, Output, Running
-from core.agents.command.surroundings import Surroundings, temporary
 from core.agents.command.workspace import LESSONS, Left, Workspace
-from core.agents.text import one_line
 from core.events import Notice, Repeat, Working
 from core.records import PROGRAM, TRAINER, Proposal, UserError
 from core.sandbox import tier
 from core.sandbox.confine import NOT_CONFINED
+from core.system.text import one_line
+from core.trainer import constants
 
 KEPT = 100  # files of what the command printed
 FIRST_WAIT, LONGEST_WAIT = 30.0, 1800.0  # seconds until it is asked again after a failure; they double
@@ -163,7 +164,7 @@ class CommandAgent(Agent):
         except OSError:
             program = history.program.prose
         learned = "".join(f"{line}\n" for line in self._lessons(desk).read())
-        return {TRAINER: history.champion_text, PROGRAM: program, LESSONS: learned, **shown.files(history)}
+        return {TRAINER: history.champion_text, PROGRAM: program, LESSONS: learned, **history_files.files(history)}
 
     def _lessons(self, desk: Desk) -> lessons.Lessons:
         return lessons.at(self._lessons_file, desk.root, desk.tell)
@@ -202,8 +203,8 @@ class CommandAgent(Agent):
 def _fault(text: str, history: History) -> str:
     """Why the trainer would not be run; empty where it would."""
     try:
-        tunables.check(text)
-        if changed := tunables.fixed_and_changed(history.program.fixed, history.champion_text, text):
+        constants.check(text)
+        if changed := constants.fixed_and_changed(history.program.fixed, history.champion_text, text):
             return f"it changes {', '.join(changed)}, which {PROGRAM} fixes"
         if (earlier := history.repeat_of(text)) is not None:
             return f"it is the trainer of experiment {earlier.number} again, {earlier.verdict}"
@@ -215,7 +216,7 @@ def _fault(text: str, history: History) -> str:
 def _summary(ended: Ended, before: str, after: str) -> str:
     """A hypothesis for an edit that came without one: which constants changed, else what was printed first."""
     try:
-        old, new = tunables.constants(before), tunables.constants(after)
+        old, new = constants.constants(before), constants.constants(after)
     except UserError:
         old, new = {}, {}
     if changed := [f"{name} {old[name]!r} -> {new[name]!r}" for name in new if name in old and old[name] != new[name]]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from core.interrupts import deferred
+from core.sandbox.limits import limits
 from core.sandbox.policy import Policy, confined
-from core.trial.limits import limits
+from core.system.signals import deferred
 from core.trial.process import end_keeper, sweep
 
 LOG_BYTES = 2**20  # of its output that are kept as they come; after that only the end is
@@ -135,7 +135,7 @@ class Running:
     @deferred()  # an interrupt waits until it is known what to end
     def _start(self, command: Sequence[str], environment: Mapping[str, str], work: Path, stdin: Path | None) -> None:
         self._usage.unlink(missing_ok=True)
-        keeper = [sys.executable, "-P", "-m", "core.trial.keeper", "--leave", str(os.getpid())]
+        keeper = [sys.executable, "-P", "-m", "core.sandbox.reaper", "--leave", str(os.getpid())]
         with open(os.devnull if stdin is None else stdin, "rb") as given:
             self._keeper = subprocess.Popen(
                 [*keeper, str(self._usage), str(self._root), limits().text(), *command],

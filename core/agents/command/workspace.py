@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from core.interrupts import deferred
 from core.records import TRAINER
+from core.system.signals import deferred
 
 HYPOTHESIS, LESSON, LESSONS = "hypothesis.txt", "lesson.txt", "lessons.md"
 TRAINER_BYTES = 2**20  # the reference trainers have a fortieth of it

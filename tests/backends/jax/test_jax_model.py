@@ -10,7 +10,7 @@ import pytest
 
 import backends
 import presets
-from core.agents.tunables import constants as constants_of
+from core.trainer.constants import constants as constants_of
 
 jax = pytest.importorskip("jax", reason="JAX is not installed: uv pip install 'autoresearch[jax]'")
 

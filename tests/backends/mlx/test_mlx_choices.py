@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import backends
-from core.agents.tunables import constants, read
 from core.records import UserError
+from core.trainer.constants import constants, read
 
 mx = pytest.importorskip("mlx.core", reason="MLX is not installed here", exc_type=ImportError)
 

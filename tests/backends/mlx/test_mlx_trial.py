@@ -12,9 +12,9 @@ import pytest
 from support import PRESET
 
 import backends
-from core.agents.tunables import write
 from core.data import Dataset, prepare
 from core.records import Budget, Facts, Preset, Trial, from_json
+from core.trainer.constants import write
 from core.trial.model import open_model
 from core.trial.supervisor import TrialSpec, run_trial
 

@@ -12,7 +12,7 @@ import torch
 
 import backends
 import presets
-from core.agents.tunables import constants as constants_of
+from core.trainer.constants import constants as constants_of
 
 
 def tokens_of(rows: int, length: int, vocabulary: int = 61, seed: int = 0) -> torch.Tensor:

@@ -12,9 +12,9 @@ import pytest
 from support import PRESET
 
 import backends
-from core.agents.tunables import write
 from core.data import prepare
 from core.records import Budget, Preset, Trial
+from core.trainer.constants import write
 from core.trial.supervisor import TrialSpec, run_trial
 
 SMALL = dataclasses.replace(

@@ -1,0 +1,138 @@
+"""What a coding agent's command may reach: its variables, its home, what it may read; and what hides its secrets."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.agents.command.command_line import Command
+from core.data.corpora.registry import PACKAGES
+from core.records import UserError
+from core.sandbox import paths as places
+from core.sandbox import tier
+from core.sandbox.policy import Policy
+from core.system.files import cache_root
+from core.trial.environment import scrubbed
+
+FILE_BYTES = 4 * 2**30  # of one file that it writes
+_SECRET_CHARACTERS = 8  # a shorter value would be found in ordinary text
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """`variables` are the names of those of this process that the command gets; `home` is a person's folder for it."""
+
+    command: Command
+    variables: tuple[str, ...] = ()
+    read: tuple[Path, ...] = ()
+    home: Path | None = None
+
+    def environment(self, private: Path) -> dict[str, str]:
+        """All variables of the command; `private` is the folder that `furnish` furnished."""
+        home = self._home(private)
+        own = {"HOME": home, "USERPROFILE": home, "NO_COLOR": "1"}
+        if sys.platform == "win32":
+            own |= {"APPDATA": rf"{home}\AppData\Roaming", "LOCALAPPDATA": rf"{home}\AppData\Local"}
+        named = {name: os.environ[name] for name in self.variables if name in os.environ}
+        scrubbed_ones = scrubbed(temporary(private), own)
+        scrubbed_ones["PATH"] = self._path(scrubbed_ones.get("PATH", os.defpath))
+        return {**scrubbed_ones, **named}
+
+    def policy(self, work: Path, private: Path, campaign: Path, also_read: Iterable[Path] = ()) -> Policy:
+        """Reads the system and its own program, writes its folders, has a network; corpora and campaign are hidden."""
+        packages = tuple(path for package in PACKAGES for path in places.copies_of(package))
+        return Policy(
+            read=(*self._reads(), *also_read),
+            write=(work, private) if self.home is None else (work, private, self.home),
+            devices=places.kernel_devices(),
+            hidden=(cache_root(), campaign, *packages),
+            listed=places.package_folders(),
+            network=True,
+            file_bytes=FILE_BYTES,
+        )
+
+    def furnish(self, private: Path) -> None:
+        """Makes a home and a folder for temporary files; a login's folder, such as ~/.claude, stands in the home."""
+        temporary(private).mkdir()
+        (private / "home").mkdir()
+        if self.home is not None and _is_login(self.home):
+            link = private / "home" / self.home.name
+            try:
+                link.symlink_to(self.home, target_is_directory=True)
+            except OSError as error:  # Windows, without the right to make links
+                raise UserError(
+                    f"{self.home.name} can't be linked into a home for the command ({error.strerror}); name a whole "
+                    "home by --command-home instead"
+                ) from error
+
+    def masked(self, text: str) -> str:
+        """The text without the values of the variables."""
+        for name, value in self._secrets():
+            text = text.replace(value, f"[{name}]")
+        return text
+
+    def held(self, text: str) -> str | None:
+        """The name of the first variable whose value is in the text."""
+        return next((name for name, value in self._secrets() if value in text), None)
+
+    def _reads(self) -> tuple[Path, ...]:
+        return (*places.system(), *places.tools(), *places.python(), *self.command.reads, *self.read)
+
+    def _path(self, path: str) -> str:
+        """Folders of programs that it may read, for one that it can't run would hide the next; then this Python's."""
+        folders = path.split(os.pathsep)
+        if tier.here().enforced:
+            roots = {root.resolve() for root in (*self._reads(), *([self.home] if self.home else []))}
+            folders = [one for one in folders if one and not roots.isdisjoint(_and_above(Path(one).resolve()))]
+        return os.pathsep.join(dict.fromkeys([*folders, str(Path(sys.executable).parent)]))
+
+    def _secrets(self) -> list[tuple[str, str]]:
+        values = [(name, os.environ.get(name, "")) for name in self.variables]
+        return sorted(((n, v) for n, v in values if len(v) >= _SECRET_CHARACTERS), key=lambda one: -len(one[1]))
+
+    def _home(self, private: Path) -> str:
+        return str(private / "home" if self.home is None or _is_login(self.home) else self.home)
+
+
+def surroundings(
+    command: Command, variables: tuple[str, ...], read: Iterable[str | Path], home: str | Path | None
+) -> Surroundings:
+    """What the options say. Raises UserError for a variable that isn't set and a folder that isn't there."""
+    if unset := [name for name in variables if name not in os.environ]:
+        raise UserError(
+            f"--command-env names {', '.join(unset)}, which is not set; set it first: export {unset[0]}=..."
+        )
+    paths = tuple(Path(path).expanduser().absolute() for path in read)
+    if missing := [path for path in paths if not path.exists()]:
+        raise UserError(f"--command-read names {missing[0]}, which is not there")
+    return Surroundings(command, variables, paths, None if home is None else _checked_home(Path(home)))
+
+
+def _and_above(path: Path) -> tuple[Path, ...]:
+    return (path, *path.parents)
+
+
+def temporary(private: Path) -> Path:
+    """Where the command's temporary files are. Of all its variables TMPDIR alone is surely its own."""
+    return private / "temporary"
+
+
+def _checked_home(given: Path) -> Path:
+    home = given.expanduser().resolve()
+    if not home.is_dir():
+        raise UserError(f"--command-home names {given}, which is no folder; make it first: mkdir {given}")
+    own = Path.home().resolve()
+    if home in {own, *own.parents}:
+        raise UserError(
+            f"--command-home {given} would give the command all of your files; make a folder for it, log in there once "
+            f"(HOME={own / 'agent-home'} claude), and name that"
+        )
+    return home
+
+
+def _is_login(home: Path) -> bool:
+    """A folder such as ~/.claude stands in a home; any other is one."""
+    return home.name.startswith(".")

@@ -1,0 +1,81 @@
+"""What a run may still spend on a model: counts what it has used, and says how long the next answer may be."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+from core.agents.llm.base import LimitReached, Message, Reply, Request, Usage
+from core.agents.llm.prices import MILLION, Price
+
+SHORTEST = 1000  # tokens of an answer; with less left no request is worth sending
+# Code and prose have three to four; the bound has to hold for tables of digits too.
+BYTES_PER_TOKEN = 2
+
+
+class Limits:
+    """What counts is used after this was made. `max_usd` needs a price."""
+
+    def __init__(self, *, price: Price | None, max_usd: Decimal | None, max_tokens: int | None) -> None:
+        self._price = price
+        self._max_usd = max_usd
+        self._max_tokens = max_tokens
+        self.usd = Decimal(0)
+        self.tokens = 0
+        self._last: tuple[Request, Usage] | None = None  # what was asked last, with what it and its answer used
+
+    def spend(self, usage: Usage) -> None:
+        """Counts what an exchange used."""
+        self.tokens += usage.total
+        if self._price is not None:
+            self.usd += self._price.cost(usage)
+
+    def answered(self, request: Request, reply: Reply) -> None:
+        self._last = (request, reply.usage) if reply.usage.total else None
+
+    def fit(self, request: Request) -> int:
+        """How many tokens the answer may have, `request.max_tokens` at most. Raises LimitReached below SHORTEST."""
+        wanted = request.max_tokens
+        least = min(wanted, SHORTEST)
+        prompt = self.estimate(request)
+        if self._max_tokens is not None:
+            wanted = min(wanted, self._max_tokens - self.tokens - prompt)
+            if wanted < least:
+                raise LimitReached(
+                    f"--max-tokens {self._max_tokens:,}: {self.tokens:,} are used, and the next request "
+                    f"needs up to {prompt + least:,}"
+                )
+        if self._max_usd is not None and self._price is not None:
+            left = self._max_usd - self.usd - self._price.most(prompt)
+            output = self._price.at(prompt).output
+            if output:
+                wanted = min(wanted, int(left * MILLION / output)) if left > 0 else 0
+            elif left < 0:
+                wanted = 0
+            if wanted < least:
+                next_usd = self._price.most(prompt) + output * least / MILLION
+                raise LimitReached(
+                    f"--max-cost {self._max_usd.normalize():f}: ${self.usd:.4f} is spent, and the next request "
+                    f"can cost ${next_usd:.4f}"
+                )
+        return wanted
+
+    def estimate(self, request: Request) -> int:
+        """Tokens of the prompt, at most. What the last one told counts for the part that they share."""
+        if self._last is not None:
+            before, usage = self._last
+            shared = len(before.messages)
+            same = (before.system, before.tools) == (request.system, request.tools)
+            if same and request.messages[:shared] == before.messages:
+                rest = request.messages[shared:]
+                # The answer comes first in what follows, and its tokens were told.
+                if rest and rest[0]["role"] == "assistant":
+                    return usage.total + _bound(rest[1:])
+                return usage.total - usage.output + _bound(rest)
+        tools = [[tool.name, tool.description, tool.schema] for tool in request.tools]
+        return _bound(request.messages) + (len(request.system.encode()) + len(json.dumps(tools))) // BYTES_PER_TOKEN
+
+
+def _bound(messages: tuple[Message, ...]) -> int:
+    written = json.dumps(list(messages), ensure_ascii=False)
+    return len(written.encode(errors="replace")) // BYTES_PER_TOKEN

@@ -1,0 +1,52 @@
+"""Which Claude takes what: how it is told to think, and how hard to try. Found from its name; asks no server.
+
+From platform.claude.com, "Troubleshooting thinking" and "Effort", read in November 2026.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from core.agents.llm.base import Effort
+from core.records import UserError
+
+DEFAULT_MODEL = "claude-opus-5-5"  # "start with Claude Opus 5.5 for most workloads", the models page says
+MINIMUM_BUDGET = 1024
+_NAME = re.compile(r"claude-(?P<family>[a-z]+)-(?P<major>\d+)(?:-(?P<minor>\d{1,2}))?(?:-\d{8})?")
+
+
+def settings(model: str, effort: Effort | None, thinking_budget: int | None) -> dict[str, Any]:
+    """The request's `thinking` and `output_config`. UserError where the model does not take what was asked for.
+
+    A model with another name than Claude's gets only what was asked for: it is served by someone else.
+    """
+    if thinking_budget is not None and thinking_budget < MINIMUM_BUDGET:
+        raise UserError(f"a thinking budget is {MINIMUM_BUDGET} tokens or more, not {thinking_budget}")
+    known = _NAME.fullmatch(model)
+    version = (int(known["major"]), int(known["minor"] or 0)) if known else None
+    family = known["family"] if known else ""
+    if thinking_budget is not None and version is not None and version >= (4, 7):
+        raise UserError(f"{model} decides itself how long it thinks: leave the thinking budget out and set the effort")
+    if effort is not None and version is not None and effort not in (levels := _efforts(family, version)):
+        mend = f"it takes {', '.join(levels)}" if levels else "set a thinking budget instead"
+        raise UserError(f"{model} does not take effort {effort}: {mend}")
+    chosen: dict[str, Any] = {}
+    if thinking_budget is not None:
+        chosen["thinking"] = {"type": "enabled", "budget_tokens": thinking_budget}
+        if version is not None:
+            chosen["thinking"]["display"] = "summarized"
+    elif version is not None and version >= (4, 6):
+        # Without this the newer ones send their thinking empty, and nobody could follow it.
+        chosen["thinking"] = {"type": "adaptive", "display": "summarized"}
+    if effort is not None:
+        chosen["output_config"] = {"effort": effort}
+    return chosen
+
+
+def _efforts(family: str, version: tuple[int, int]) -> tuple[Effort, ...]:
+    if version >= (4, 7):
+        return ("low", "medium", "high", "xhigh", "max")
+    if version >= (4, 6):
+        return ("low", "medium", "high", "max")
+    return ("low", "medium", "high") if (family, version) == ("opus", (4, 5)) else ()

@@ -1,0 +1,164 @@
+"""What a server's refusal means: whether to wait, to mend something, or that the prompt was too long for the model.
+
+Both SDKs come from one generator, so that their errors have the same names and fields.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from core.agents.llm.base import Outage
+from core.records import UserError
+
+_OUTAGES = {
+    408: "the request timed out",
+    409: "the server was busy with a conflicting request",
+    425: "the server asks to come back later",
+    429: "rate limit",
+    500: "the server failed",
+    502: "the server can't be reached behind its gateway",
+    503: "the server is unavailable",
+    504: "the server took too long",
+    529: "the server is overloaded",
+}
+LONGEST_WISH = 3600.0  # seconds that a server may have us wait: a mistaken header must not take the whole night
+# Anthropic; OpenAI and vLLM; llama.cpp.
+_TOO_LONG = re.compile(
+    r"prompt is too long|exceed context limit|maximum context length|context_length_exceeded|exceed_context_size"
+    r"|exceeds? the (available )?context",
+    re.IGNORECASE,
+)
+_NO_CREDIT = re.compile(r"credit balance|insufficient_quota|billing|exceeded your current quota", re.IGNORECASE)
+
+
+class TooLong(Exception):
+    """The prompt does not fit the model's context."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Who refused, in the words of an error."""
+
+    name: str  # "Anthropic's API"
+    address: str
+    model: str
+    key: str  # the environment's variable with the key
+    timeout: float  # seconds
+
+
+@contextmanager
+def told(sdk: Any, server: Server, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """The SDK's errors and those of the connection under it, as Outage, UserError or TooLong.
+
+    `begun` says whether something of the answer has come.
+    """
+    import httpx2
+
+    try:
+        yield
+    except sdk.APITimeoutError:
+        raise Outage(_stopped(server) if begun() else f"no answer from {server.address}", 0.0) from None
+    except sdk.APIConnectionError:
+        raise Outage(f"no connection to {server.address}", 0.0) from None
+    except sdk.APIStatusError as error:
+        if error.status_code < 400:
+            raise in_stream(server, str(error.type), _message(error)) from None
+        raise meaning(server, error.status_code, _message(error), error.response.headers) from None
+    except sdk.APIResponseValidationError:
+        raise Outage(f"{server.address} gave no answer of {server.name}", 0.0) from None
+    except sdk.APIError as error:
+        raise in_stream(server, str(getattr(error, "type", "")), _message(error)) from None
+    except httpx2.TimeoutException:
+        raise Outage(_stopped(server), 0.0) from None
+    except (httpx2.HTTPError, json.JSONDecodeError, UnicodeDecodeError):  # an event that breaks off is no JSON
+        raise Outage("the answer was cut off", 0.0) from None
+
+
+def _stopped(server: Server) -> str:
+    return f"the answer stopped for {server.timeout:g} s in the middle"
+
+
+def broken_off(server: Server, response: Any, begun: bool) -> Exception:
+    """What to raise for an answer that ended too early; `begun`: something of it came."""
+    if not begun and "event-stream" not in response.headers.get("content-type", ""):
+        return UserError(f"{server.address} answers, but not as {server.name} does: name another with --endpoint")
+    return Outage("the answer was cut off", 0.0)
+
+
+def _message(error: Any) -> str:
+    """What the server said, without the SDK's words around it."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    said = inner.get("message") if isinstance(inner, Mapping) else inner
+    code = inner.get("code") if isinstance(inner, Mapping) else None
+    return " ".join(str(one) for one in (said or error.message, code) if one and not isinstance(one, int))
+
+
+def meaning(server: Server, status: int, message: str, headers: Mapping[str, str]) -> Exception:
+    """What to raise for an answer with this status: Outage, UserError or TooLong."""
+    said = short(message)
+    if status == 402 or (status in {400, 403, 429} and _NO_CREDIT.search(message)):
+        return UserError(f"{server.name} wants to be paid first: {said}; add credit to the account of {server.key}")
+    if status in _OUTAGES or status >= 500:
+        return Outage(f"{_OUTAGES.get(status, 'the server failed')} ({status})", seconds_after(headers))
+    if status == 413 or (status in {400, 422} and _TOO_LONG.search(message)):
+        return TooLong(said)
+    if status == 401:
+        return UserError(
+            f"{server.name} at {server.address} does not accept the key in {server.key}: see that it is whole, "
+            "of this service and not revoked"
+        )
+    if status == 403:
+        return UserError(f"{server.name} does not let this key use {server.model}: {said}")
+    if status == 404:
+        return UserError(
+            f"{server.name} at {server.address} knows no model {server.model}, or is not there: {said}; "
+            "name another with --model, or another address with --endpoint"
+        )
+    return UserError(f"{server.name} refused the request ({status}): {said}")
+
+
+def in_stream(server: Server, kind: str, message: str) -> Exception:
+    """What to raise for an error event in a stream that had begun well."""
+    if _TOO_LONG.search(message):
+        return TooLong(short(message))
+    if kind in {"invalid_request_error", "request_too_large", "authentication_error", "permission_error"}:
+        return UserError(f"{server.name} broke its answer off: {short(message)}")
+    reasons = {"overloaded_error": _OUTAGES[529], "rate_limit_error": _OUTAGES[429], "timeout_error": _OUTAGES[504]}
+    return Outage(f"{reasons.get(kind, 'the server failed')}, in the middle of its answer", 0.0)
+
+
+def seconds_after(headers: Mapping[str, str]) -> float:
+    """How long to wait at the server's wish, an hour at most; 0 where it has none. In seconds or by a date.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+    """
+    return min(LONGEST_WISH, _wish(headers))
+
+
+def _wish(headers: Mapping[str, str]) -> float:
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * scale)
+        except (KeyError, ValueError):
+            continue
+    try:
+        date = parsedate_to_datetime(headers.get("retry-after", ""))
+    except ValueError:
+        return 0.0
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def short(message: str, characters: int = 200) -> str:
+    """In one line."""
+    line = " ".join(message.split())
+    return line if len(line) <= characters else line[: characters - 1] + "…"

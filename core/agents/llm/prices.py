@@ -1,0 +1,117 @@
+"""What tokens cost, exactly: the dated table beside this file, or a price that a person gives."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from core.agents.llm.base import Usage
+from core.records import UserError
+
+MILLION = 1_000_000
+DECIMALS = 6  # of a price; so that a cost is a whole number of millionths of a millionth of a dollar
+_SNAPSHOT = re.compile(r"-\d{8}$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """USD for a million tokens of each kind. A prompt of more than `above` tokens is billed at `long` altogether."""
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal
+    cache_write: Decimal
+    cache_write_hour: Decimal
+    above: int | None = None
+    long: Price | None = None
+
+    def cost(self, usage: Usage) -> Decimal:
+        """USD of one request, not rounded."""
+        price = self.at(usage.total - usage.output)
+        return (
+            price.input * usage.input
+            + price.output * usage.output
+            + price.cache_read * usage.cache_read
+            + price.cache_write * usage.cache_write
+            + price.cache_write_hour * usage.cache_write_hour
+        ) / MILLION
+
+    def at(self, prompt: int) -> Price:
+        """The price of a request whose prompt has this many tokens, cached ones included."""
+        return self.long if self.long is not None and self.above is not None and prompt > self.above else self
+
+    def most(self, prompt: int) -> Decimal:
+        """The most, in USD, that a prompt of this many tokens can cost: all of it is written to the dearest cache."""
+        price = self.at(prompt)
+        return max(price.input, price.cache_read, price.cache_write, price.cache_write_hour) * prompt / MILLION
+
+
+def known(model: str) -> Price | None:
+    """The list price of a model or of a dated snapshot of one; None if the table has it not."""
+    prices = _table()[1]
+    return prices.get(model) or prices.get(_SNAPSHOT.sub("", model))
+
+
+def needed(model: str) -> UserError:
+    """For a limit in dollars on a model whose price nobody knows."""
+    return UserError(
+        f"--max-cost needs to know what {model} costs, and no price of it is known: "
+        'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
+    )
+
+
+def models() -> list[str]:
+    return list(_table()[1])
+
+
+def dated() -> date:
+    """When the table was read off its source."""
+    return _table()[0]
+
+
+def parse(text: str) -> Price:
+    """A person's own price: "IN OUT [READ [WRITE [WRITE_HOUR]]]", USD for a million tokens.
+
+    Without READ and WRITE, cached tokens cost what others do; without WRITE_HOUR, an hour costs what WRITE does.
+    """
+    words = text.replace(",", " ").split()
+    try:
+        numbers = [_exact(Decimal(word)) for word in words]
+    except (InvalidOperation, ValueError):
+        numbers = []
+    if not 2 <= len(numbers) <= 5:
+        raise UserError(
+            'expected a price like "2 10 0.2 2.5" (USD for a million tokens: in, out, cache read, cache write), '
+            f"not {text!r}"
+        )
+    read = numbers[2] if len(numbers) > 2 else numbers[0]
+    write = numbers[3] if len(numbers) > 3 else numbers[0]
+    hour = numbers[4] if len(numbers) > 4 else write
+    return Price(input=numbers[0], output=numbers[1], cache_read=read, cache_write=write, cache_write_hour=hour)
+
+
+def _exact(value: Decimal) -> Decimal:
+    """Raises ValueError for what is no price, or finer than is counted."""
+    if not value.is_finite() or value < 0 or value > MILLION or value != round(value, DECIMALS):
+        raise ValueError(value)
+    return value
+
+
+@functools.cache
+def _table() -> tuple[date, dict[str, Price]]:
+    text = Path(__file__).with_name("prices.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text, parse_float=Decimal)
+    return table["date"], {name: _price(fields) for name, fields in table["models"].items()}
+
+
+def _price(fields: dict[str, Any]) -> Price:
+    fields = dict(fields)
+    above, long = fields.pop("above", None), fields.pop("long", None)
+    exact = {name: _exact(Decimal(value)) for name, value in fields.items()}
+    return Price(**exact, above=above, long=None if long is None else _price(long))

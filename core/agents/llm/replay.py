@@ -1,0 +1,98 @@
+"""The recorded replies of a campaign, given again in their order and with no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from core.agents.llm.archive import Archive, Exchange
+from core.agents.llm.base import Reply, Request
+from core.agents.llm.errors import short
+from core.records import UserError
+
+_NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?")
+SHOWN = 60  # characters of each side of a difference
+
+
+class Recorded:
+    """`Asks` of an archive, which is closed with it. Failed requests are left out: there was nothing to answer.
+
+    `on_difference(experiment, text)` is told where a request is not the one that the reply was given to.
+    """
+
+    def __init__(
+        self, archive: Archive, on_difference: Callable[[int, str], None] = lambda experiment, text: None
+    ) -> None:
+        self._archive = archive
+        self._on_difference = on_difference
+        self._experiment: int | None = None
+        self._replied: list[Exchange] = []  # of that experiment
+        self._given: dict[int, int] = {}  # how many of an experiment's replies are used up
+
+    def ask(self, request: Request, experiment: int) -> Reply:
+        if experiment != self._experiment:
+            self._experiment = experiment
+            self._replied = [one for one in self._archive.exchanges(experiment=experiment) if one.reply is not None]
+        place = self._place(request, self._given.get(experiment, 0))
+        if place >= len(self._replied):
+            count = len(self._replied)
+            raise UserError(
+                f"{self._archive.path} holds {count} {'reply' if count == 1 else 'replies'} for experiment "
+                f"{experiment}, and one more was asked for: the campaign was not recorded further, or took another turn"
+            )
+        exchange = self._replied[place]
+        self._given[experiment] = place + 1
+        if changed := difference(exchange.request, request):
+            self._on_difference(experiment, f"request {place + 1}: {changed}")
+        assert exchange.reply is not None
+        return exchange.reply
+
+    def _place(self, request: Request, first: int) -> int:
+        """Of the reply to give: the next one, or the last one that was given to this very request.
+
+        A conversation that was broken off and begun again has its beginning twice, and only the second led somewhere.
+        """
+        same = (
+            place
+            for place in range(len(self._replied) - 1, first - 1, -1)
+            if not difference(self._replied[place].request, request)
+        )
+        return next(same, first)
+
+    def close(self) -> None:
+        self._archive.close()
+
+
+def difference(recorded: Request, asked: Request) -> str:
+    """The first difference in a line; empty if there is none.
+
+    How long the answer may be makes none, and neither do numbers in messages: scores, steps and seconds of a campaign
+    that is run again are others.
+    """
+    if recorded.system != asked.system:
+        return f"the system prompt {_first(recorded.system, asked.system)}"
+    if recorded.tools != asked.tools:
+        names = [", ".join(tool.name for tool in request.tools) for request in (recorded, asked)]
+        return f"the tools {_first(*names)}" if names[0] != names[1] else "a tool's description or schema differs"
+    for place, (one, other) in enumerate(zip(recorded.messages, asked.messages, strict=False)):
+        if one != other and _NUMBER.sub("0", _written(one)) != _NUMBER.sub("0", _written(other)):
+            return f"message {place + 1} {_first(_written(one), _written(other))}"
+    if len(recorded.messages) != len(asked.messages):
+        return f"{len(recorded.messages)} messages were recorded, {len(asked.messages)} are asked"
+    return ""
+
+
+def _written(message: dict[str, Any]) -> str:
+    return json.dumps(message, ensure_ascii=False)
+
+
+def _first(recorded: str, asked: str) -> str:
+    same = next(
+        (place for place, (one, other) in enumerate(zip(recorded, asked, strict=False)) if one != other),
+        min(len(recorded), len(asked)),
+    )
+    start = max(0, same - 20)
+    one, other = (short(text[start : start + SHOWN]) for text in (recorded, asked))
+    return f"was {one!r}, is {other!r}"

@@ -1,0 +1,172 @@
+"""What a person can follow with `tail -f`: one Markdown file a proposal, written as it streams.
+
+It is for reading: the archive has everything in full. A transcript that can't be written is given up, never the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Literal
+
+from core.agents.llm.base import Delta, Reply, Usage
+from core.agents.llm.redact import Scrub
+
+FOLDER = "transcripts"
+ARGUMENTS = 240  # characters of a tool's input that are shown
+RESULT, LINES = 1200, 20  # characters and lines of its result
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline: they drive a terminal
+
+
+class Transcript:
+    """Writes to `folder`. `on_failure` is told once, in one line, when it can't be written."""
+
+    def __init__(self, folder: Path, scrub: Scrub, on_failure: Callable[[str], None] = lambda text: None) -> None:
+        self.folder = folder
+        self._scrub = scrub
+        self._on_failure = on_failure
+        self._told = False
+        self._experiment: int | None = None
+        self._file: IO[str] | None = None
+        self._kind: Literal["thinking", "text", "tool", "input"] | None = None
+        self._held = ""  # the end of what streamed: it could be the beginning of a key
+        self._input: list[str] = []
+
+    def path(self, experiment: int) -> Path:
+        return self.folder / f"{experiment:05d}.md"
+
+    def request(self, experiment: int, model: str) -> None:
+        """A request is sent; what streams from now on is its answer."""
+        self._end()
+        if experiment != self._experiment:
+            self.close()
+            self._experiment = experiment
+            self._open(experiment)
+        self._write(f"\n## {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC · {model}\n")
+
+    def delta(self, delta: Delta) -> None:
+        if delta.kind == "tool":
+            self._end()
+            self._write(f"\n**→ {self._scrub(delta.text)}** ")
+        elif delta.kind != "input" and self._kind != delta.kind:
+            self._end()
+            self._write("\n> " if delta.kind == "thinking" else "\n")
+        self._kind = delta.kind
+        if delta.kind == "input":
+            self._input.append(delta.text)
+        elif delta.kind != "tool":
+            self._stream(delta.text)
+
+    def result(self, name: str, text: str, *, is_error: bool = False) -> None:
+        """What a tool answered, shortened."""
+        self._end()
+        what = "error" if is_error else "result"
+        text = self._scrub(text)
+        shown = "\n".join(text.splitlines()[:LINES])[:RESULT]
+        if len(shown) < len(text.rstrip()):
+            shown += f"\n... {len(text) - len(shown)} more characters"
+        fence = "```"
+        while fence in shown:
+            fence += "`"
+        self._write(f"\n**← {self._scrub(name)}** {what}\n{fence}\n{shown}\n{fence}\n")
+
+    def note(self, text: str) -> None:
+        """A wait, a failure, or whatever else a reader should know."""
+        self._end()
+        self._write(f"\n*{self._scrub(text)}*\n")
+
+    def replied(self, reply: Reply, usd: Decimal | None, seconds: float) -> None:
+        self._end()
+        ends = {"refusal": "refused", "max_tokens": "out of tokens", "context_full": "the context is full"}
+        why = ends.get(reply.stop_reason, "")
+        if why and reply.detail:
+            why += f": {self._scrub(reply.detail)}"
+        self._write(f"\n*{why + ' · ' if why else ''}{counted(reply.usage, usd)} · {seconds:.1f} s*\n")
+
+    def close(self) -> None:
+        self._end()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+        self._file = self._experiment = None
+
+    def _stream(self, text: str) -> None:
+        whole = self._held + text
+        held = self._scrub.held(whole)
+        self._held = whole[len(whole) - held :]
+        self._put(whole[: len(whole) - held])
+
+    def _put(self, text: str) -> None:
+        text = self._scrub(text)
+        self._write(text.replace("\n", "\n> ") if self._kind == "thinking" else text)
+
+    def _end(self) -> None:
+        """Of a block."""
+        if self._held:
+            held, self._held = self._held, ""
+            self._put(held)
+        if self._kind in {"tool", "input"}:
+            arguments = _arguments(self._scrub("".join(self._input)))
+            self._write(f"`{arguments}`\n" if arguments else "\n")
+        elif self._kind is not None:
+            self._write("\n")
+        self._input.clear()
+        self._kind = None
+
+    def _open(self, experiment: int) -> None:
+        path = self.path(experiment)
+        with self._survived():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
+            if new:
+                self._write(f"# Experiment {experiment}\n")
+
+    def _write(self, text: str) -> None:
+        if self._file is not None and text:
+            with self._survived():
+                self._file.write(_CONTROLS.sub("\ufffd", text.replace("\r\n", "\n")))
+                self._file.flush()
+
+    @contextlib.contextmanager
+    def _survived(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # What could not be flushed stays in the file object's buffer, and closing it would raise again.
+            file, self._file = self._file, None
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+            if not self._told:
+                self._told = True
+                self._on_failure(f"the transcript in {self.folder} can't be written: {error.strerror or error}")
+
+
+def counted(usage: Usage, usd: Decimal | None) -> str:
+    """Tokens and cost in a line: "12,345 in (10,000 cached) · 678 out · $0.0421"."""
+    read = f" ({usage.cache_read:,} cached)" if usage.cache_read else ""
+    cost = "no known price" if usd is None else f"${usd:.4f}"
+    return f"{usage.total - usage.output:,} in{read} · {usage.output:,} out · {cost}"
+
+
+def _arguments(raw: str) -> str:
+    """A tool's input in one line; each value is shortened, so that all of them are seen."""
+    try:
+        values = json.loads(raw or "{}")
+    except ValueError:
+        values = raw
+    if not isinstance(values, dict):
+        return _short(str(values), ARGUMENTS)
+    share = max(30, ARGUMENTS // max(1, len(values)))
+    return ", ".join(f"{name}={_short(json.dumps(value, ensure_ascii=False), share)}" for name, value in values.items())
+
+
+def _short(text: str, characters: int) -> str:
+    line = " ".join(text.replace("`", "'").split())
+    return line if len(line) <= characters else f"{line[:characters]}…"

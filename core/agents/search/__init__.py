@@ -1,0 +1,1 @@
+"""The built-in agent: a Gaussian process over the trainer's constants proposes what to try."""

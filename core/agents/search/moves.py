@@ -1,0 +1,116 @@
+"""Values of a tunable constant: whether one is allowed, where it lies in its range, a step away, a draw anew.
+
+One constant at a time; which ones to move, and together with what, is the search's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.records import Constant
+from core.trainer.constants import Tunable, same
+
+STEP_WIDTHS = (0.05, 0.5)  # of a constant's range (its logarithm's if `log`); log-uniform, so small steps are common
+DIGITS = 3  # of a proposed float
+OUTSIDE = 1.0  # ranges: as far as a value beyond its ends still counts as farther away
+
+
+def allowed(tunable: Tunable, value: Constant) -> bool:
+    """Whether the value is of the constant's kind and within its range or among its choices."""
+    if tunable.choices is not None:
+        return any(same(choice, value) for choice in tunable.choices)
+    if isinstance(value, bool) or not isinstance(value, int if tunable.integer else (int, float)):
+        return False
+    low, high = ends(tunable)
+    return low <= value <= high
+
+
+def ordered(tunable: Tunable) -> bool:
+    """Whether its values are numbers, so that some lie nearer to each other than others."""
+    return tunable.choices is None or all(map(_is_number, (*tunable.choices, tunable.value)))
+
+
+def place(tunable: Tunable, value: Constant) -> float | None:
+    """Where a value lies: 0 to 1 from the low end to the high one, beyond them outside of the range.
+
+    Of choices that are no numbers the position, -1 for any other value. None for what can't be placed.
+    """
+    if tunable.choices is not None and not ordered(tunable):
+        return next((float(at) for at, choice in enumerate(tunable.choices) if same(choice, value)), -1.0)
+    if not _is_number(value):
+        return None
+    assert isinstance(value, (int, float))
+    if tunable.choices is not None:
+        steps = sorted(choice for choice in tunable.choices if isinstance(choice, (int, float)))
+        return float(np.interp(min(max(value, steps[0]), steps[-1]), steps, np.linspace(0, 1, len(steps))))
+    low, high = ends(tunable)
+    if not tunable.log:
+        reach = OUTSIDE * (high - low)
+        return (min(max(value, low - reach), high + reach) - low) / (high - low)
+    reach = (high / low) ** OUTSIDE
+    return math.log(min(max(value, low / reach), high * reach) / low) / math.log(high / low)
+
+
+def draw(rng: np.random.Generator, tunable: Tunable) -> Constant:
+    """A value anew, uniform in the constant's own scale or among its choices."""
+    if tunable.choices is not None:
+        return tunable.choices[int(rng.integers(len(tunable.choices)))]
+    low, high = ends(tunable)
+    if tunable.integer and not tunable.log:
+        return int(rng.integers(round(low), round(high) + 1))
+    return _finished(
+        tunable, math.exp(rng.uniform(math.log(low), math.log(high))) if tunable.log else rng.uniform(low, high)
+    )
+
+
+def step(rng: np.random.Generator, tunable: Tunable) -> Constant:
+    """A step from the champion's value: Laplace in the constant's own scale, its width log-uniform over STEP_WIDTHS."""
+    if tunable.choices is not None:
+        return _neighbour(rng, tunable.choices, tunable.value)
+    assert isinstance(tunable.value, (int, float))
+    scale = math.log if tunable.log else float
+    low, high = map(scale, ends(tunable))
+    here = scale(min(max(tunable.value, ends(tunable)[0]), ends(tunable)[1]))  # a preset may start outside the range
+    narrow, wide = STEP_WIDTHS
+    width = math.exp(rng.uniform(math.log(narrow), math.log(wide))) * (high - low)
+    there = here + rng.laplace(0, width)
+    # Reflected, not clipped: clipping would pile the proposals up at the ends.
+    span = high - low
+    offset = (there - low) % (2 * span)
+    there = low + (offset if offset <= span else 2 * span - offset)
+    value = _finished(tunable, math.exp(there) if tunable.log else there)
+    if tunable.integer and value == tunable.value:
+        value = _finished(tunable, tunable.value + (1 if there > here else -1))
+    return value
+
+
+def ends(tunable: Tunable) -> tuple[float, float]:
+    """The low and the high end of a range."""
+    assert tunable.low is not None and tunable.high is not None
+    return tunable.low, tunable.high
+
+
+def _neighbour(rng: np.random.Generator, choices: Sequence[Constant], value: Constant) -> Constant:
+    """Another choice: of numbers mostly the next one up or down, of anything else any."""
+    others = [choice for choice in choices if not same(choice, value)]
+    numbers = sorted(choice for choice in choices if isinstance(choice, (int, float)) and not isinstance(choice, bool))
+    if len(numbers) == len(choices) and isinstance(value, (int, float)) and rng.random() < 0.75:
+        below = [number for number in numbers if number < value][-1:]
+        above = [number for number in numbers if number > value][:1]
+        others = [*below, *above]
+    return others[int(rng.integers(len(others)))]
+
+
+def _finished(tunable: Tunable, value: float) -> Constant:
+    """As it is written: whole or rounded, and within the range."""
+    low, high = ends(tunable)
+    if tunable.integer:
+        return int(min(max(round(value), round(low)), round(high)))
+    return min(max(float(f"{value:.{DIGITS}g}"), low), high)
+
+
+def _is_number(value: Constant) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,115 @@
+"""A campaign's experiments as points that a search can weigh: constants, structure, score.
+
+Reads the history and proposes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.agents.base import History
+from core.agents.search import moves
+from core.records import Constant, Experiment
+from core.trainer.constants import Tunable
+
+RECENT, BEST = 90, 60  # experiments that are looked at in a long campaign
+FAILED = 0.5  # heights above the worst score
+CONSTANTS_ONLY = "search"  # the agent whose experiments change nothing but constants
+
+Values = dict[str, Constant]
+Spaces = Mapping[str, Tunable]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One experiment."""
+
+    values: Values
+    val_bpb: float | None  # None: it failed
+    structure: int  # equal where trainers are known to differ in nothing but constants
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a history tells about the champion's constants."""
+
+    points: list[Point]  # oldest first
+    champion: Point
+    misses: list[Values]  # what discarded experiments changed, the closest to its champion first
+
+
+def read(history: History, spaces: Spaces) -> Told:
+    """What was tried, at the champion's values where an experiment had no such constant or none that fits."""
+    here = history.champion
+    found = {e.number: e for e in (*history.best(BEST), *history.recent(RECENT), here)}
+    experiments = [found[number] for number in sorted(found)]
+    constants = {e.commit: history.constants(e.number) for e in experiments}
+    structures: dict[str, int] = {}  # by commit
+    for e in experiments:  # a parent comes before its children
+        inherits = e.agent == CONSTANTS_ONLY
+        structures[e.commit] = structures.setdefault(e.parent, len(structures)) if inherits else len(structures)
+    own = {name: tunable.value for name, tunable in spaces.items()}
+    points = []
+    for e in experiments:
+        values = {name: _fitting(spaces[name], constants[e.commit].get(name)) for name in spaces}
+        # A failure with the champion's own constants came from an edit elsewhere, and says nothing about them.
+        if e.val_bpb is not None or values != own:
+            points.append(Point(values, e.val_bpb, structures[e.commit]))
+    champion = Point(own, here.val_bpb, structures[here.commit])
+    return Told(points, champion, _misses(experiments, constants, spaces))
+
+
+def heights(points: Sequence[Point]) -> np.ndarray:
+    """How bad each is, float64 [points]: 0 for the lowest score, then its distance's logarithm; failures worst of all.
+
+    So what is far too bad to matter does not drown what lies close together.
+    """
+    scores = np.array([np.nan if point.val_bpb is None else point.val_bpb for point in points])
+    if np.isnan(scores).all():
+        return np.zeros(len(points))
+    above = scores - np.nanmin(scores)
+    usual = float(np.median(above[above > 0])) if (above > 0).any() else 1.0
+    found: np.ndarray = np.log1p(above / usual)
+    return np.where(np.isnan(found), np.nanmax(found) + FAILED, found)
+
+
+def encoded(points: Sequence[Point], spaces: Spaces) -> np.ndarray:
+    """One row a point, one column a constant and one for the structure, float64 [points, constants + 1]."""
+    rows = [
+        [*(moves.place(tunable, point.values[name]) for name, tunable in spaces.items()), point.structure]
+        for point in points
+    ]
+    return np.array(rows, dtype=np.float64)
+
+
+def moved(row: np.ndarray, changes: Sequence[Values], spaces: Spaces) -> np.ndarray:
+    """The encoded point `row` with each of the changes, float64 [changes, constants + 1]."""
+    rows = np.tile(row, (len(changes), 1))
+    column = {name: number for number, name in enumerate(spaces)}
+    for number, changed in enumerate(changes):
+        for name, value in changed.items():
+            rows[number, column[name]] = moves.place(spaces[name], value)
+    return rows
+
+
+def categories(spaces: Spaces) -> np.ndarray:
+    """Which of these columns have no order, bool [constants + 1]."""
+    return np.array([*(not moves.ordered(tunable) for tunable in spaces.values()), True])
+
+
+def _fitting(tunable: Tunable, value: Constant | None) -> Constant:
+    return tunable.value if value is None or moves.place(tunable, value) is None else value
+
+
+def _misses(experiments: Sequence[Experiment], constants: Mapping[str, Values], spaces: Spaces) -> list[Values]:
+    close = [e for e in experiments if e.verdict == "discard" and e.gain is not None and e.parent in constants]
+    misses = []
+    for e in sorted(close, key=lambda e: (-(e.gain or 0), e.number)):
+        old, new = constants[e.parent], constants[e.commit]
+        changed = {name: new[name] for name in spaces if name in old and name in new and new[name] != old[name]}
+        if changed and all(moves.allowed(spaces[name], value) for name, value in changed.items()):
+            misses.append(changed)
+    return misses

@@ -1,0 +1,88 @@
+"""What a campaign lends to its agent for one run: a folder, the time that is left, and a trainer's first step."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from core.agents.base import Checked
+from core.events import OnEvent
+from core.records import TRAINER, Budget, Preset, UserError
+from core.store.layout import Folder
+from core.store.program import Program
+from core.trainer import constants
+from core.trial.engine import Engine
+
+SCORED_BYTES = 65_536  # enough to see that `restore` works; the score itself is looked at by nobody
+SHOWN_CHARACTERS = 8_000
+
+
+class CampaignDesk:
+    """`agents.base.Desk` of an open campaign whose lock its caller holds."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        preset: Preset,
+        *,
+        engine: Engine,
+        program: Callable[[], Program],
+        champion_text: Callable[[], str],
+        tell: OnEvent,
+        until: float,
+    ) -> None:
+        """`until`: the moment of `time.monotonic()` at which the run starts nothing new."""
+        self.root = folder.root
+        self.state = folder.agents
+        self.state.mkdir(exist_ok=True)
+        self.tell = tell
+        self._preset = preset
+        self._engine = engine
+        self._program = program
+        self._champion_text = champion_text
+        self._until = until
+
+    def seconds_left(self) -> float:
+        return self._until - time.monotonic()
+
+    def check(self, text: str) -> Checked:
+        """Parses a trainer, holds it against program.md's fixed constants and runs one step of it in the sandbox."""
+        begun = time.monotonic()
+        try:
+            constants.check(text)
+            changed = constants.fixed_and_changed(self._program().fixed, self._champion_text(), text)
+        except UserError as error:
+            return _faulty(str(error), begun)
+        if changed:
+            return _faulty(f"changes {', '.join(changed)}, which program.md fixes", begun)
+        with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
+            trainer = Path(temporary) / "trainer" / TRAINER
+            trainer.parent.mkdir()
+            trainer.write_bytes(text.encode("utf-8", "backslashreplace"))
+            into = Path(temporary) / "trial"
+            record = self._engine.run_trial(
+                trainer=trainer,
+                preset=replace(self._preset, score_bytes=min(SCORED_BYTES, self._preset.score_bytes)),
+                budget=Budget(steps=1),
+                seed=self._preset.seeds[0],
+                into=into,
+                on_progress=lambda progress: None,
+            )
+            printed = into / "output.txt"
+            output = printed.read_text(encoding="utf-8", errors="replace") if printed.exists() else ""
+        return Checked(
+            fault="" if record.verdict == "scored" else record.reason or record.verdict,
+            output=output[-SHOWN_CHARACTERS:],
+            seconds=time.monotonic() - begun,
+            parameters=record.parameters,
+            peak_memory_mb=record.peak_memory_mb,
+            flops_per_token=record.flops_per_token,
+        )
+
+
+def _faulty(fault: str, begun: float) -> Checked:
+    seconds = time.monotonic() - begun
+    return Checked(fault=fault, output="", seconds=seconds, parameters=None, peak_memory_mb=None, flops_per_token=None)

@@ -1,0 +1,448 @@
+"""A campaign: makes or opens one, runs an agent or one edit on it, and answers what it knows.
+
+The loop and its limits live here. How one experiment is carried out is `core.campaign.experiment`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import presets
+from core.agents.base import Agent, Desk
+from core.agents.llm import archive, costs, transcript
+from core.agents.llm.archive import Spending
+from core.agents.llm.costs import Costs
+from core.campaign.judge import LowerWins, Policy
+from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
+from core.records import Experiment, Preset, Proposal, UserError
+from core.store import program as programs
+from core.store.layout import BRANCH, Folder, existing, found, read_preset
+from core.store.ledger import Ledger
+from core.store.program import Program
+from core.system.files import full_disk_told
+from core.trainer import constants
+from core.trial.engine import Engine, Local
+
+if TYPE_CHECKING:
+    from core.campaign.confirm import Confirmation
+    from core.campaign.experiment import Ratchet
+    from core.campaign.verify import Check
+    from core.store.repository import Repo
+
+REPEATS_IN_A_ROW = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What `status --json` prints. The counts leave out the baseline; the shares of time include it."""
+
+    baseline_bpb: float | None
+    champion_bpb: float | None
+    champion_commit: str | None
+    experiments: int
+    kept: int
+    discarded: int
+    crashed: int
+    invalid: int
+    experiments_per_hour: float | None
+    overhead_fraction: float | None  # wall beyond training, over wall
+    yardstick: str | None
+    confirmation: Confirmation | None = None  # the last one
+    model: Costs | None = None  # what agents used of one; None where none was asked
+
+
+class Campaign:
+    """An open campaign. Also a context manager; without one it is closed when nobody refers to it any more."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        *,
+        engine: Engine | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self._folder = folder
+        self._engine = engine or Local()
+        self._policy = policy or LowerWins()
+        self._program = Program()
+        self._ledger = Ledger.open(folder.ledger)
+        self._close = weakref.finalize(self, self._ledger.close)
+        facts = self._ledger.facts()
+        self.root = folder.root
+        self.branch = BRANCH + facts["tag"]
+        self.preset = read_preset(folder, facts)
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        preset: Preset,
+        *,
+        tag: str | None = None,
+        program: str | None = None,
+        trainer: str | None = None,
+        engine: Engine | None = None,
+        policy: Policy | None = None,
+    ) -> Campaign:
+        """A new campaign in a new or empty folder, opened.
+
+        `tag` names the branch (default: today's date), `program` and `trainer` are texts: default the program that
+        comes with autoresearch, and the backend's reference trainer filled from the preset. A given trainer is taken
+        as it is. Raises UserError for a folder with anything in it and for a trainer that can't be parsed.
+        """
+        text = reference_trainer(preset) if trainer is None else trainer
+        constants.check(text)
+        prose = presets.program() if program is None else program
+        programs.parse(prose)
+        folder = found(root, preset, tag, prose, text)
+        return cls(folder, engine=engine, policy=policy)
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        *,
+        engine: Engine | None = None,
+        policy: Policy | None = None,
+    ) -> Campaign:
+        """The campaign in `root`. Raises UserError, with the command that makes one, where none is."""
+        return cls(existing(root), engine=engine, policy=policy)
+
+    def close(self) -> None:
+        """Ends git's helper process and closes the ledger. Can be called twice."""
+        if "_repo" in self.__dict__:
+            self._repo.close()
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # What it knows
+
+    def status(self) -> Status:
+        """Sums by the ledger's SQL: the same cost at ten experiments and at ten thousand, nearly."""
+        totals = self._ledger.totals()
+        busy = totals.wall_seconds
+        return Status(
+            baseline_bpb=totals.baseline_bpb,
+            champion_bpb=totals.champion_bpb,
+            champion_commit=totals.champion_commit,
+            experiments=totals.experiments,
+            kept=totals.kept,
+            discarded=totals.discarded,
+            crashed=totals.crashed,
+            invalid=totals.invalid,
+            experiments_per_hour=3600 * totals.experiments / totals.candidate_seconds
+            if totals.candidate_seconds
+            else None,
+            overhead_fraction=(busy - totals.train_seconds) / busy if busy else None,
+            yardstick=self._ledger.facts().get("yardstick"),
+            confirmation=self.confirmation(),
+            model=costs.costs(self._folder.agents, totals.experiments, totals.kept),
+        )
+
+    def confirmation(self) -> Confirmation | None:
+        """What came of the last confirmation; None if there was none. Its champion may not be the present one."""
+        recorded = self._ledger.measurements("confirm")
+        if not recorded:
+            return None
+        from core.campaign.confirm import conclude
+
+        return conclude(self.experiment(0), self.experiment(recorded[-1].series), recorded)
+
+    def spending(self, number: int | None = None) -> Spending | None:
+        """What agents used of models: altogether, or for one experiment's proposal. None where none was asked."""
+        return archive.spent(self._folder.agents, number)
+
+    def transcripts(self) -> list[Path]:
+        """A file for each proposal that a model worked on, the newest last; also of what became no experiment."""
+        return sorted((self._folder.agents / transcript.FOLDER).glob("*.md"))
+
+    def program(self) -> Program:
+        """`program.md` as it is now. Raises UserError for front matter that can't be read."""
+        return programs.read(self._folder.program)
+
+    def experiments(self, first: int = 0, stop: int | None = None, *, trials: bool = True) -> list[Experiment]:
+        """Experiments first <= n < stop, the baseline being 0; without `trials` at a third of the cost."""
+        return self._ledger.experiments(first, stop, trials=trials)
+
+    def experiment(self, number: int) -> Experiment:
+        """Raises UserError for a number that isn't there."""
+        from core.store.reader import known
+
+        return known(self._ledger, number)
+
+    def champion(self) -> Experiment:
+        """The best one verified. Raises UserError before the baseline has run."""
+        champion = self._ledger.champion()
+        if champion is None:
+            raise UserError(f"{self.root} has no baseline yet; run it with: autoresearch run {self.root}")
+        return champion
+
+    def folder(self, number: int) -> Path:
+        """One subfolder a trial (0, 1, ...): output.txt, curve.jsonl, facts.json; with weights where it was kept."""
+        return self._folder.experiment(number)
+
+    def trainer_path(self, number: int) -> Path:
+        """The trainer of an experiment as a file, written again from git where it was dropped."""
+        path = self._folder.trainer(number)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.trainer_text(self.experiment(number).commit), encoding="utf-8", newline="")
+        return path
+
+    def trainer_text(self, commit: str) -> str:
+        return self._repo.text(commit)
+
+    def diff(self, number: int) -> str:
+        """What the experiment changed in the champion of its time, as a unified diff; empty for the baseline."""
+        experiment = self.experiment(number)
+        return self._repo.diff(experiment.parent, experiment.commit)
+
+    def verify(self, on_event: OnEvent | None = None, *, scores: bool = True) -> Iterator[Check]:
+        """Holds the campaign against its own records, refs and hashes, and with `scores` its champions' scores anew."""
+        from core.campaign import verify
+
+        tell = on_event or (lambda event: None)
+        try:
+            yield from verify.of_records(self._folder, self._ledger, self._repo, self.preset)
+            if scores:
+                self._engine.prepare(self.preset, tell)
+                yield from verify.of_scores(self._folder, self._ledger, self._repo, self.preset, self._engine)
+        finally:
+            self._repo.close()
+
+    # What it does
+
+    def run(
+        self,
+        agent: Agent,
+        *,
+        experiments: int | None = None,
+        hours: float | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        """Asks the agent, tries what it proposes and keeps what wins, until a limit or until it has nothing more.
+
+        The baseline comes first where it is missing, and a candidate that a kill left behind is finished and counts.
+        `experiments` is how many rows this call adds beside the baseline; `hours` is after how long it starts nothing
+        new; program.md's limits hold too, the lower ones winning. KeyboardInterrupt ends the trial and passes through:
+        the candidate is pending then, and the next run goes on with it.
+        """
+        begun = time.monotonic()
+        with self._writing(on_event) as (ratchet, tell):
+            limits = self._program
+            most = min(_or_infinite(experiments), _or_infinite(limits.experiments))
+            seconds = 3600 * min(_or_infinite(hours), _or_infinite(limits.hours))
+            ratchet.reconcile()
+            try:
+                agent.begin(self._desk(tell, begun + seconds))  # what it lacks is told before data and the baseline
+                self._engine.prepare(self.preset, tell)
+                ratchet.restart_clock()
+                champion = self._ledger.champion() or ratchet.baseline()
+                self._check_fixed(champion)
+                if self._repo.work_blob() not in {None, self._repo.blob(champion.commit)}:
+                    edited = "train.py in the work tree has edits of its own"
+                    tell(Notice(f"{edited}; this run neither uses nor changes them"))
+                tell(Stopped(self._turns(agent, ratchet, tell, most, begun, seconds)))
+            finally:
+                agent.end()
+
+    def _turns(self, agent: Agent, ratchet: Ratchet, tell: OnEvent, most: float, begun: float, seconds: float) -> str:
+        """One experiment after the other, the pending one first; why there are no more."""
+        added = repeats = 0
+        if most > 0 and (pending := ratchet.pending()) is not None:
+            added += 1
+            agent.observe(pending)
+        while True:
+            if added >= most:
+                return f"{added} experiments, the limit" if most else "no experiments were asked for"
+            if time.monotonic() - begun >= seconds:
+                return f"{seconds / 3600:g} hours, the limit"
+            if repeats >= REPEATS_IN_A_ROW:
+                return (
+                    f"{agent.name} proposed {repeats} trainers in a row that have their verdict already: "
+                    "it has run out of ideas; give it another program.md or wider `# tune:` ranges"
+                )
+            proposal = self._ask(agent)
+            if time.monotonic() - begun >= seconds:
+                return f"{seconds / 3600:g} hours, the limit"  # thinking takes minutes
+            if proposal is None:
+                return agent.why_none or f"{agent.name} has nothing more to propose"
+            if (repeat := self._repeat(proposal)) is not None:
+                repeats += 1
+                agent.repeated(repeat)
+                tell(repeat)
+            else:
+                experiment = ratchet.experiment(proposal, self.champion())
+                added, repeats = added + 1, 0
+                agent.observe(experiment)
+
+    def try_worktree(
+        self, hypothesis: str, on_event: OnEvent | None = None, *, agent: str = "try"
+    ) -> Experiment | Repeat:
+        """One experiment with the trainer as it was edited in the work tree, the baseline first if it is missing.
+
+        On anything but `keep` the work tree gets the champion's text back, unless it was edited further meanwhile; what
+        was tried stays under its ref. Where a kill cut off the trial of the very same text, that one is finished.
+        Raises UserError where there is nothing to try, and where a fixed constant was changed.
+        """
+        from core.store.repository import blob_id
+
+        if not hypothesis.strip():
+            raise UserError('say what should be better, and why: autoresearch try -m "hypothesis"')
+        with self._writing(on_event) as (ratchet, tell):
+            text = self._repo.work_text()
+            if text is None:
+                raise UserError(
+                    f"there is no train.py in {self.root}; get the champion's back with: git checkout train.py"
+                )
+            if not self._repo.on_branch():
+                raise UserError(f"HEAD is not on the campaign's branch; change to it with: git switch {self.branch}")
+            ratchet.reconcile()
+            self._engine.prepare(self.preset, tell)
+            ratchet.restart_clock()
+            champion = self._ledger.champion() or ratchet.baseline()
+            finished = ratchet.pending()
+            if finished is not None:
+                champion = self.champion()
+                if self._repo.text(finished.commit) == text:
+                    return finished
+            self._check_fixed(champion)
+            champion_text = self._repo.text(champion.commit)
+            if text == champion_text:
+                raise UserError(f"train.py equals the champion's, experiment {champion.number}: edit it, then try")
+            proposal = Proposal(text=text, hypothesis=hypothesis, agent=agent)
+            if (repeat := self._repeat(proposal)) is not None:
+                ratchet.settle(champion, {blob_id(text.encode())})
+                return repeat
+            try:
+                changed = constants.fixed_and_changed(self._program.fixed, champion_text, text)
+            except UserError:
+                changed = []  # a text that can't be parsed gets its verdict without a trial
+            if changed:
+                raise UserError(f"program.md fixes {', '.join(changed)}: put back what it was, then try")
+            return ratchet.experiment(proposal, champion)
+
+    def confirm(self, seeds: int, on_event: OnEvent | None = None) -> Confirmation:
+        """Champion against baseline with `seeds` seeds that no trial had yet, on val and on the test split.
+
+        Every trial is recorded as it ends: a call that was cut off is gone on with by the next one, and a higher number
+        of seeds adds to what is there. A new champion begins anew. Raises UserError where the champion is the baseline.
+        """
+        from core.campaign import confirm
+        from core.campaign.schedule import missing, turns
+
+        baseline, champion = self._ledger.experiment(0), self._ledger.champion()
+        confirm.refuse_nothing(baseline, champion, self.root)
+        assert baseline is not None and champion is not None
+        with self._writing(on_event) as (ratchet, tell):
+            ratchet.reconcile()
+            self._engine.prepare(self.preset, tell)
+            recorded = self._ledger.measurements("confirm", champion.number)
+            chosen = confirm.seeds_for(seeds, recorded, self._ledger.seeds())
+            planned = turns(baseline, champion, chosen)
+            left = missing(planned, recorded)
+            seconds = confirm.seconds_of(left, recorded)
+            tell(Confirming(champion=champion.number, seeds=tuple(chosen), trials=len(left), seconds=seconds))
+            recorded = ratchet.measurer.run("confirm", champion.number, planned, test=True)
+        return confirm.conclude(baseline, champion, recorded)
+
+    @cached_property
+    def _repo(self) -> Repo:
+        # GitPython takes a quarter of a second to import: what reads only the ledger does without.
+        from core.store.repository import Repo
+
+        return Repo(self.root, self.branch)
+
+    @contextmanager
+    def _writing(self, on_event: OnEvent | None) -> Iterator[tuple[Ratchet, OnEvent]]:
+        from core.campaign.experiment import Ratchet
+        from core.store.lock import only_writer
+
+        tell = on_event or (lambda event: None)
+        with full_disk_told(self.root), only_writer(self._folder.state):
+            try:
+                self._ledger.upgrade()
+                self._program = self.program()
+                yield (
+                    Ratchet(
+                        self._folder,
+                        self._repo,
+                        self._ledger,
+                        self.preset,
+                        engine=self._engine,
+                        policy=self._policy,
+                        program=lambda: self._program,
+                        tell=tell,
+                    ),
+                    tell,
+                )
+            finally:
+                self._repo.close()  # an interrupt may have cut its helper process off in the middle of an answer
+
+    def _desk(self, tell: OnEvent, until: float) -> Desk:
+        from core.campaign.agent_context import CampaignDesk
+
+        return CampaignDesk(
+            self._folder,
+            self.preset,
+            engine=self._engine,
+            program=lambda: self._program,
+            champion_text=lambda: self._repo.text(self.champion().commit),
+            tell=tell,
+            until=until,
+        )
+
+    def _check_fixed(self, champion: Experiment) -> None:
+        has = self._ledger.constants(champion.number)
+        if unknown := [name for name in self._program.fixed if name not in has]:
+            raise UserError(
+                f"program.md fixes {', '.join(unknown)}, and the champion's train.py has no such constant; "
+                f"it has {', '.join(sorted(has)) or 'none'}"
+            )
+
+    def _ask(self, agent: Agent) -> Proposal | None:
+        from core.store.reader import LedgerHistory
+
+        try:
+            self._program = self.program()
+        except UserError:
+            pass  # being edited right now, perhaps: the one read before holds on
+        return agent.propose(LedgerHistory(self._folder, self._ledger, self._repo, self.preset, self._program))
+
+    def _repeat(self, proposal: Proposal) -> Repeat | None:
+        from core.campaign.experiment import fingerprint
+
+        earlier = self._ledger.decided(fingerprint(proposal.text))
+        return None if earlier is None else Repeat(proposal.hypothesis, proposal.agent, earlier)
+
+
+def reference_trainer(preset: Preset) -> str:
+    """The backend's reference trainer with the preset's numbers in its constants.
+
+    A constant that the preset names must be there; the preset's own fields are filled in where the trainer has them.
+    """
+    import backends  # and NumPy with it, which reading a campaign needs not
+
+    text = backends.trainer_path(preset.backend).read_text(encoding="utf-8")
+    has = constants.constants(text)
+    wanted = preset.trainer_constants()
+    return constants.write(text, {name: wanted[name] for name in wanted if name in has or name in preset.constants})
+
+
+def _or_infinite(limit: float | None) -> float:
+    if limit is not None and (math.isnan(limit) or limit < 0):
+        raise UserError(f"a limit is a number from 0 up, not {limit}")
+    return math.inf if limit is None else limit

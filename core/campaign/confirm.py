@@ -1,0 +1,202 @@
+"""Champion against baseline with fresh seeds: which trials it takes, and what came of them. Pure functions of records.
+
+`remeasure.py` runs the trials. Scores are in bits per byte; a gain is the baseline's minus the champion's.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from core.campaign.schedule import Turn
+from core.campaign.statistics import Interval, interval
+from core.records import Experiment, Measurement, Trial, UserError
+
+DEFAULT_SEEDS, LEAST_SEEDS = 3, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Baseline and champion with one seed."""
+
+    seed: int
+    baseline_bpb: float
+    champion_bpb: float
+    baseline_test_bpb: float
+    champion_test_bpb: float
+
+    @property
+    def val(self) -> float:
+        """The gain on the validation text."""
+        return self.baseline_bpb - self.champion_bpb
+
+    @property
+    def test(self) -> float:
+        return self.baseline_test_bpb - self.champion_test_bpb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """What `confirm --json` prints. Means are of the pairs, intervals need two; all None without a pair."""
+
+    champion: int  # its experiment
+    commit: str
+    claimed: float  # the baseline's recorded val_bpb minus the champion's
+    pairs: tuple[Pair, ...]
+    failed: tuple[str, ...]  # trials that did not end in a score, which takes their seed out
+    unpaired: tuple[int, ...]  # seeds of which a trial has not run yet
+    val_gain: float | None
+    test_gain: float | None
+    val: Interval | None
+    test: Interval | None
+    difference: Interval | None  # of the gains: val minus test
+    share: float | None  # of the claim that is left on val
+    alarm: str  # where val gained what test did not: what that means, in plain words
+    note: str  # where test gained more than val, which is no reason for alarm
+    conclusion: str
+    line: str  # all of it in short
+
+
+def refuse_nothing(baseline: Experiment | None, champion: Experiment | None, root: object) -> None:
+    """UserError where there is no champion beyond the baseline."""
+    if baseline is None or champion is None or champion.number == baseline.number:
+        what = "it has no baseline yet" if baseline is None else "its champion is the baseline"
+        raise UserError(f"nothing to confirm in {root}: {what}; look for a better one with: autoresearch run {root}")
+
+
+def seeds_for(count: int, recorded: Sequence[Measurement], used: Collection[int]) -> list[int]:
+    """The seeds of a confirmation: those that it began with, then as many more that no trial has ever had.
+
+    UserError for fewer than two: from one pair no interval follows.
+    """
+    if count < LEAST_SEEDS:
+        raise UserError(
+            f"a confirmation takes at least {LEAST_SEEDS} seeds, as in --seeds {DEFAULT_SEEDS}; not {count}"
+        )
+    begun = list(dict.fromkeys(one.trial.seed for one in recorded))
+    fresh = 1 + max(used, default=0)
+    return begun + list(range(fresh, fresh + max(0, count - len(begun))))
+
+
+def seconds_of(turns: Sequence[Turn], recorded: Sequence[Measurement] = ()) -> float:
+    """How long these trials will take: each as its like did (median), and the test text as long as the other one."""
+    total = 0.0
+    for turn in turns:
+        again = [one.trial.wall_seconds for one in recorded if one.role == turn.role and one.trial.val_bpb is not None]
+        first = [trial.wall_seconds + trial.score_seconds for trial in turn.experiment.trials]
+        total += statistics.median(again or first or [0.0])
+    return total
+
+
+def conclude(baseline: Experiment, champion: Experiment, recorded: Sequence[Measurement]) -> Confirmation:
+    """What the recorded trials of one confirmation say. `recorded` are in the order they ran."""
+    assert baseline.val_bpb is not None and champion.val_bpb is not None, "both were kept"
+    pairs, failed, unpaired = [], [], []
+    for seed in dict.fromkeys(one.trial.seed for one in recorded):
+        of = {one.role: one.trial for one in recorded if one.trial.seed == seed}
+        if (pair := _pair(seed, of.get("baseline"), of.get("champion"))) is not None:
+            pairs.append(pair)
+        elif bad := [
+            f"{role}, seed {seed}: {trial.verdict}: {trial.reason}" for role, trial in of.items() if _bad(trial)
+        ]:
+            failed += bad
+        else:
+            unpaired.append(seed)
+    val, test = interval([pair.val for pair in pairs]), interval([pair.test for pair in pairs])
+    difference = interval([pair.val - pair.test for pair in pairs])
+    claimed = baseline.val_bpb - champion.val_bpb
+    val_gain = statistics.fmean(pair.val for pair in pairs) if pairs else None
+    found = Confirmation(
+        champion=champion.number,
+        commit=champion.commit,
+        claimed=claimed,
+        pairs=tuple(pairs),
+        failed=tuple(failed),
+        unpaired=tuple(unpaired),
+        val_gain=val_gain,
+        test_gain=statistics.fmean(pair.test for pair in pairs) if pairs else None,
+        val=val,
+        test=test,
+        difference=difference,
+        share=val_gain / claimed if val_gain is not None and claimed > 0 else None,
+        alarm=alarm(val, test, difference),
+        note=note(difference),
+        conclusion=conclusion(val, test),
+        line="",
+    )
+    return replace(found, line=in_a_line(found))
+
+
+def alarm(val: Interval | None, test: Interval | None, difference: Interval | None) -> str:
+    """What it means where val and test part; empty where they agree within noise, or where that is not known."""
+    if val is None or test is None or difference is None:
+        return ""
+    if val.above_zero and not test.above_zero:
+        return (
+            f"val and test part: the gain on the validation text ({told(val)}) is beyond the noise of seeds, that on "
+            f"the test text ({told(test)}) is not. The changes were chosen for their score on the validation text and "
+            "may fit that text alone: do not count on this gain elsewhere"
+        )
+    if difference.above_zero:
+        return (
+            f"val and test part: the validation text gained {told(difference)} more than the test text, which seeds do "
+            "not explain. Part of the gain is for the text that the changes were chosen on, or the two texts differ: "
+            f"the gain to believe is the test text's, {told(test)}"
+        )
+    return ""
+
+
+def note(difference: Interval | None) -> str:
+    """What it means where the test text gained more than seeds explain; empty otherwise."""
+    if difference is None or not difference.mean + difference.half_width < 0:
+        return ""
+    return (
+        f"the test text gained {told(difference, -1)} more than the validation text, which seeds do not explain: the "
+        "two texts differ, and nothing was fitted to the one that the changes were chosen on"
+    )
+
+
+def conclusion(val: Interval | None, test: Interval | None) -> str:
+    """Whether the gain is more than luck, in plain words."""
+    if val is None or test is None:
+        return "with fewer than two seeds that ran to the end on both sides, nothing is confirmed"
+    if val.above_zero and test.above_zero:
+        return "the gain holds on fresh seeds and on text that nothing was chosen on"
+    if val.above_zero:
+        return "the gain holds on fresh seeds, not on text that nothing was chosen on"
+    if val.mean + val.half_width < 0:
+        return "on fresh seeds the champion is worse than the baseline: what was kept was luck"
+    return f"on {val.count} fresh seeds the gain can't be told from luck; more of them tell more: --seeds N"
+
+
+def told(one: Interval, sign: int = 1) -> str:
+    """`0.0123 +- 0.0040`."""
+    return f"{sign * one.mean:.4f} +- {one.half_width:.4f}"
+
+
+def in_a_line(one: Confirmation) -> str:
+    """The whole of it for `status` and the README of a model."""
+    if one.val_gain is None or one.test_gain is None:
+        return f"not confirmed: {one.conclusion}"
+    val = f"{one.val_gain:.4f}" if one.val is None else told(one.val)
+    test = f"{one.test_gain:.4f}" if one.test is None else told(one.test)
+    seeds = f"{len(one.pairs)} fresh seed{'s' * (len(one.pairs) != 1)}"
+    kept = one.val is not None and one.val.above_zero
+    share = "" if one.share is None else f", {one.share:.0%} of the claim"
+    line = f"{'confirmed' if kept else 'measured'} on {seeds}: val gain {val}, test {test}{share}"
+    return line + ("; val and test part: see autoresearch confirm" if one.alarm else "" if kept else "; not confirmed")
+
+
+def _pair(seed: int, baseline: Trial | None, champion: Trial | None) -> Pair | None:
+    if baseline is None or champion is None or _bad(baseline) or _bad(champion):
+        return None
+    scores = (baseline.val_bpb, champion.val_bpb, baseline.test_bpb, champion.test_bpb)
+    first, second, third, fourth = (float(score) for score in scores if score is not None)
+    return Pair(
+        seed=seed, baseline_bpb=first, champion_bpb=second, baseline_test_bpb=third, champion_test_bpb=fourth
+    )  # fmt: skip
+
+
+def _bad(trial: Trial) -> bool:
+    return trial.verdict != "scored" or trial.val_bpb is None or trial.test_bpb is None

@@ -1,0 +1,30 @@
+"""results.tsv: a campaign's experiments in the five tab-separated columns that upstream's users know.
+
+What failed has an empty val_bpb and memory_gb. Upstream writes 0.000000 there, which sorts as the best score there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from core.cli.render.terminal import one_line
+from core.records import Experiment
+
+HEADER = ("commit", "val_bpb", "memory_gb", "status", "description")
+
+
+def results(experiments: Iterable[Experiment]) -> str:
+    """The whole file's text, a row an experiment. Memory is the largest peak of an experiment's trials, in GB."""
+    lines = ["\t".join(HEADER)]
+    for experiment in experiments:
+        scored = experiment.val_bpb is not None
+        peaks = [trial.peak_memory_mb for trial in experiment.trials if trial.peak_memory_mb is not None]
+        cells = (
+            experiment.commit[:7],
+            f"{experiment.val_bpb:.6f}" if scored else "",
+            f"{max(peaks) / 1024:.1f}" if scored and peaks else "",
+            experiment.verdict,
+            one_line(experiment.hypothesis),
+        )
+        lines.append("\t".join(cells))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,166 @@
+"""Verifies a campaign again from its ledger, refs and weights alone: its records, and the scores that they rest on.
+
+Reads; changes nothing. What a check found is for whoever asked to judge.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.campaign.experiment import fingerprint
+from core.records import FACTS, TRAINER, WEIGHTS, Experiment, Facts, Preset, Trial, UserError, from_json
+from core.store.layout import Folder
+from core.store.ledger import Ledger
+from core.store.repository import GitFailed, Repo
+from core.trial.engine import Engine
+
+UNREADABLE = (UserError, ValueError, TypeError, OSError)  # what damaged rows and objects end in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was held against the records."""
+
+    subject: str  # the row: "experiment 3", "trial 0 of experiment 3"
+    what: str
+    fault: str = ""  # empty: it holds
+    found: str = ""  # how closely, in a few words
+
+
+def of_records(folder: Folder, ledger: Ledger, repo: Repo, preset: Preset) -> Iterator[Check]:
+    """Ledger, refs, hashes and sums. No model is run."""
+    broken = ledger.broken()
+    for row in broken:
+        yield Check(subject=row, what="seal", fault="was changed after it was written")
+    if any(row.startswith("the ledger's file") for row in broken):
+        return
+    if not broken:
+        yield Check(subject="ledger", what="seal", found=f"{ledger.count()} experiments as they were written")
+    try:
+        repo.fsck()
+        yield Check(subject="repository", what="git fsck")
+    except GitFailed as error:
+        yield Check(subject="repository", what="git fsck", fault=str(error))
+    champion: Experiment | None = None
+    for number in range(ledger.count()):
+        try:
+            experiment = ledger.experiment(number)
+            assert experiment is not None, "experiments are numbered without a gap"
+            fault = _contradiction(experiment, champion, repo, preset)
+        except UNREADABLE as error:
+            yield Check(subject=f"experiment {number}", what="record", fault=f"can't be read: {error}")
+            repo.close()  # the helper process that a damaged object has ended
+            continue
+        yield Check(subject=f"experiment {number}", what="record", fault=fault, found=experiment.verdict)
+        if experiment.verdict == "keep":
+            champion = experiment
+            for place, trial in enumerate(experiment.trials):
+                yield _files(folder.trial(number, place), trial, f"trial {place} of experiment {number}")
+    head = repo.head()
+    if champion is not None and head != champion.commit:
+        fault = f"is at {head}, the last one kept is {champion.commit}"
+        yield Check(subject=f"branch {repo.branch}", what="champion", fault=fault)
+
+
+def of_scores(folder: Folder, ledger: Ledger, repo: Repo, preset: Preset, engine: Engine) -> Iterator[Check]:
+    """Scores the weights of every champion again, and audits them again, deeply. `engine` has its corpus prepared."""
+    champion: Experiment | None = None
+    baseline = ledger.experiment(0)
+    for number in range(ledger.count()):
+        try:
+            experiment = ledger.experiment(number)
+            text = repo.text(experiment.commit) if experiment is not None else ""
+        except UNREADABLE:  # told by `of_records`
+            repo.close()
+            continue
+        if experiment is None or experiment.verdict != "keep":
+            continue
+        with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
+            trainer = Path(temporary) / TRAINER
+            trainer.write_text(text, encoding="utf-8", newline="")
+            for place, trial in enumerate(experiment.trials):
+                at, subject = folder.trial(number, place), f"trial {place} of experiment {number}"
+                if not (at / WEIGHTS).is_file() or not (at / FACTS).is_file():
+                    continue  # told by `of_records`
+                yield _scored_again(engine, trainer, preset, trial, at, subject)
+                reference = None if champion is None else folder.trial_with(champion, trial.seed)
+                found = engine.review(
+                    trainer=trainer,
+                    preset=preset,
+                    trial=trial,
+                    folder=at,
+                    reference=reference,
+                    noise_bpb=baseline.spread if baseline is not None else None,
+                )
+                told = found.audit
+                closely = (
+                    f"{told.positions} places, largest difference {told.largest:.2g} nats of {told.tolerance:g}, "
+                    f"a gain of {told.hidden_bpb:.4f} bpb could be hidden"
+                    if told is not None
+                    else ""
+                )
+                yield Check(subject=subject, what="audit", fault=found.fault, found=closely)
+        champion = experiment
+
+
+def _contradiction(experiment: Experiment, champion: Experiment | None, repo: Repo, preset: Preset) -> str:
+    """What contradicts the record: its ref, its trainer, its parent, its trials, or its own verdict."""
+    number = experiment.number
+    if (pinned := repo.experiment(number)) != experiment.commit:
+        return f"refs/experiments/{number} is {pinned or 'missing'}, the record says {experiment.commit}"
+    if fingerprint(repo.text(experiment.commit)) != experiment.fingerprint:
+        return "the trainer of its commit has another fingerprint"
+    if champion is not None and (experiment.parent, repo.parent(experiment.commit)) != (champion.commit,) * 2:
+        return f"its parent is not the champion of its time, {champion.commit}"
+    if experiment.verdict not in ("keep", "discard"):
+        return "" if experiment.val_bpb is None else "it failed and has a score"
+    scores = [trial.val_bpb for trial in experiment.trials if trial.seed == preset.seeds[0]]
+    if experiment.val_bpb is None or experiment.val_bpb not in scores:
+        return f"its score, {experiment.val_bpb}, is none of its trials'"
+    if champion is None:
+        return "" if experiment.verdict == "keep" else "the first experiment was not kept"
+    if experiment.champion_bpb is None:
+        return "it was held against no champion"
+    better = experiment.val_bpb < experiment.champion_bpb
+    return "" if better == (experiment.verdict == "keep") else f"{experiment.verdict} does not follow from its scores"
+
+
+def _files(at: Path, trial: Trial, subject: str) -> Check:
+    """The weights by their hash, and the sum of the losses."""
+    from core.trial.weights import sha256
+
+    weights = at / WEIGHTS
+    if not weights.is_file():
+        return Check(subject=subject, what="weights", fault=f"{weights} is missing")
+    if (found := sha256(weights)) != trial.weights_sha256:
+        return Check(subject=subject, what="weights", fault=f"have the hash {found[:12]}, not {trial.weights_sha256}")
+    if not (at / FACTS).is_file():
+        return Check(subject=subject, what="weights", fault=f"{at / FACTS} is missing")
+    return Check(subject=subject, what="weights", found=found[:12])
+
+
+def _scored_again(engine: Engine, trainer: Path, preset: Preset, trial: Trial, at: Path, subject: str) -> Check:
+    from core.trial import audit_math
+    from core.trial.supervisor import dtype_of
+
+    try:
+        facts = from_json(Facts, json.loads((at / FACTS).read_text(encoding="utf-8")))
+        again = engine.score(trainer=trainer, preset=preset, weights=at / WEIGHTS, facts=facts)
+    except UserError as error:
+        return Check(subject=subject, what="score", fault=str(error))
+    if again.yardstick != trial.yardstick:
+        return Check(subject=subject, what="score", fault=f"the yardstick here is {again.yardstick[:12]}")
+    assert trial.val_bpb is not None
+    # Of a mean over the whole text far less is left of rounding than of a single loss.
+    allowed = audit_math.tolerance(dtype_of(trial.choices)) / 100 * again.tokens / again.bytes / math.log(2)
+    if abs(again.val_bpb - trial.val_bpb) > allowed:
+        fault = f"the weights score {again.val_bpb:.6f} bpb, the record says {trial.val_bpb:.6f}"
+        return Check(subject=subject, what="score", fault=fault)
+    return Check(
+        subject=subject, what="score", found=f"{again.val_bpb:.6f}, off by {again.val_bpb - trial.val_bpb:.1e}"
+    )

@@ -1,0 +1,1 @@
+"""The `autoresearch` command: one file a command. `app.py` puts them together."""

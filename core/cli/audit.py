@@ -1,0 +1,57 @@
+"""`autoresearch audit`: does a campaign still hold, from its ledger, refs and weights alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from core.cli import resolve
+from core.cli.options import CRASHED, AsJson, NoSandbox, interruptible
+from core.cli.render import terminal
+
+
+def audit(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="the campaign; without it, the one around here")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="ledger, refs and hashes alone; no model is run")] = False,
+    no_sandbox: NoSandbox = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a campaign again: its records, and every champion's score.
+
+    Each row is held against its seal, each commit against its ref, each file of weights against its hash; then the
+    weights are scored and audited anew. Changes nothing. Ends with status 1, naming the row, if one does not hold.
+
+    \b
+      autoresearch audit night
+      autoresearch audit night --quick --json
+    """
+    from core.cli.render.live import Follower
+
+    console = terminal.out()
+    faults = 0
+    checks = []
+    with resolve.campaign_of(folder) as campaign, interruptible("nothing was changed"):
+        follower = Follower(terminal.err(), lambda judged: None)
+        try:
+            for check in campaign.verify(follower, scores=not quick):
+                faults += bool(check.fault)
+                checks.append(dataclasses.asdict(check))
+                if not as_json:
+                    told = Text(f"{'FAULT' if check.fault else 'holds'}  ", style="red" if check.fault else "green")
+                    told.append(f"{check.subject}: {check.what}", style="")
+                    told.append(f"  {check.fault or check.found}", style="" if check.fault else "bright_black")
+                    console.print(told, soft_wrap=True)
+        finally:
+            follower.close()
+    if as_json:
+        terminal.json_text({"holds": not faults, "faults": faults, "checks": checks})
+    else:
+        terminal.say(f"{len(checks)} checks, {faults} faults" if faults else f"{len(checks)} checks: all of it holds")
+    if faults:
+        raise typer.Exit(CRASHED)

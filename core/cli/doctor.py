@@ -1,0 +1,82 @@
+"""`autoresearch doctor`: what is here, what lacks, and what to do first."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import typer
+from rich.text import Text
+
+import presets
+from core.cli import resolve
+from core.cli.options import CRASHED, AsJson, PresetName, interruptible
+from core.cli.render import terminal
+from core.records import Preset
+
+if TYPE_CHECKING:
+    from core.measure.doctor import Report
+
+STYLES = {"ok": "green", "warning": "yellow", "missing": "red"}
+
+
+def doctor(preset: PresetName = None, as_json: AsJson = False) -> None:
+    """Look at this machine: can a trial run, on what, and what lacks.
+
+    Changes nothing and asks no network. Ends with status 1 if no trial of the preset could run.
+
+    \b
+      autoresearch doctor --preset h100
+      autoresearch doctor --json
+    """
+    from core.measure.doctor import examine
+
+    name = preset or resolve.DEFAULT_PRESET
+    chosen, origin = _preset(name)
+    console = terminal.err()
+    with interruptible("nothing was changed"), console.status("looking at this machine") as status:
+        report = examine(chosen, origin, name=name, tell=lambda stage: status.update(f"looking at {stage}"))
+    if as_json:
+        terminal.json_text(report.json())
+    else:
+        _print(report, name)
+    if report.first:
+        raise typer.Exit(CRASHED)
+
+
+def _preset(name: str) -> tuple[Preset, str]:
+    """The preset to look for, and where its numbers come from. Of `auto` nothing is measured here."""
+    if name != resolve.AUTO:
+        return presets.load(name), ""
+    from core.measure import auto_preset
+
+    found = auto_preset.find({})[0]
+    if (text := auto_preset.kept(found)) is not None:
+        return presets.parse(text), "measured before"
+    return auto_preset.guess(found), "not measured yet: the first run spends a minute on it"
+
+
+def _print(report: Report, name: str) -> None:
+    console = terminal.out()
+    about = max(len(one.about) for one in report.findings) + 2
+    mark = max(map(len, STYLES)) + 2
+    said = ""
+    for one in report.findings:
+        told = one.told + (f" -> {one.mend}" if one.mend else "")
+        head = "" if one.about == said else one.about
+        said = one.about
+        lines = textwrap.wrap(
+            told, max(40, console.width - about - mark), break_long_words=False, break_on_hyphens=False
+        )
+        for number, line in enumerate(lines or [""]):
+            first = number == 0
+            text = Text((head if first else "").ljust(about), style="bold")
+            text.append((one.mark if first else "").ljust(mark), style=STYLES[one.mark])
+            text.append(line, style="")
+            console.print(text, soft_wrap=True)
+    if not report.first:
+        terminal.say(f"ready: autoresearch run night --preset {name}")
+        return
+    terminal.say("not ready; first:")
+    for number, todo in enumerate(report.first, 1):
+        terminal.say(f"{number}. {todo}")

@@ -1,0 +1,201 @@
+"""Long work as a person follows it: bars on a terminal, sparse plain lines elsewhere. Everything goes to one stream."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from core import events
+from core.cli.render import terminal
+from core.cli.render.terminal import count, one_line
+
+if TYPE_CHECKING:
+    from core.trial.training import Progress as TrialProgress
+
+# Where there is no terminal, a line when the phase changes and then one in so many seconds.
+PLAIN_SECONDS = 30.0
+PHASES = {"startup": "starting up", "train": "training", "score": "scoring"}
+
+
+class Bars:
+    """Tasks with names, each drawn while it is under way. A context manager; what was drawn is gone afterwards."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[told]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            refresh_per_second=8,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._phase = ""
+        self._told = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tasks:
+            self._progress.stop()
+
+    def show(self, name: str, description: str, fraction: float | None, told: str) -> None:
+        """Sets what is known of the task `name`; `fraction` is 0 to 1, None for what has no known end."""
+        if not self._console.is_terminal:
+            self._plain(name, description, fraction, told)
+            return
+        self._progress.start()  # not before there is something to draw; a second time does nothing
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(description, total=None if fraction is None else 1.0, told=told)
+        self._progress.update(self._tasks[name], description=description, completed=fraction or 0, told=told)
+
+    def _plain(self, name: str, description: str, fraction: float | None, told: str) -> None:
+        now, phase = time.monotonic(), f"{name}/{description}"
+        if phase == self._phase and now - self._told < PLAIN_SECONDS:
+            return
+        self._phase, self._told = phase, now
+        share = "" if fraction is None else f" {fraction:4.0%} "
+        line = f"{description}{share} {told}" if told or fraction else description
+        self._console.print(Text(line.rstrip()), soft_wrap=True)
+
+
+class TrialBar(Bars):
+    """One trial's phases, step, loss and speed."""
+
+    def __init__(self, console: Console, name: str = "") -> None:
+        super().__init__(console)
+        self._name = name
+
+    def __call__(self, progress: TrialProgress) -> None:
+        told = f"step {progress.step}" if progress.step else ""
+        if progress.loss is not None:
+            told += f"  loss {progress.loss:.3f}"
+        if progress.tokens_per_second:
+            told += f"  {count(progress.tokens_per_second)} tokens/s"
+        self.show("trial", f"{self._name}{PHASES[progress.phase]}", progress.fraction, told)
+
+
+class Preparation(Bars):
+    """Stages of a corpus on its way to token shards."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        told = f"{count(done)} of {count(total)}" if total else ""
+        self.show(stage, stage, done / total if total else 0.0, told)
+
+
+class Follower:
+    """A campaign's events: a bar while a trial runs, notices as lines, and `on_experiment` for every verdict."""
+
+    def __init__(self, console: Console, on_experiment: Callable[[events.Judged], None]) -> None:
+        self._console = console
+        self._on_experiment = on_experiment
+        self._bar: TrialBar | None = None
+        self._preparation: Preparation | None = None
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.Preparing():
+                if self._preparation is None:
+                    self._preparation = Preparation(self._console)
+                    self._preparation.__enter__()
+                self._preparation(event.stage, event.done, event.total)
+            case events.Proposed():
+                self.close()
+                again = "taken up again" if event.resumed else f"from {event.agent}"
+                self._line(f"experiment {event.number} ({again}): {one_line(event.hypothesis)}")
+            case events.TrialStarted():
+                self.close()
+                self._bar = TrialBar(self._console, f"experiment {event.number}, seed {event.seed}: ")
+                self._bar.__enter__()
+            case events.TrialProgress():
+                if self._bar is not None:
+                    self._bar(event.progress)
+            case events.TrialEnded():
+                self.close()
+            case events.Reviewing():
+                self._line(f"experiment {event.number} would be kept: its score is audited first")
+            case events.Judged():
+                self.close()
+                self._on_experiment(event)
+            case events.Repeat():
+                earlier = event.earlier
+                self._line(
+                    f"not run again: {one_line(event.hypothesis)} is experiment {earlier.number}, {earlier.verdict} "
+                    f"with val_bpb {terminal.bpb(earlier.val_bpb)}"
+                )
+            case events.Drifted():
+                self.close()
+                self._line(_drifted(event))
+            case events.Confirming():
+                self.close()
+                self._line(_confirming(event))
+            case events.Measuring():
+                self.close()
+                whose = f"{event.role} (experiment {event.experiment}), seed {event.seed}"
+                self._bar = TrialBar(self._console, f"{event.place + 1} of {event.count}: {whose}: ")
+                self._bar.__enter__()
+            case events.MeasuringProgress():
+                if self._bar is not None:
+                    self._bar(event.progress)
+            case events.Measured():
+                self.close()
+                self._line(_measured(event))
+            case events.Working():
+                if self._bar is None:
+                    self._bar = TrialBar(self._console)
+                    self._bar.__enter__()
+                self._bar.show("agent", f"{event.agent}:", None, one_line(event.what))
+            case events.Notice():
+                self._line(event.text)
+            case events.Stopped():
+                self.close()
+                self._line(f"stopped: {event.reason}")
+
+    def close(self) -> None:
+        """Takes bars that are still drawn off the screen."""
+        for bars in (self._bar, self._preparation):
+            if bars is not None:
+                with contextlib.suppress(OSError):  # the terminal may be closed already
+                    bars.__exit__(None, None, None)
+        self._bar = self._preparation = None
+
+    def _line(self, text: str) -> None:
+        self._console.print(Text(text, style="bright_black"), soft_wrap=True)
+
+
+def _drifted(event: events.Drifted) -> str:
+    measured = f"baseline and champion are measured again, {event.trials} trials"
+    if event.moved is None:
+        return f"{measured}: taken up again"
+    before, now = count(event.moved.before), count(event.moved.now)
+    return f"the device's speed moved by {event.moved.share:+.0%} ({before} -> {now} tokens/s): {measured}"
+
+
+def _confirming(event: events.Confirming) -> str:
+    seeds = ", ".join(map(str, event.seeds))
+    what = f"experiment {event.champion} against the baseline, seeds {seeds}"
+    if event.trials == 0:
+        return f"{what}: all of it has run before; more seeds add to it"
+    return f"{what}: {event.trials} trials to run, about {terminal.seconds(event.seconds)}"
+
+
+def _measured(event: events.Measured) -> str:
+    one, trial = event.measurement, event.measurement.trial
+    whose = f"{one.role}, seed {trial.seed}"
+    if trial.verdict != "scored":
+        return f"{whose}: {trial.verdict}, so it does not count: {one_line(trial.reason)}"
+    test = f", test {terminal.bpb(trial.test_bpb)}" if trial.test_bpb is not None else ""
+    return f"{whose}: val {terminal.bpb(trial.val_bpb)}{test} bpb in {terminal.seconds(trial.wall_seconds)}"

@@ -1,0 +1,178 @@
+"""progress.png: a campaign's experiments over time, and the best bits per byte so far. Draws to files only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.cli.render.terminal import gain, one_line
+from core.records import Experiment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT, KEPT, FAILED, BAND, RULE = "#24292f", "#8b949e", "#1a7f37", "#cf222e", "#54aeff", "#d0d7de"
+SIZE_INCHES, DPI = (13.0, 6.2), 150
+MOST_NAMED = 14  # kept experiments whose hypotheses stand beside the plot
+LINE_LETTERS, MOST_LINES = 44, 2  # of a hypothesis there
+
+
+def progress(experiments: Sequence[Experiment], path: Path, title: str = "") -> None:
+    """Draws the experiments to `path` as PNG: every score, the running best, the spread of the baseline's seeds.
+
+    Scores far above the baseline stand as triangles at the upper edge, failures as crosses at the lower one, so that
+    one diverged model doesn't flatten the rest.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes, margin = figure.subplots(1, 2, width_ratios=(3.0, 1.0))
+    _draw(axes, experiments, title)
+    _list(margin, experiments)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, at once or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(descriptor)
+    try:
+        with warnings.catch_warnings():
+            # A hypothesis may be in any script; where the font lacks it, boxes do.
+            warnings.filterwarnings("ignore", "Glyph .* missing from")
+            figure.savefig(temporary, format="png")
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _draw(axes: Axes, experiments: Sequence[Experiment], title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    scored = [(e.number, e.val_bpb, e) for e in experiments if e.val_bpb is not None]
+    failed = [e for e in experiments if e.val_bpb is None]
+    kept = [(number, bpb, e) for number, bpb, e in scored if e.verdict == "keep"]
+    last = max((e.number for e in experiments), default=0)
+    axes.set_xlabel("experiment", color=INK)
+    axes.set_ylabel("validation bits per byte (lower is better)", color=INK)
+    if not scored:
+        axes.set_title(
+            title or "no experiment has a score yet", loc="left", color=INK, fontweight="bold", parse_math=False
+        )
+        return
+
+    low, high = _limits(scored, kept)
+    _spread(axes, experiments)
+    discarded = [(number, bpb) for number, bpb, e in scored if e.verdict != "keep"]
+    ceiling = high - 0.04 * (high - low)  # a point nearer to the edge would be cut by it
+    inside = [(number, bpb) for number, bpb in discarded if bpb <= ceiling]
+    above = [number for number, bpb in discarded if bpb > ceiling]
+    axes.scatter(*_columns(inside), s=26, color=FAINT, alpha=0.65, linewidths=0, label="discarded", zorder=3)
+    top = high - 0.02 * (high - low)
+    if above:
+        axes.scatter(
+            above, [top] * len(above), s=30, marker="^", color=FAINT, alpha=0.65, label="off the scale", zorder=3
+        )
+    if failed:
+        bottom = [low + 0.02 * (high - low)] * len(failed)
+        numbers = [e.number for e in failed]
+        axes.scatter(
+            numbers, bottom, s=34, marker="x", color=FAILED, linewidths=1.4, label="crash or invalid", zorder=3
+        )
+    if kept:
+        numbers, best = _columns([(number, bpb) for number, bpb, _ in kept])
+        axes.step([*numbers, last + 0.5], [*best, best[-1]], where="post", color=KEPT, linewidth=1.8, zorder=4)
+        axes.scatter(numbers, best, s=58, color=KEPT, edgecolors="white", linewidths=1.2, label="kept", zorder=5)
+        heading = (
+            f"{kept[0][1]:.4f} → {kept[-1][1]:.4f} bpb after {len(experiments) - 1} experiments, {len(kept) - 1} kept"
+        )
+        axes.set_title(
+            f"{title}: {heading}" if title else heading,
+            loc="left",
+            color=INK,
+            fontweight="bold",
+            pad=30,
+            parse_math=False,
+        )
+
+    axes.set_xlim(-0.6, last + 0.6)
+    axes.set_ylim(low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(RULE)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=5, frameon=False, fontsize=9, handletextpad=0.4)
+    for experiment in _named(experiments):
+        where = (experiment.number, experiment.val_bpb or 0.0)
+        axes.annotate(
+            str(experiment.number),
+            where,
+            (-3, -5),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color=KEPT,
+        )
+
+
+def _limits(
+    scored: Sequence[tuple[int, float, Experiment]], kept: Sequence[tuple[int, float, Experiment]]
+) -> tuple[float, float]:
+    """The scores worth seeing: from the best to as far above the start as the start is above the best."""
+    scores = sorted(bpb for _, bpb, _ in scored)
+    start = kept[0][1] if kept else scores[len(scores) // 2]
+    spread = max((e.spread or 0.0 for _, _, e in scored), default=0.0)
+    reach = max(start - scores[0], 2 * spread, 0.002 * start)
+    # What was merely a bad idea stays on the scale; what diverged doesn't.
+    usual = min(scores[int(0.85 * (len(scores) - 1))], 1.15 * start)
+    highest = min(scores[-1], max(start + reach, usual))
+    margin = 0.08 * (max(highest, start + spread) - scores[0]) + 1e-4
+    return scores[0] - 1.6 * margin, max(highest, start + spread) + margin
+
+
+def _spread(axes: Axes, experiments: Sequence[Experiment]) -> None:
+    """The band that the baseline's own seeds span: what is within it may be luck."""
+    baseline = next((e for e in experiments if e.number == 0), None)
+    scores = [trial.val_bpb for trial in baseline.trials if trial.val_bpb is not None] if baseline else []
+    if len(scores) > 1:
+        axes.axhspan(min(scores), max(scores), color=BAND, alpha=0.18, linewidth=0, label="baseline's seeds", zorder=1)
+
+
+def _named(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The kept experiments with the largest gains, in their order; the baseline is none of them."""
+    kept = [e for e in experiments if e.verdict == "keep" and e.number > 0]
+    return sorted(sorted(kept, key=lambda e: -(e.gain or 0.0))[:MOST_NAMED], key=lambda e: e.number)
+
+
+def _list(axes: Axes, experiments: Sequence[Experiment]) -> None:
+    """Beside the plot, where nothing crosses them: the hypotheses that were kept."""
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    named = _named(experiments)
+    kept = sum(e.verdict == "keep" and e.number > 0 for e in experiments)
+    heading = "kept" if len(named) == kept else f"kept: the {len(named)} largest of {kept} gains"
+    axes.text(0, 1, heading if named else "nothing kept yet", color=INK, fontsize=9, fontweight="bold", va="top")
+    y = 0.95
+    for experiment in named:
+        lines = textwrap.wrap(one_line(experiment.hypothesis), LINE_LETTERS, max_lines=MOST_LINES, placeholder=" …")
+        axes.text(0.0, y, str(experiment.number), color=KEPT, fontsize=8, fontweight="bold", va="top")
+        axes.text(0.1, y, gain(experiment.gain), color=KEPT, fontsize=8, va="top")
+        axes.text(0.29, y, "\n".join(lines), color=INK, fontsize=8, va="top", parse_math=False)
+        y -= 0.03 * max(1, len(lines)) + 0.012
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]

@@ -1,0 +1,125 @@
+"""Presets as a table, as rows for programs, and as TOML that says where its numbers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+import presets
+from core.cli.render.terminal import count
+from core.records import Preset, Trial, to_json
+from core.system import hardware
+from presets import cost, devices
+from presets import estimate as meaning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A preset that comes with autoresearch, with what is known and estimated of it."""
+
+    preset: Preset
+    about: presets.About
+    estimate: meaning.Estimate | None
+    elsewhere: bool = False  # settings put it on another device or backend than its numbers are for
+
+    @property
+    def doubts(self) -> list[str]:
+        """The rules of meaning that it breaks on its device; those that are exempt break none."""
+        return [] if self.about.exempt or self.estimate is None else self.estimate.doubts()
+
+    @property
+    def origin(self) -> str:
+        """`measured` with date and result, or `derived`."""
+        if self.about.exempt:
+            return f"exempt: {self.about.exempt}"
+        if self.elsewhere:
+            place = f"{self.preset.backend} on {self.preset.device}"
+            return f"numbers for another device or backend; of {place} nothing is measured or estimated"
+        if self.about.measured:
+            return f"measured {self.about.measured}"
+        return f"derived: {self.about.note}" if self.about.note else "derived"
+
+
+def listed(name: str, settings: Mapping[str, str]) -> Listed:
+    """The preset `name` of `presets.names()` with `--set` values put over it."""
+    preset, about, own = presets.load(name, settings), presets.about(name), presets.load(name)
+    elsewhere = (preset.backend, preset.device.partition(":")[0]) != (own.backend, own.device.partition(":")[0])
+    held_against = devices.named(about.device) if about.device and not about.exempt and not elsewhere else None
+    found = meaning.estimate(preset, held_against) if held_against else None
+    return Listed(preset=preset, about=about, estimate=found, elsewhere=elsewhere)
+
+
+def doubts(trial: Trial) -> list[str]:
+    """The rules of meaning that a finished trial broke; none for presets that are exempt and for failed trials."""
+    if trial.preset in presets.names() and presets.about(trial.preset).exempt:
+        return []
+    memory_gb = hardware.memory_mb() / 1024 if trial.device.startswith("cpu") else None
+    found = meaning.of_trial(trial, memory_gb)
+    return [] if found is None else found.doubts()
+
+
+def row(one: Listed, missing: str | None) -> dict[str, Any]:
+    """A preset as JSON's own types; `missing` says why its backend can't run here."""
+    facts = {} if one.estimate is None else to_json(one.estimate)
+    return {
+        **to_json(one.preset),
+        "measured": (one.about.measured or None) if not one.elsewhere else None,
+        "derived": not one.about.measured and not one.about.exempt and not one.elsewhere,
+        "note": one.about.note,
+        "exempt": one.about.exempt,
+        "estimate": facts,
+        "doubts": one.doubts,
+        "missing": missing,
+    }
+
+
+def table(every: Sequence[Listed], missing: Mapping[str, str | None]) -> Group:
+    """All presets; `missing` says for a backend why it can't run here."""
+    columns = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in ("preset", "backend", "corpus"):
+        columns.add_column(name, no_wrap=True)
+    for name in ("depth", "width", "context", "vocab", "batch", "steps", "tok/par", "memory"):
+        columns.add_column(name, justify="right", no_wrap=True)
+    columns.add_column("numbers")
+    for one in every:
+        preset, found = one.preset, one.estimate
+        lacks = missing.get(preset.backend) is not None
+        told = Text(one.origin, style="green" if one.about.measured and not one.elsewhere else "")
+        for doubt in one.doubts:
+            told.append(f"\n{doubt}", style="yellow")
+        columns.add_row(
+            Text(preset.name, style="bright_black" if lacks else "bold"),
+            preset.backend,
+            Text(preset.corpus),
+            str(preset.depth),
+            str(cost.width(preset)) if found else "",
+            str(preset.sequence_length),
+            str(preset.vocabulary),
+            count(preset.total_batch_size),
+            f"{found.steps:.0f}" if found else "",
+            f"{found.tokens_per_parameter:.1f}" if found else "",
+            f"{found.memory_share:.0%}" if found and found.memory_share is not None else "",
+            told,
+        )
+    lines = [
+        Text("Steps, tokens a parameter and memory are estimates for five minutes; `autoresearch train` measures.")
+    ]
+    lines += [Text(f"{backend}: {why}", style="yellow") for backend, why in missing.items() if why is not None]
+    return Group(columns, *lines)
+
+
+def toml(one: Listed) -> str:
+    """A preset as TOML that can be saved, with a comment on its numbers."""
+    lines = [f"# {one.preset.name}: {one.origin}"]
+    if one.about.device and not one.about.exempt and not one.elsewhere:
+        device = devices.named(one.about.device)
+        lines[0] += f", for {device.name}"
+        lines.append(f"# The device's facts: {device.source}")
+    lines += [f"# doubt: {doubt}" for doubt in one.doubts]
+    return "\n".join(lines) + "\n" + presets.dump(one.preset)

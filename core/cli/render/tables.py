@@ -1,0 +1,198 @@
+"""Records as tables and lines of a terminal. Everything here returns something that rich can print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from core.cli.render.terminal import STYLES, bpb, count, gain, one_line, seconds
+from core.records import Audit, Experiment, Trial
+from core.system.conditions import remarks
+
+# name, width, alignment of the columns that tell an experiment; the hypothesis takes what is left
+COLUMNS = (
+    ("#", 5, ">"),
+    ("verdict", 7, "<"),
+    ("val_bpb", 7, ">"),
+    ("gain", 7, ">"),
+    ("spread", 6, ">"),
+    ("steps", 6, ">"),
+    ("seconds", 7, ">"),
+)
+
+
+def header() -> Text:
+    """The line above rows that come one by one."""
+    names = "  ".join(f"{name:{align}{width}}" for name, width, align in COLUMNS)
+    return Text(f"{names}  hypothesis", style="bold")
+
+
+def emit(console: Console, line: Text) -> None:
+    """Prints a line cut at a terminal's edge, and whole where there is no terminal."""
+    if console.is_terminal:
+        console.print(line, no_wrap=True, overflow="ellipsis")
+    else:
+        console.print(line, soft_wrap=True)
+
+
+def row(experiment: Experiment) -> Text:
+    """One experiment as a line under `header`."""
+    cells = [f"{cell:{align}{width}}" for cell, (_, width, align) in zip(_cells(experiment), COLUMNS, strict=True)]
+    line = Text()
+    for index, cell in enumerate(cells):
+        line.append(cell + "  ", style=STYLES[experiment.verdict] if index in (1, 3) else "")
+    line.append(_told(experiment), style="" if experiment.verdict == "keep" else "bright_black")
+    return line
+
+
+def verdict(experiment: Experiment) -> Group:
+    """An experiment's outcome in a few lines."""
+    first = Text()
+    first.append(experiment.verdict, style=STYLES[experiment.verdict])
+    first.append(f"  experiment {experiment.number}: {one_line(experiment.hypothesis)}")
+    measured = f"val_bpb {bpb(experiment.val_bpb)}, champion {bpb(experiment.champion_bpb)}"
+    if experiment.gain is not None:
+        measured += f", gain {gain(experiment.gain)} (spread of the baseline's seeds {bpb(experiment.spread)})"
+    lines = [first, Text(measured), Text(f"reason: {one_line(experiment.reason)}")]
+    if experiment.audit is not None:
+        lines.append(Text(f"audit: {audit(experiment.audit)}"))
+    return Group(*lines)
+
+
+def trial(record: Trial) -> Table:
+    """One trial's numbers, two columns."""
+    failed = record.verdict != "scored"
+    told = Text(record.verdict, style="red" if failed else "green")
+    if record.reason:
+        told.append(f": {record.reason}", style="")
+    rows: dict[str, RenderableType] = {"verdict": told}
+    if record.val_bpb is not None:
+        rows["val_bpb"] = f"{record.val_bpb:.6f} over {count(record.scored_bytes)}B of text"
+    if record.test_bpb is not None:
+        rows["test_bpb"] = f"{record.test_bpb:.6f}"
+    rows["model"] = f"{count(record.parameters)} parameters, vocabulary {record.vocabulary}"
+    if record.rows and record.sequence_length:
+        rows["training"] = (
+            f"{record.steps} steps of {record.rows} x {record.sequence_length}: {count(record.tokens)} tokens"
+        )
+    rows["time"] = (
+        f"start-up {seconds(record.startup_seconds)}, training {seconds(record.train_seconds)}, "
+        f"scoring {seconds(record.score_seconds)}, wall {seconds(record.wall_seconds)}"
+    )
+    if record.tokens_per_second:
+        speed = f"{count(record.tokens_per_second)} tokens/s"
+        if record.flops_per_token:
+            speed += f", {count(record.tokens_per_second * record.flops_per_token)}FLOP/s"
+        if record.mfu is not None:
+            speed += f", {record.mfu:.1%} of {count(record.peak_flops)}FLOP/s"
+        rows["speed"] = speed
+    if record.peak_memory_mb is not None:
+        rows["memory"] = f"{record.peak_memory_mb:.0f} MB at its peak"
+    if record.audit is not None:
+        rows["audit"] = audit(record.audit)
+    if doubts := remarks(record.conditions):
+        rows["doubt"] = Text(f"{'; '.join(doubts)}: its speed was not the trainer's alone", style="yellow")
+    rows["where"] = f"{record.backend} on {record.device}, seed {record.seed}, sandbox {record.sandbox}"
+    rows.update(dict(sorted(record.choices.items())))
+    return _pairs(rows)
+
+
+def audit(found: Audit) -> str:
+    """What was checked of a score, and how closely it matched."""
+    told = f"{found.positions} places, largest difference {found.largest:.1g} of {found.tolerance:g} nats"
+    if found.kind == "deep":
+        told += f"; a gain of {found.hidden_bpb:.4f} bpb could be hidden"
+    if found.permuted_bpb is not None:
+        told += f"; {found.permuted_bpb:.2f} bpb with the weights in another order"
+    return told
+
+
+def status(values: Mapping[str, object], champion: Experiment | None, title: str) -> Group:
+    """A campaign's state; `values` has the keys of `status --json`."""
+    baseline, best = values["baseline_bpb"], values["champion_bpb"]
+    rows: dict[str, RenderableType] = {}
+    if isinstance(baseline, float) and isinstance(best, float):
+        rows["champion"] = Text.assemble(
+            (bpb(best), "bold green"), f" bpb, {gain(baseline - best)} from the baseline's {bpb(baseline)}"
+        )
+    else:
+        rows["champion"] = "none yet: the baseline has no score"
+    if champion is not None:
+        rows["commit"] = f"{champion.commit[:9]}, experiment {champion.number}: {one_line(champion.hypothesis, 90)}"
+    rows["experiments"] = (
+        f"{values['experiments']}: {values['kept']} kept, {values['discarded']} discarded, "
+        f"{values['crashed']} crashed, {values['invalid']} invalid"
+    )
+    if retest := _retest(values, champion):
+        rows["retest"] = retest
+    rate, overhead = values["experiments_per_hour"], values["overhead_fraction"]
+    if isinstance(rate, float) and isinstance(overhead, float):
+        rows["pace"] = f"{rate:.1f} experiments an hour; {overhead:.0%} of the wall time is not training"
+    if isinstance(model := values.get("model"), Mapping):
+        rows["model"] = costs(model)
+    rows["yardstick"] = str(values["yardstick"] or "-")[:12]
+    return Group(Text(title, style="bold"), _pairs(rows))
+
+
+def costs(model: Mapping[str, object]) -> str:
+    """What agents used of a model; `model` has the fields of `core.agents.llm.costs.Costs`."""
+    numbers = {name: value for name, value in model.items() if isinstance(value, (int, float))}
+    told = f"${numbers['usd']:.2f}"
+    if "usd_per_experiment" in numbers:
+        told += f", ${numbers['usd_per_experiment']:.4f} an experiment"
+    if "usd_per_keep" in numbers:
+        told += f", ${numbers['usd_per_keep']:.2f} a kept gain"
+    told += f"; {count(numbers['tokens'])} tokens in {numbers['requests']} requests"
+    if numbers["tokens"]:
+        told += f", {numbers['cache_read_tokens'] / numbers['tokens']:.0%} of them from the cache"
+    if numbers["failed"]:
+        told += f", {numbers['failed']} failed"
+    if numbers["unpriced"]:
+        told += f"; {numbers['unpriced']} requests have no known price"
+    return told
+
+
+def _retest(values: Mapping[str, object], champion: Experiment | None) -> str:
+    """What is known of the champion beyond its record; empty while there is nothing to confirm."""
+    known = values.get("confirmation")
+    if champion is None or champion.number == 0:
+        return ""
+    if not isinstance(known, Mapping):
+        return "not yet: autoresearch confirm measures the champion with fresh seeds"
+    if known["champion"] != champion.number:
+        return f"of experiment {known['champion']}, no champion any more: {known['line']}"
+    return str(known["line"])
+
+
+def _cells(experiment: Experiment) -> tuple[str, ...]:
+    spread = bpb(experiment.spread)
+    steps = experiment.trials[-1].steps if experiment.trials else 0
+    return (
+        str(experiment.number),
+        experiment.verdict,
+        bpb(experiment.val_bpb),
+        gain(experiment.gain),
+        spread,
+        str(steps),
+        f"{experiment.wall_seconds:.1f}",
+    )
+
+
+def _told(experiment: Experiment) -> str:
+    """The hypothesis; of what failed also why."""
+    if experiment.verdict in ("crash", "invalid"):
+        return f"{one_line(experiment.hypothesis)} [{one_line(experiment.reason)}]"
+    return one_line(experiment.hypothesis)
+
+
+def _pairs(rows: Mapping[str, RenderableType]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bright_black", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        # As Text, so that brackets in what a trainer said are not read as markup.
+        table.add_row(Text(name), Text(value) if isinstance(value, str) else value)
+    return table

@@ -1,0 +1,267 @@
+"""From what was asked on the command line to presets, campaigns, data sets, trials and models.
+
+Prints nothing but progress and notices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import presets
+from core.cli.render import terminal
+from core.records import (
+    FACTS,
+    PROGRAM,
+    TRAINER,
+    WEIGHTS,
+    Budget,
+    Experiment,
+    Facts,
+    Preset,
+    Trial,
+    UserError,
+    from_json,
+    to_json,
+)
+from core.system.files import refuse_occupied
+
+if TYPE_CHECKING:
+    from core.campaign.campaign import Campaign
+    from core.data import Dataset
+    from core.data.tokenizer import Tokenizer
+    from core.trial.model import Model
+    from core.trial.sampling import Taste
+
+DEFAULT_PRESET, AUTO = "cpu", "auto"
+RECORD = "trial.json"  # in the folder that a lone trial is kept in
+OpenModel = contextlib.AbstractContextManager["Model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options that name a preset and change its numbers."""
+
+    preset: str | None = None
+    device: str | None = None
+    settings: tuple[str, ...] = ()
+    corpus: str | None = None
+    budget: float | None = None
+
+    def changes(self) -> dict[str, str]:
+        """What they say about a preset, under its fields' names."""
+        named = {"device": self.device, "corpus": self.corpus}
+        named["budget_seconds"] = None if self.budget is None else repr(self.budget)
+        given = {key: value for key, value in named.items() if value is not None}
+        return {**presets.settings_from(self.settings), **given}
+
+
+def preset_for(asked: Asked) -> Preset:
+    """The preset for something new."""
+    name = asked.preset
+    if name is None:
+        name = DEFAULT_PRESET
+        terminal.notice(f"preset: {name} (none was named; `autoresearch presets` lists them, --preset auto measures)")
+    if name == AUTO:
+        return presets.override(measured_preset(asked.changes())[0], asked.changes())
+    return presets.load(name, asked.changes())
+
+
+def measured_preset(changes: Mapping[str, str], *, again: bool = False) -> tuple[Preset, str]:
+    """The preset for this machine, measured unless that was done before, and the TOML that can be saved."""
+    from core.measure import auto_preset
+
+    return auto_preset.preset(changes, prepare=dataset_of, tell=terminal.notice, again=again)
+
+
+def preset_here(folder: Path | None, asked: Asked) -> Preset:
+    """The preset that was named, else that of the campaign around here with the changes put over it."""
+    root = None if asked.preset is not None else root_of(folder)
+    if root is None:
+        return preset_for(asked)
+    with campaign_of(root) as campaign:
+        return presets.override(campaign.preset, asked.changes())
+
+
+def root_of(folder: Path | None) -> Path | None:
+    """The campaign's root: `folder` itself if given, else the current folder or the nearest above that is one."""
+    if folder is not None:
+        return folder
+    here = Path.cwd()
+    return next((path for path in (here, *here.parents) if _is_campaign(path)), None)
+
+
+def campaign_of(folder: Path | None) -> Campaign:
+    """The campaign in `folder`, or around here. UserError if there is none."""
+    from core.campaign.campaign import Campaign
+
+    return Campaign.open(root_of(folder) or Path.cwd())
+
+
+def make_or_open(folder: Path | None, asked: Asked, like: Path | None = None) -> Campaign:
+    """The campaign in `folder`, made if it is missing. UserError if one is there and is frozen with other numbers.
+
+    A new one gets the preset, the program and the baseline's trainer of the campaign in `like`, if that is given.
+    """
+    from core.campaign.campaign import Campaign
+
+    root = root_of(folder)
+    if root is None:
+        raise UserError("no campaign here or above: name a folder for one, as in autoresearch run night --preset cpu")
+    if not _is_campaign(root):
+        if like is not None and asked.preset is None:
+            with Campaign.open(like) as source:
+                preset = presets.override(source.preset, asked.changes())
+                program = read_text(source.root / PROGRAM)
+                trainer = source.trainer_text(source.experiment(0).commit)
+            return Campaign.create(root, preset, program=program, trainer=trainer)
+        preset = preset_for(asked)
+        _check_device(preset)
+        return Campaign.create(root, preset)
+    campaign = Campaign.open(root)
+    frozen, wanted = campaign.preset, presets.override(campaign.preset, asked.changes())
+    old, new = to_json(frozen), to_json(wanted)
+    differ = [f"{key} = {value}" for key, value in new.items() if value != old[key]]
+    if asked.preset is not None and Path(asked.preset).stem != frozen.name:
+        differ.insert(0, f"preset {asked.preset}")
+    if differ:
+        campaign.close()
+        raise UserError(
+            f"the campaign in {root} is frozen with its numbers of preset {frozen.name}; with {', '.join(differ)} its "
+            "scores could not be compared. Leave that out to go on, or name another folder for a new campaign"
+        )
+    return campaign
+
+
+def dataset_of(preset: Preset) -> Dataset:
+    """The preset's corpus, prepared; with a bar while something is missing."""
+    from core.cli.render.live import Preparation
+    from core.data import prepare
+
+    with Preparation(terminal.err()) as bars:
+        return prepare(preset.corpus, preset.vocabulary, on_progress=bars)
+
+
+def fetch_kernels(preset: Preset) -> None:
+    """What the preset's backend needs from the network beside the corpus."""
+    from core.trial.compile_cache import fetched
+    from core.trial.fetch import fetch
+
+    if told := fetch(preset, fetched(preset.backend)):
+        terminal.notice(told)
+
+
+def lone_trial(
+    preset: Preset,
+    *,
+    trainer: Path | None,
+    constants: Mapping[str, str],
+    budget: Budget,
+    seed: int,
+    into: Path | None,
+    title: str = "",
+) -> Trial:
+    """One trial outside the ledger, of `trainer` or of the preset's own. `into` receives its files and its record.
+
+    A trainer that was given is taken as it is but for the `constants` that were asked for.
+    """
+    from core.campaign.campaign import reference_trainer
+    from core.cli.render.live import TrialBar
+    from core.trainer import constants as tunables
+    from core.trial.supervisor import TrialSpec, run_trial
+
+    if into is not None:
+        refuse_occupied(into, "a trial that is kept")
+    if trainer is None:
+        text = reference_trainer(preset)
+    else:
+        wanted = {name: value for name, value in preset.trainer_constants().items() if _is_asked(name, constants)}
+        text = tunables.write(read_text(trainer), wanted, trainer.name)
+    tunables.check(text)
+    _check_device(preset)
+    dataset = dataset_of(preset)
+    with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
+        path = Path(temporary) / "trainer" / "train.py"
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8", newline="\n")
+        kept = into or Path(temporary) / "trial"
+        spec = TrialSpec(trainer=path, preset=preset, budget=budget, seed=seed, dataset=dataset, into=kept)
+        with TrialBar(terminal.err(), title) as bar:
+            record = run_trial(spec, on_progress=bar)
+        if into is not None:
+            (into / RECORD).write_text(json.dumps(to_json(record), indent=1), encoding="utf-8")
+        printed = kept / "output.txt"
+        if record.verdict != "scored" and printed.exists():
+            lines = printed.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            sys.stderr.write("".join(lines[-20:]))
+    return record
+
+
+def model_of(campaign: Campaign, experiment: Experiment) -> OpenModel:
+    """The model of a kept experiment, restored in a process of its own."""
+    from core.campaign.models import weights_of
+    from core.trial.model import open_model
+
+    trial = weights_of(campaign, experiment)
+    trainer = campaign.trainer_path(experiment.number)
+    return open_model(trainer, trial / WEIGHTS, _facts(trial / FACTS), campaign.preset)
+
+
+def exported_model(folder: Path) -> tuple[Tokenizer, OpenModel]:
+    """The tokenizer and the model in a folder that `export` wrote."""
+    from core.campaign.models import PRESET, TOKENIZER
+    from core.data.tokenizer import Tokenizer
+    from core.trial.model import open_model
+
+    folder = folder.resolve()  # the model's process has a current folder of its own
+    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    if tokenizer is None:
+        raise UserError(f"no model in {folder}: `autoresearch export FOLDER` in a campaign's folder writes one")
+    preset = presets.parse(read_text(folder / PRESET))
+    return tokenizer, open_model(folder / TRAINER, folder / WEIGHTS, _facts(folder / FACTS), preset)
+
+
+def read_text(path: Path) -> str:
+    """A file's text; UserError if it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+
+
+def text_from(campaign: Campaign, experiment: Experiment, prompt: str, taste: Taste) -> str:
+    """How the model of a kept experiment continues the prompt. UserError if it can't be restored."""
+    from core.trial.sampling import generate
+
+    with model_of(campaign, experiment) as model:
+        return "".join(generate(model, dataset_of(campaign.preset).tokenizer, prompt, taste))
+
+
+def _check_device(preset: Preset) -> None:
+    """UserError before data is prepared for a device that is not here; with data at hand the trial itself tells it."""
+    from core.data.dataset import prepared
+    from core.trial.probe import require
+
+    if prepared(preset.corpus, preset.vocabulary) is None:
+        require(preset)
+
+
+def _is_campaign(path: Path) -> bool:
+    return (path / ".git" / "autoresearch").is_dir()
+
+
+def _is_asked(constant: str, settings: Mapping[str, str]) -> bool:
+    return constant in settings or presets.ALIASES.get(constant) in settings
+
+
+def _facts(path: Path) -> Facts:
+    try:
+        return from_json(Facts, json.loads(read_text(path)))
+    except ValueError:
+        raise UserError(f"{path} is damaged: restore it from a copy of its folder") from None

@@ -1,0 +1,97 @@
+"""`autoresearch transcript`: what a model thought and did to make a proposal, as it is written."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.campaign.campaign import Campaign
+from core.cli import resolve
+from core.cli.options import AsJson, Folder, interruptible
+from core.cli.render import terminal
+from core.records import UserError
+
+POLL_SECONDS = 0.3
+
+
+def transcript(
+    number: Annotated[
+        int | None, typer.Argument(metavar="[N]", help="the experiment; without it, the newest proposal")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="go on as it is written, proposal after proposal, until Ctrl-C")
+    ] = False,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model thought and did to propose an experiment.
+
+    \b
+      autoresearch transcript 12
+      autoresearch transcript --follow       beside a run, in another terminal
+    """
+    with resolve.campaign_of(folder) as campaign:
+        if as_json:
+            found = _found(campaign, number)
+            terminal.json_text({"experiment": int(found.stem), "path": str(found), "text": _text(found)})
+            return
+        if not follow:
+            sys.stdout.write(_text(_found(campaign, number)))
+            return
+        with interruptible("`autoresearch run` goes on unseen"):
+            _follow(campaign, number)
+
+
+def _found(campaign: Campaign, number: int | None) -> Path:
+    files = campaign.transcripts()
+    if not files:
+        raise UserError(
+            f"no model has worked on {campaign.root} yet; one does with: autoresearch run {campaign.root} --agent api"
+        )
+    if number is None:
+        return files[-1]
+    there = {int(path.stem): path for path in files}
+    if number not in there:
+        raise UserError(f"no model worked on experiment {number}; there are transcripts of {_ranges(sorted(there))}")
+    return there[number]
+
+
+def _follow(campaign: Campaign, number: int | None) -> None:
+    """Writes what is there of the proposal and what comes; then of the next ones."""
+    at = -1 if number is None else number - 1
+    if number is None and (files := campaign.transcripts()):
+        at = int(files[-1].stem) - 1
+    shown = 0
+    path: Path | None = None
+    while True:
+        following = next((one for one in campaign.transcripts() if int(one.stem) > at), None)
+        if path is not None:
+            with path.open("rb") as file:
+                file.seek(shown)
+                new = file.read()
+            shown += len(new)
+            sys.stdout.write(new.decode("utf-8", "replace"))
+            sys.stdout.flush()
+        if following is not None and following != path:
+            path, shown, at = following, 0, int(following.stem)
+            continue
+        time.sleep(POLL_SECONDS)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _ranges(numbers: list[int]) -> str:
+    """1 to 3, 7, 9 to 12."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -1,0 +1,1 @@
+"""The corpora by name, each in a file of its own. `registry.py` finds them."""

@@ -1,0 +1,60 @@
+"""What a corpus is: documents in parts, each document in one split for ever. The corpora themselves are elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Protocol
+
+from core.system.files import OnProgress
+from core.system.text import valid
+
+Split = Literal["train", "val", "test"]
+HELD_OUT: tuple[Split, Split] = ("val", "test")
+PART_BYTES = 64 << 20  # of text that one part aims at: what a killed prepare has to do again at most
+BUCKETS = 20  # a hash puts one document of twenty into val, and one into test
+
+
+class Part(Protocol):
+    """A piece of a corpus that becomes one token shard; small enough to be encoded again when it is damaged."""
+
+    @property
+    def splits(self) -> frozenset[Split]:
+        """Those that its documents can be in."""
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of text it has, for progress."""
+
+    def documents(self) -> Iterator[tuple[Split, str]]:
+        """Its documents in their order, each with its split; the same ones at every call."""
+
+
+class Source(Protocol):
+    """A named corpus."""
+
+    name: str  # as `find` takes it
+
+    @property
+    def lock(self) -> str:
+        """What all sources that write the same files have in common, and no others."""
+
+    def identity(self) -> str | None:
+        """SHA-256 over all that decides the documents; None while that is not known without a download."""
+
+    def fetch(self, on_progress: OnProgress) -> None:
+        """Bring what is missing into the cache and check it. UserError if that fails."""
+
+    def parts(self) -> Sequence[Part]:
+        """The parts, in their order. Only after `fetch`."""
+
+
+def split_of(text: str) -> Split:
+    """The split of a document by the hash of its text: the rule never changes, and equal documents stay together."""
+    bucket = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % BUCKETS
+    return "val" if bucket == 0 else "test" if bucket == 1 else "train"
+
+
+def kept(texts: Iterable[str]) -> Iterator[str]:
+    """The documents that hold anything at all."""
+    return (valid(text) for text in texts if text and not text.isspace())

@@ -1,0 +1,239 @@
+"""The corpora `climbmix` and `tinystories`: Parquet files of Hugging Face datasets, fetched through huggingface_hub.
+
+Downloads resume where they were cut, in the same run or a later one, and no file is used whose SHA-256 is not the
+server's. Once all is encoded, neither the network nor the Parquet files are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
+from threading import Lock
+from typing import Any
+
+from core.data.corpora.base import Part, Split
+from core.data.corpora.parquet import INSTALL, parquet_parts
+from core.records import UserError
+from core.system.files import OnProgress, cache_root, digest, file_sha256, read_json, write_json
+
+READING = 1  # raised when the same files give other documents
+# Upstream's default; its H100 baseline trains on 499.6M tokens.
+CLIMBMIX_SHARDS = 10
+CLIMBMIX_LAST = 6542  # upstream's validation shard
+TINYSTORIES_HELD_OUT = (
+    10_000  # rows of each held-out split: the first are test, the next val, as forks of upstream have it
+)
+DOWNLOADS = 4  # files at once
+
+
+class HubCorpus:
+    """Parquet files of one dataset: `files` maps each to the splits of its rows; `rule` gives each row's."""
+
+    def __init__(
+        self, name: str, repo: str, files: dict[str, frozenset[Split]], rule: Callable[[str, int, str], Split]
+    ) -> None:
+        self.name = name
+        self._repo = repo
+        self._files = files
+        self._rule = rule
+        self._folder = cache_root() / "hub" / repo.replace("/", "--")
+
+    @property
+    def lock(self) -> str:
+        return self._repo  # climbmix:2 and climbmix:10 share their files
+
+    def identity(self) -> str | None:
+        known = self._known()
+        if any(file not in known for file in self._files):
+            return None
+        return digest("hub", READING, self._repo, [(file, known[file]["sha256"]) for file in self._files])
+
+    def fetch(self, on_progress: OnProgress) -> None:
+        """Download the files that are missing or damaged. UserError if the hub fails or errs."""
+        known = self._known()
+        for file in self._files:
+            if file not in known:
+                known[file] = self._described(file)
+                # Its revision is pinned from here on: a later run fetches what this one would have.
+                write_json(self._folder / "files.json", known)
+        missing = [file for file in self._files if not self._whole(file, known[file])]
+        meter = _Meter(on_progress, sum(known[file]["size"] for file in missing))
+        with ThreadPoolExecutor(DOWNLOADS) as threads:
+            for _ in threads.map(lambda file: self._download(file, known[file], meter), missing):
+                pass
+
+    def parts(self) -> Sequence[Part]:
+        return list(self._parts())
+
+    def _parts(self) -> Iterator[Part]:
+        for file, splits in self._files.items():
+
+            def rule(row: int, text: str, file: str = file) -> Split:
+                return self._rule(file, row, text)
+
+            yield from parquet_parts(self._folder / file, rule, splits)
+
+    def _known(self) -> dict[str, dict[str, Any]]:
+        return read_json(self._folder / "files.json") or {}
+
+    def _whole(self, file: str, known: dict[str, Any]) -> bool:
+        path = self._folder / file
+        return path.is_file() and path.stat().st_size == known["size"] and file_sha256(path) == known["sha256"]
+
+    def _described(self, file: str) -> dict[str, Any]:
+        hub = _hub()
+        url = hub.hf_hub_url(self._repo, file, repo_type="dataset", endpoint=_endpoint())
+        try:
+            found = hub.get_hf_file_metadata(url)
+        except Exception as error:  # classes of whatever HTTP library it uses at present come through
+            raise self._failure(file, error) from error
+        if found.size is None or found.commit_hash is None or not re.fullmatch(r"[0-9a-f]{64}", found.etag or ""):
+            raise UserError(
+                f"expected {url} to come with a revision, a size and a SHA-256, got {found.commit_hash}, {found.size} "
+                f"and {found.etag}; check HF_ENDPOINT"
+            )
+        return {"revision": found.commit_hash, "size": found.size, "sha256": found.etag}
+
+    def _download(self, file: str, known: dict[str, Any], meter: _Meter) -> None:
+        hub = _hub()
+        from huggingface_hub.file_download import http_get
+
+        path = self._folder / file
+        partial = path.with_name(f"{path.name}.{known['sha256'][:16]}.partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        url = hub.hf_hub_url(self._repo, file, repo_type="dataset", revision=known["revision"], endpoint=_endpoint())
+        while True:
+            begun = 0
+            try:
+                with partial.open("ab", buffering=0) as opened:
+                    if (begun := opened.tell()) > known["size"]:
+                        opened.truncate(begun := 0)
+                    http_get(
+                        url,
+                        _Metered(opened, lambda done: meter.at(file, done)),  # type: ignore[arg-type]
+                        resume_size=begun,
+                        headers=hub.utils.build_hf_headers(),
+                        expected_size=known["size"],
+                        tqdm_class=_silent(),
+                    )
+                break
+            except Exception as error:
+                # http_get itself resumes after some kinds of cuts; after the others, go on while there is headway.
+                if partial.stat().st_size <= begun:
+                    raise self._failure(file, error) from error
+        if (got := file_sha256(partial)) != known["sha256"]:
+            partial.unlink()
+            raise UserError(
+                f"expected {self._repo}/{file} with SHA-256 {known['sha256']}, got {got}: what was downloaded is "
+                "damaged and was deleted; run `autoresearch prepare` again"
+            )
+        partial.replace(path)
+
+    def _failure(self, file: str, error: Exception) -> UserError:
+        from huggingface_hub import errors
+
+        if isinstance(error, errors.OfflineModeIsEnabled):
+            reason, mend = "HF_HUB_OFFLINE is set", "unset it"
+        elif isinstance(error, (errors.RepositoryNotFoundError, errors.EntryNotFoundError)):
+            reason = f"{_endpoint() or 'the hub'} has no such file"
+            mend = "check HF_ENDPOINT, and HF_TOKEN if the dataset is private"
+        else:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+            mend = "check the network (and HF_ENDPOINT)"
+        return UserError(
+            f"expected to fetch {self._repo}/{file} for the corpus {self.name}, but {reason}; {mend} and run "
+            "`autoresearch prepare` again: it goes on where it stopped. `--corpus apidocs` needs no hub"
+        )
+
+
+def climbmix(shards: int = CLIMBMIX_SHARDS) -> HubCorpus:
+    """Shuffled ClimbMix: the first `shards` files to train on; of the last one, half val and half test by hash."""
+    if shards > CLIMBMIX_LAST:
+        raise UserError(f"expected at most {CLIMBMIX_LAST} training shards of climbmix, got {shards}")
+    files: dict[str, frozenset[Split]] = {f"shard_{n:05d}.parquet": frozenset(("train",)) for n in range(shards)}
+    last = f"shard_{CLIMBMIX_LAST:05d}.parquet"
+    files[last] = frozenset(("val", "test"))
+
+    def rule(file: str, row: int, text: str) -> Split:
+        return "train" if file != last else "val" if _even(text) else "test"
+
+    return HubCorpus(f"climbmix:{shards}", "karpathy/climbmix-400b-shuffle", files, rule)
+
+
+def tinystories() -> HubCorpus:
+    """Stories by GPT-4 in simple words, cleaned."""
+
+    def rule(file: str, row: int, text: str) -> Split:
+        return "test" if row < TINYSTORIES_HELD_OUT else "val" if row < 2 * TINYSTORIES_HELD_OUT else "train"
+
+    files: dict[str, frozenset[Split]] = {"tinystories_gpt4_clean.parquet": frozenset(("train", "val", "test"))}
+    return HubCorpus("tinystories", "karpathy/tinystories-gpt4-clean", files, rule)
+
+
+def _even(text: str) -> bool:
+    return hashlib.sha256(text.encode()).digest()[-1] % 2 == 0
+
+
+class _Meter:
+    """Bytes of all downloads together."""
+
+    def __init__(self, on_progress: OnProgress, total: int) -> None:
+        self._tell = on_progress
+        self._total = total
+        self._done: dict[str, int] = {}
+        self._lock = Lock()
+
+    def at(self, file: str, done: int) -> None:
+        with self._lock:
+            self._done[file] = done
+            self._tell("download", sum(self._done.values()), self._total)
+
+
+class _Metered:
+    """The file that a download is written to, as far as http_get uses it; tells how long it has become."""
+
+    def __init__(self, file: FileIO, tell: Callable[[int], None]) -> None:
+        self._file = file
+        self._report = tell
+
+    def write(self, data: bytes) -> int:
+        written = self._file.write(data)
+        self._report(self._file.tell())
+        return written
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, position: int) -> int:
+        return self._file.seek(position)
+
+    def truncate(self) -> int:
+        return self._file.truncate()
+
+
+def _endpoint() -> str | None:
+    # Read now rather than at the hub's import, so that it can be set in between.
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+        import pyarrow  # noqa: F401 - needed to read what is fetched
+    except ImportError as error:
+        raise UserError(f"this corpus needs huggingface_hub and pyarrow ({error}); run `{INSTALL}`") from error
+    return huggingface_hub
+
+
+def _silent() -> Any:
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Silent(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
+
+    return Silent

@@ -1,0 +1,264 @@
+"""The same trial on several backends or presets: what is run, how its records are aggregated, held together, ranked.
+
+Prints nothing. Unequal yardsticks are never ranked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import backends
+import presets
+from core.records import Budget, Preset, Trial, UserError, to_json
+from core.system import hardware
+from core.trainer import constants as tunables
+from core.trial.probe import require
+from presets.devices import DRIVERS
+
+Tell = Callable[[str], None]
+Curve = list[dict[str, float]]  # step, seconds since the first batch, progress, loss in nats a token
+Run = Callable[[Preset, Budget, int, str], tuple[Trial, Curve]]  # of a preset under a budget with a seed, and a title
+
+# Counts pairs of tokens: no model to compare others with, unless it is named.
+NO_MODEL = "numpy"
+# Means one thing to one backend, so another one doesn't get it.
+OWN_CONSTANTS = ("COMPILE",)
+WARM_STEPS = 2
+MEASURED = (
+    "steps",
+    "tokens",
+    "startup_seconds",
+    "train_seconds",
+    "score_seconds",
+    "wall_seconds",
+    "tokens_per_second",
+    "mfu",
+    "peak_flops",
+    "peak_memory_mb",
+    "final_loss",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What becomes a row: a name, the trials behind it, and their curves where they are known."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    curves: tuple[Curve, ...] = ()
+
+    @property
+    def failure(self) -> Trial | None:
+        """The first trial without a score."""
+        return next((trial for trial in self.trials if trial.val_bpb is None), None)
+
+    @property
+    def val_bpb(self) -> float | None:
+        """The mean over its trials; None if one of them failed."""
+        scores = [trial.val_bpb for trial in self.trials if trial.val_bpb is not None]
+        return statistics.fmean(scores) if self.trials and self.failure is None else None
+
+    @property
+    def spread(self) -> float | None:
+        """Largest minus smallest score; None for a single trial, and where one failed."""
+        scores = [trial.val_bpb for trial in self.trials if trial.val_bpb is not None]
+        return max(scores) - min(scores) if len(scores) > 1 and self.failure is None else None
+
+    def row(self) -> dict[str, Any]:
+        """JSON with the keys of `train --json`: measured numbers are medians over the trials, the score is the mean."""
+        first, failure = self.trials[0], self.failure
+        row = to_json(first)
+        for key in MEASURED:
+            values = [value for trial in self.trials if (value := getattr(trial, key)) is not None]
+            middle = statistics.median(values) if values else None
+            row[key] = round(middle) if isinstance(getattr(first, key), int) and middle is not None else middle
+        if failure is not None:
+            row |= {"verdict": failure.verdict, "reason": failure.reason}
+        overhead = statistics.median(trial.wall_seconds - trial.train_seconds for trial in self.trials)
+        return {
+            "name": self.name,
+            **row,
+            "val_bpb": self.val_bpb,
+            "val_bpb_spread": self.spread,
+            "seeds": [trial.seed for trial in self.trials],
+            "overhead_seconds": overhead,
+            "trials": [to_json(trial) for trial in self.trials],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What a score of one side covers: enough to say how two of them differ."""
+
+    name: str
+    corpus: str
+    bytes: int | None
+    yardstick: str
+    asked_bytes: int | None = None  # the preset's score_bytes
+
+
+def of_backends(
+    preset: Preset, names: Sequence[str] | None, device: str | None, tell: Tell = lambda line: None
+) -> dict[str, Preset]:
+    """The preset for each backend, by its name: of those named, else of all that can run here.
+
+    `tell` hears what is left out. UserError for a backend that was named, or is the preset's own, and can't.
+    """
+    missing = {name: backends.get(name).missing() for name in names or backends.names()}
+    if names:
+        for name, reason in missing.items():
+            if reason:
+                raise UserError(f"backend {name!r} can't run here: {reason}")
+    chosen = names or [name for name, reason in missing.items() if reason is None and name != NO_MODEL]
+    if not chosen:
+        raise UserError("no backend is installed to compare: make setup, or uv pip install 'autoresearch[torch]'")
+    sides, left_out = {}, []
+    for name in dict.fromkeys(chosen):
+        try:
+            sides[name] = _on(preset, name, device, tell)
+            require(sides[name])
+        except UserError as error:
+            if names or name == preset.backend:
+                raise
+            sides.pop(name, None)
+            left_out.append(str(error))
+            tell(f"without {name}: {error}")
+    if not sides:
+        raise UserError(f"no backend can run preset {preset.name} here: {'; '.join(left_out)}")
+    return sides
+
+
+def _on(preset: Preset, backend: str, device: str | None, tell: Tell) -> Preset:
+    if backend == preset.backend:
+        return preset if device is None else dataclasses.replace(preset, device=device)
+    has = tunables.constants(backends.trainer_path(backend).read_text(encoding="utf-8"))
+    constants = {key: value for key, value in preset.constants.items() if key in has and key not in OWN_CONSTANTS}
+    if dropped := [key for key in preset.constants if key not in constants]:
+        tell(f"{backend}: without {', '.join(dropped)}, which mean nothing to its trainer")
+    own = device or _same_device(preset, backend)
+    return dataclasses.replace(preset, backend=backend, device=own, constants=constants)
+
+
+def _same_device(preset: Preset, backend: str) -> str:
+    """What another backend calls the preset's device; UserError if it drives none like it."""
+    kind, colon, index = preset.device.partition(":")
+    if kind in ("cpu", "auto"):
+        return preset.device
+    of_kind = {of: dict(drivers) for of, drivers in DRIVERS.items() if (preset.backend, kind) in drivers}
+    called = {of: names[backend] for of, names in of_kind.items() if backend in names}
+    if not called:
+        raise UserError(
+            f"backend {backend!r} drives nothing like {preset.backend}'s {preset.device}, what preset {preset.name} is "
+            "for: name a device with --device, or leave the backend out"
+        )
+    # PyTorch calls NVIDIA's and AMD's GPUs cuda, others don't.
+    here = {one.kind for one in hardware.accelerators()}
+    return next((name for of, name in called.items() if of in here), next(iter(called.values()))) + colon + index
+
+
+def run(
+    sides: Mapping[str, Preset],
+    seeds: Mapping[str, Sequence[int]],
+    budgets: Mapping[str, Budget],
+    run_one: Run,
+) -> Iterable[tuple[str, Trial, Curve]]:
+    """The trials one after the other, seed by seed, so that a machine that drifts does so for every side."""
+    for place in range(max(map(len, seeds.values()))):
+        for name, preset in sides.items():
+            if place < len(seeds[name]):
+                seed = seeds[name][place]
+                trial, curve = run_one(preset, budgets[name], seed, f"{name}, seed {seed}: ")
+                yield name, trial, curve
+
+
+def within_wall(preset: Preset, seconds: float, run_one: Run) -> Budget:
+    """The budget that is left of so many seconds after a warm start-up, which two short trials find out."""
+    trial: Trial | None = None
+    for what in ("compiling", "start-up"):
+        trial, _ = run_one(preset, Budget(steps=WARM_STEPS), preset.seeds[0], f"{preset.backend}, {what}: ")
+        if trial.verdict != "scored":
+            raise UserError(f"{preset.backend} failed before anything was compared: {trial.reason}")
+    assert trial is not None
+    left = seconds - trial.startup_seconds
+    if left < 1:
+        raise UserError(
+            f"{preset.backend} takes {trial.startup_seconds:.1f} s to start, which leaves nothing of --wall {seconds:g}"
+        )
+    return Budget(seconds=left)
+
+
+def check_yardsticks(sides: Sequence[Scored]) -> None:
+    """UserError unless all scores are of the same text: it says which part differs and what would mend it."""
+    first = sides[0]
+    other = next((side for side in sides if side.yardstick != first.yardstick), None)
+    if other is None:
+        return
+    told = "; ".join(f"{side.name} is scored on {_covers(side)}" for side in (first, other))
+    if first.corpus != other.corpus:
+        parts, mend = ["the corpus"], [f"--corpus {first.corpus or other.corpus}"]
+    else:
+        parts, mend = [], []
+    if _amount(first) != _amount(other):
+        parts.append("how much of it is scored")
+        amounts = [amount for side in (first, other) if (amount := _amount(side))]
+        mend.append(f"--set score_bytes={min(amounts)}" if amounts else "the same score_bytes")
+    if not parts:
+        parts = ["the text of the corpus, or the version of the scoring"]
+        mend = [f"--corpus {first.corpus}, prepared by one version of autoresearch,"]
+    raise UserError(
+        f"these scores can't be ranked: {told}. What differs is {' and '.join(parts)}; trials with {' '.join(mend)} on "
+        "every side can be"
+    )
+
+
+def _amount(side: Scored) -> int | None:
+    return side.asked_bytes or side.bytes
+
+
+def _covers(side: Scored) -> str:
+    amount = _amount(side)
+    return f"{'unknown' if amount is None else f'{amount:,}'} bytes of {side.corpus or 'an unnamed corpus'}"
+
+
+def scored_by(entry: Entry) -> Scored:
+    """What an entry's scores cover."""
+    trial = entry.trials[0]
+    return Scored(name=entry.name, corpus=trial.corpus, bytes=trial.scored_bytes, yardstick=trial.yardstick)
+
+
+def ranked(entries: Iterable[Entry]) -> list[Entry]:
+    """Best first; those without a score last, in their order."""
+    return sorted(entries, key=lambda entry: math.inf if entry.val_bpb is None else entry.val_bpb)
+
+
+def conclusion(entries: Sequence[Entry]) -> str:
+    """Who is best, and whether by more than seeds make."""
+    best = [entry for entry in ranked(entries) if entry.val_bpb is not None]
+    if not best:
+        return "nothing was scored"
+    if len(best) == 1:
+        return f"{best[0].name} alone has a score"
+    first, second = best[0], best[1]
+    assert first.val_bpb is not None and second.val_bpb is not None
+    lead = f"{first.name} is {second.val_bpb - first.val_bpb:.4f} bpb below {second.name}"
+    spreads = [entry.spread for entry in (first, second)]
+    if None in spreads:
+        return f"{lead}; with one seed it is not known what of that is luck"
+    widest = max(spread for spread in spreads if spread is not None)
+    verdict = "more than" if second.val_bpb - first.val_bpb > widest else "no more than"
+    return f"{lead}: {verdict} the seeds of one lie apart ({widest:.4f})"
+
+
+def named_presets(names: Sequence[str], changes: Mapping[str, str]) -> dict[str, Preset]:
+    """Presets by their names, each on its own backend, which must be installed."""
+    sides = {name: presets.load(name, changes) for name in dict.fromkeys(names)}
+    for name, preset in sides.items():
+        if reason := backends.get(preset.backend).missing():
+            raise UserError(f"preset {name} needs backend {preset.backend!r}, which can't run here: {reason}")
+        require(preset)
+    return sides

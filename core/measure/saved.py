@@ -1,0 +1,132 @@
+"""Finished records as entries of a comparison: campaigns, folders of kept trials, files that --json was written to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.cli.resolve import RECORD
+from core.measure.compare import Curve, Entry
+from core.records import Trial, UserError, from_json
+from core.store import trial_files
+
+ROWS = "rows.json"  # in the folder that `compare --out` writes
+
+
+def read(paths: Sequence[Path]) -> list[Entry]:
+    """Entries from what lies there: campaigns (their champions), folders of kept trials, files of JSON records."""
+    found = [entry for path in paths for entry in _read(path)]
+    names = [entry.name for entry in found]
+    return [
+        dataclasses.replace(entry, name=f"{entry.name} #{names[:place].count(entry.name) + 1}")
+        if names.count(entry.name) > 1
+        else entry
+        for place, entry in enumerate(found)
+    ]
+
+
+def _read(path: Path) -> list[Entry]:
+    if (path / ".git" / "autoresearch").is_dir():
+        from core.campaign.campaign import Campaign
+
+        with Campaign.open(path) as campaign:
+            champion = campaign.champion()
+            corpus = campaign.preset.corpus
+            trials = tuple(
+                trial if trial.corpus else dataclasses.replace(trial, corpus=corpus) for trial in champion.trials
+            )
+            curves = tuple(
+                trial_files.points(folder) for folder in trial_files.trials(campaign.folder(champion.number))
+            )
+        return [Entry(name=f"{path.resolve().name} ({champion.number})", trials=trials, curves=curves)]
+    if path.is_dir():
+        if (path / ROWS).is_file():
+            kept = [
+                (_lone(one), trial_files.points(one.parent)) for one in sorted((path / "trials").glob(f"*/{RECORD}"))
+            ]
+            return [_with_curves(entry, kept) for entry in _read(path / ROWS)]
+        if (path / RECORD).is_file():
+            trial = _lone(path / RECORD)
+            return [Entry(name=path.resolve().name, trials=(trial,), curves=(trial_files.points(path),))]
+        raise UserError(f"{path} is no campaign and holds no {RECORD} or {ROWS}: name what run, train or compare wrote")
+    return _grouped(_json(path), path)
+
+
+def _lone(path: Path) -> Trial:
+    return _trial(next(iter(_json(path)), None), path)
+
+
+def _with_curves(entry: Entry, kept: Sequence[tuple[Trial, Curve]]) -> Entry:
+    """The entry with the curves that lie beside its row, those of its trials."""
+    found = (next((curve for one, curve in kept if one == trial), []) for trial in entry.trials)
+    return dataclasses.replace(entry, curves=tuple(found))
+
+
+def _json(path: Path) -> list[Any]:
+    """The objects in a file: one, an array of them, or one a line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        try:
+            whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except ValueError:
+            raise UserError(f"{path} holds no JSON: name what train --json or compare --json printed") from None
+    return whole if isinstance(whole, list) else [whole]
+
+
+def _grouped(objects: Sequence[Any], path: Path) -> list[Entry]:
+    """Rows of `compare` as they are; records of trials that differ in their seeds alone as one entry."""
+    if not objects:
+        raise UserError(f"{path} holds no record: name what train --json or compare --json printed")
+    entries: list[Entry] = []
+    lone: dict[tuple[Any, ...], list[Trial]] = {}
+    for one in objects:
+        if isinstance(one, dict) and "trials" in one:
+            entries.append(_row(one, path))
+            continue
+        trial = _trial(one, path)
+        key = (trial.preset, trial.backend, trial.device, trial.budget_seconds, trial.budget_steps, trial.yardstick)
+        lone.setdefault(key, []).append(trial)
+    for key, trials_of in lone.items():
+        entries.append(Entry(name=f"{key[0]} on {key[1]}", trials=tuple(trials_of)))
+    return entries
+
+
+def _row(row: dict[str, Any], path: Path) -> Entry:
+    """A row of `compare`, whose trials must be there and be scored on one yardstick."""
+    if not isinstance(row["trials"], list) or not row["trials"]:
+        raise UserError(f"{path}: a row has a list of at least one trial, not {row['trials']!r}")
+    trials = tuple(_trial(trial, path) for trial in row["trials"])
+    name = str(row.get("name", trials[0].backend))
+    if len({trial.yardstick for trial in trials}) > 1:
+        raise UserError(f"{path}: the trials of row {name!r} are scored on different yardsticks: they have no mean")
+    return Entry(name=name, trials=trials)
+
+
+def _trial(data: Any, path: Path) -> Trial:
+    """One record; UserError if it is none, or if a number, a text or a list in it is something else."""
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a record is a JSON object, not {data!r}")
+    try:
+        trial = from_json(Trial, data)
+    except (UserError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: {error}") from error
+    for name, hint in typing.get_type_hints(Trial).items():
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        allowed = tuple(kind for kind in kinds if isinstance(kind, type) and typing.get_origin(kind) is None)
+        value = getattr(trial, name)
+        if len(allowed) < len(kinds) or (float in allowed and type(value) is int):
+            continue  # a mapping, a list or one of few words; a whole number serves where fractions may stand
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            wanted = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
+            raise UserError(f"{path}: {name} of a record is {wanted}, not {value!r}")
+    return trial

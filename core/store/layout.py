@@ -1,0 +1,166 @@
+"""A campaign's folder: where things lie in it, and how a new one is founded so that a kill leaves none half made.
+
+The root is the work tree; all state is under .git/autoresearch/. What the files mean is their own modules' business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import presets
+from core.records import LOSSES, PROGRAM, TRAINER, WEIGHTS, Experiment, Preset, UserError
+from core.store.ledger import Ledger
+
+BRANCH = "autoresearch/"
+_PARTIAL = ".autoresearch-partial"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The paths of a campaign whose work tree is `root`."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".git" / "autoresearch"
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.db"
+
+    @property
+    def preset(self) -> Path:
+        return self.state / "preset.toml"
+
+    @property
+    def program(self) -> Path:
+        return self.root / PROGRAM
+
+    def experiment(self, number: int) -> Path:
+        return self.state / "experiments" / str(number)
+
+    def trial(self, number: int, trial: int) -> Path:
+        return self.experiment(number) / str(trial)
+
+    def trial_with(self, experiment: Experiment, seed: int) -> Path | None:
+        """The folder of the experiment's trial with that seed; None if it had none."""
+        places = (place for place, trial in enumerate(experiment.trials) if trial.seed == seed)
+        return next((self.trial(experiment.number, place) for place in places), None)
+
+    def trainer(self, number: int) -> Path:
+        """The trainer that the experiment's trials run; kept beside the weights of champions."""
+        return self.experiment(number) / "trainer" / TRAINER
+
+    def measurements(self, purpose: str, series: int) -> Path:
+        """Of trials that are no experiment's: a subfolder each, and the trainers that they ran."""
+        return self.state / "measurements" / purpose / str(series)
+
+    @property
+    def agents(self) -> Path:
+        """What agents keep: transcripts, requests and replies."""
+        return self.state / "agents"
+
+    def exists(self) -> bool:
+        return self.ledger.exists()
+
+    def secure_weights(self, number: int) -> None:
+        """Makes the weights of an experiment durable, with what restores them: before a row says that they are kept."""
+        for weights in self.experiment(number).glob(f"*/{WEIGHTS}"):
+            for path in (weights, weights.with_name("facts.json")):
+                with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
+                    os.fsync(file.fileno())
+
+    def drop_weights(self, number: int) -> None:
+        """Removes weights, losses and the trainer's copy of an experiment that did not become champion."""
+        for name in (WEIGHTS, LOSSES):
+            for path in self.experiment(number).glob(f"*/{name}"):
+                path.unlink(missing_ok=True)
+        shutil.rmtree(self.trainer(number).parent, ignore_errors=True)
+
+
+def found(root: Path, preset: Preset, tag: str | None, program: str, trainer: str) -> Folder:
+    """A new campaign in `root`, which may be missing, empty, or what a killed founding left.
+
+    All of it is built aside and appears by one rename. Raises UserError if `root` holds anything else.
+    """
+    from core.store.repository import Repo  # GitPython takes a quarter of a second to import: only what needs git pays
+
+    folder = Folder(root.absolute())
+    _refuse_occupied(folder)
+    partial = folder.root / _PARTIAL
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    tag = tag or datetime.now().astimezone().strftime("%Y-%m-%d")
+    files = {PROGRAM: program, TRAINER: trainer}
+    repo = Repo.create(partial, BRANCH + tag, files, f"Campaign {tag}: preset {preset.name}")
+    repo.close()
+    aside = Folder(partial)
+    aside.experiment(0).parent.mkdir(parents=True)
+    frozen = presets.dump(preset).encode()
+    aside.preset.write_bytes(frozen)
+    facts = {
+        "tag": tag,
+        "preset": hashlib.sha256(frozen).hexdigest(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    Ledger.create(aside.ledger, facts).close()
+    for name, text in files.items():
+        (partial / name).write_text(text, encoding="utf-8", newline="\n")
+    for name in files:
+        (partial / name).replace(folder.root / name)
+    (partial / ".git").replace(folder.root / ".git")
+    partial.rmdir()
+    return folder
+
+
+def existing(root: Path) -> Folder:
+    """The campaign in `root`. Raises UserError, with the command that makes one, if there is none."""
+    folder = Folder(root.absolute())
+    if not folder.exists():
+        if folder.state.is_dir():
+            raise UserError(f"{folder.ledger} is missing; restore it from a copy of the campaign's folder")
+        what = "is a git repository, but no campaign" if (folder.root / ".git").exists() else "holds no campaign"
+        raise UserError(f"{root} {what}; make one with: autoresearch init DIR --preset NAME")
+    partial = folder.root / _PARTIAL
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    return folder
+
+
+def read_preset(folder: Folder, facts: dict[str, str]) -> Preset:
+    """The frozen preset. Raises UserError if it was edited since the campaign was founded."""
+    try:
+        raw = folder.preset.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{folder.preset} is missing; restore it from a copy of the campaign's folder") from None
+    if hashlib.sha256(raw).hexdigest() != facts.get("preset"):
+        raise UserError(
+            f"{folder.preset} was changed after the campaign began, so its scores could not be compared; "
+            "restore it, or start a new campaign with: autoresearch init DIR --preset NAME --set KEY=VALUE"
+        )
+    return presets.parse(raw.decode("utf-8"))
+
+
+def _refuse_occupied(folder: Folder) -> None:
+    if folder.exists():
+        raise UserError(f"{folder.root} is a campaign already; go on with it: autoresearch run {folder.root}")
+    if folder.root.exists() and not folder.root.is_dir():
+        raise UserError(f"{folder.root} is a file; a campaign needs a folder of its own")
+    if (folder.root / ".git").exists():
+        raise UserError(f"{folder.root} is a git repository already; a campaign has its own: name a new folder")
+    partial = folder.root / _PARTIAL
+    # Moved out of an unfinished founding's folder: ours, to be written again.
+    ours = {_PARTIAL} | ({PROGRAM, TRAINER} if (partial / ".git" / "autoresearch" / "ledger.db").exists() else set())
+    if folder.root.exists() and (
+        others := sorted(path.name for path in folder.root.iterdir() if path.name not in ours)
+    ):
+        shown = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
+        raise UserError(f"expected a new or empty folder; {folder.root} has {shown}: name another one")

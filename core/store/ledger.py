@@ -1,0 +1,371 @@
+"""Every experiment and trial of a campaign: append-only, in SQLite. Knows no git and decides nothing.
+
+A rollback journal instead of a write-ahead log: the ledger is one file that can be copied with its folder and works
+on network file systems; `synchronous=EXTRA` makes each row durable before the write returns.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.records import Constant, Experiment, Measurement, Trial, UserError, from_json, to_json
+from core.store import hash_chain
+from core.store.schema import ADDED, APPLICATION, UPGRADED, VERSION, WHOLE
+from core.store.sqlite import damaged, other_version, told, transaction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Sums over the experiments. The counts leave out experiment 0, the baseline; the seconds include it."""
+
+    experiments: int
+    kept: int
+    discarded: int
+    crashed: int
+    invalid: int
+    baseline_bpb: float | None
+    champion_bpb: float | None
+    champion_commit: str | None
+    candidate_seconds: float  # wall, without the baseline's
+    wall_seconds: float
+    train_seconds: float
+
+
+class Ledger:
+    """An open ledger. Methods raise UserError where the file is damaged, locked or the disk is full."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def create(cls, path: Path, facts: Mapping[str, str]) -> Ledger:
+        """A new ledger with the campaign's identity in `facts`. The file must not exist."""
+        if path.exists():
+            raise UserError(f"there is a ledger at {path} already")
+        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        ledger = cls(path, connection)
+        with told(path):
+            connection.executescript(
+                f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {WHOLE}"
+                f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+            )
+        for name, value in facts.items():
+            ledger.record_fact(name, value)
+        return ledger
+
+    @classmethod
+    def open(cls, path: Path) -> Ledger:
+        """The ledger at `path`. One of another version is refused and left untouched; version 1 can be read."""
+        if not path.exists():
+            raise UserError(f"expected a ledger at {path}, and there is none")
+        _refuse_foreign(path)
+        with told(path):
+            # mode=rw makes no file, and falls back to reading where the file can't be written
+            connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30
+            )
+        try:
+            with told(path):
+                connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # takes back what was cut off
+                connection.execute("PRAGMA synchronous = EXTRA")
+        except BaseException:
+            connection.close()
+            raise
+        return cls(path, connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def broken(self) -> list[str]:
+        """What was changed after it was written, in words; empty if nothing was. Reads all of the file."""
+        with told(self.path):
+            answers = [row[0] for row in self._connection.execute("PRAGMA integrity_check")]
+            faults = [f"the ledger's file: {answer}" for answer in answers if answer != "ok"]
+            if faults or self._version() < VERSION:  # which had no seals
+                return faults
+            return list(hash_chain.broken(self._connection))
+
+    def upgrade(self) -> None:
+        """Brings a ledger of version 1 to the present one in one transaction, which adds tables and changes no row.
+
+        For the holder of the campaign's lock, before the first write.
+        """
+        if self._version() == VERSION:
+            return
+        with told(self.path):
+            try:
+                self._connection.executescript(f"BEGIN IMMEDIATE; {ADDED} PRAGMA user_version = {VERSION};")
+                hash_chain.seal_all(self._connection)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def check(self) -> None:
+        """Raises UserError if the file's pages are damaged. Reads all of it."""
+        with told(self.path):
+            answers = [row[0] for row in self._connection.execute("PRAGMA quick_check")]
+        if answers != ["ok"]:
+            raise damaged(self.path, answers[0])
+
+    # Identity
+
+    def facts(self) -> dict[str, str]:
+        return dict(self._rows("SELECT name, value FROM facts"))
+
+    def record_fact(self, name: str, value: str) -> None:
+        self._write("facts", (name, value))
+
+    # Writing
+
+    def record_trial(self, experiment: int, trial: int, candidate: str, record: Trial) -> None:
+        """One trial of the experiment that comes next, durable when this returns."""
+        self._write(
+            "trials",
+            (
+                experiment,
+                trial,
+                candidate,
+                record.seed,
+                record.verdict,
+                record.val_bpb,
+                record.wall_seconds,
+                _dump(to_json(record)),
+            ),
+        )
+
+    def record_experiment(self, experiment: Experiment, constants: Mapping[str, Constant]) -> None:
+        """The experiment with its verdict, after its trials; `constants` are its trainer's, for searches."""
+        record = to_json(experiment)
+        del record["trials"]  # they have rows of their own
+        self._write(
+            "experiments",
+            (
+                experiment.number,
+                experiment.commit,
+                experiment.parent,
+                experiment.verdict,
+                experiment.val_bpb,
+                experiment.fingerprint,
+                experiment.wall_seconds,
+                experiment.train_seconds,
+                len(experiment.trials),
+                _dump(record),
+                _dump(dict(constants)),
+            ),
+        )
+
+    def record_measurement(self, measured: Measurement) -> None:
+        """A trial that is no experiment's, durable when this returns."""
+        trial = measured.trial
+        number = self._rows("SELECT COALESCE(MAX(number) + 1, 0) FROM measurements")[0][0]
+        self._write(
+            "measurements",
+            (
+                number,
+                measured.purpose,
+                measured.series,
+                measured.role,
+                measured.experiment,
+                measured.commit,
+                trial.seed,
+                trial.verdict,
+                trial.val_bpb,
+                trial.test_bpb,
+                trial.wall_seconds,
+                _dump(to_json(trial)),
+            ),
+        )
+
+    # Reading
+
+    def count(self) -> int:
+        """How many experiments are recorded, the baseline included; also the number of the next one."""
+        return int(self._rows("SELECT COALESCE(MAX(number) + 1, 0) FROM experiments")[0][0])
+
+    def candidates(self) -> dict[int, str]:
+        """The commit of every experiment, by its number."""
+        return dict(self._rows("SELECT number, candidate FROM experiments ORDER BY number"))
+
+    def trials(self, experiment: int) -> tuple[Trial, ...]:
+        rows = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (experiment,))
+        return tuple(from_json(Trial, json.loads(row[0])) for row in rows)
+
+    def paces(self, experiment: int, fields: Sequence[str]) -> list[tuple[str, float]]:
+        """Of the trials since that experiment that scored, in order: these fields as a JSON array, and tokens/s.
+
+        SQLite takes them out of the records: a tenth of what reading whole ones costs.
+        """
+        paths = ", ".join(f"'$.{name}'" for name in fields)
+        return self._rows(
+            f"SELECT json_extract(record, {paths}), json_extract(record, '$.tokens_per_second') AS speed FROM trials"
+            " WHERE experiment >= ? AND verdict = 'scored' AND speed > 0 ORDER BY experiment, trial",
+            (experiment,),
+        )
+
+    def measurements(self, purpose: str, series: int | None = None) -> list[Measurement]:
+        """Those of one purpose in the order they ran: of one series, or of the last one."""
+        if self._version() < VERSION:
+            return []
+        if series is None:
+            last = self._rows(
+                "SELECT series FROM measurements WHERE purpose = ? ORDER BY number DESC LIMIT 1", (purpose,)
+            )
+            if not last:
+                return []
+            series = last[0][0]
+        rows = self._rows(
+            "SELECT purpose, series, role, experiment, candidate, record FROM measurements"
+            " WHERE purpose = ? AND series = ? ORDER BY number",
+            (purpose, series),
+        )
+        names = ("purpose", "series", "role", "experiment", "commit")
+        return [
+            Measurement(**dict(zip(names, row[:5], strict=True)), trial=from_json(Trial, json.loads(row[5])))
+            for row in rows
+        ]
+
+    def seeds(self) -> set[int]:
+        """Every seed that any recorded trial ran with."""
+        query = "SELECT seed FROM trials"
+        if self._version() == VERSION:
+            query += " UNION SELECT seed FROM measurements"
+        return {row[0] for row in self._rows(query)}
+
+    def candidate_of_trials(self, experiment: int) -> str | None:
+        """The commit that the experiment's trials ran, None without any."""
+        rows = self._rows("SELECT candidate FROM trials WHERE experiment = ? LIMIT 1", (experiment,))
+        return str(rows[0][0]) if rows else None
+
+    def experiment(self, number: int) -> Experiment | None:
+        return self._one("WHERE number = ?", (number,))
+
+    def last(self) -> Experiment | None:
+        return self._one("ORDER BY number DESC LIMIT 1")
+
+    def champion(self) -> Experiment | None:
+        """The last one kept; None before the baseline has its verdict."""
+        return self._one("WHERE verdict = 'keep' ORDER BY number DESC LIMIT 1")
+
+    def decided(self, fingerprint: str) -> Experiment | None:
+        """The first experiment, kept or discarded, whose trainer has this fingerprint."""
+        return self._one(
+            "WHERE fingerprint = ? AND verdict IN ('keep', 'discard') ORDER BY number LIMIT 1", (fingerprint,)
+        )
+
+    def knows(self, fingerprint: str) -> bool:
+        """Whether any experiment, whatever its verdict, had a trainer with this fingerprint."""
+        return bool(self._rows("SELECT 1 FROM experiments WHERE fingerprint = ? LIMIT 1", (fingerprint,)))
+
+    def experiments(self, first: int = 0, stop: int | None = None, *, trials: bool = True) -> list[Experiment]:
+        """Numbers first <= n < stop in order; without `trials` they come with none, at a third of the cost."""
+        stop = self.count() if stop is None else stop
+        grouped: dict[int, list[dict[str, Any]]] = {}
+        if trials:
+            span = "WHERE experiment >= ? AND experiment < ? ORDER BY experiment, trial"
+            for number, record in self._rows(f"SELECT experiment, record FROM trials {span}", (first, stop)):
+                grouped.setdefault(number, []).append(json.loads(record))
+        rows = self._rows(
+            "SELECT number, record FROM experiments WHERE number >= ? AND number < ? ORDER BY number", (first, stop)
+        )
+        return [
+            from_json(Experiment, {**json.loads(record), "trials": grouped.get(number, [])}) for number, record in rows
+        ]
+
+    def best(self, count: int) -> list[Experiment]:
+        """The `count` lowest scores, best first, without their trials."""
+        rows = self._rows(
+            "SELECT record FROM experiments WHERE val_bpb IS NOT NULL ORDER BY val_bpb, number LIMIT ?", (count,)
+        )
+        return [from_json(Experiment, {**json.loads(row[0]), "trials": []}) for row in rows]
+
+    def constants(self, number: int) -> dict[str, Constant]:
+        """The constants of the experiment's trainer; empty where it could not be parsed."""
+        rows = self._rows("SELECT constants FROM experiments WHERE number = ?", (number,))
+        values = json.loads(rows[0][0]) if rows else {}
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    def verdicts(self) -> dict[str, int]:
+        """How many experiments got which verdict, the baseline's included."""
+        return dict(self._rows("SELECT verdict, COUNT(*) FROM experiments GROUP BY verdict"))
+
+    def totals(self) -> Totals:
+        row = self._rows(
+            "SELECT COUNT(*) FILTER (WHERE number > 0),"
+            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'keep'),"
+            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'discard'),"
+            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'crash'),"
+            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'invalid'),"
+            " TOTAL(wall_seconds) FILTER (WHERE number > 0), TOTAL(wall_seconds), TOTAL(train_seconds) FROM experiments"
+        )[0]
+        baseline = self._rows("SELECT val_bpb FROM experiments WHERE number = 0")
+        champion = self._rows(
+            "SELECT val_bpb, candidate FROM experiments WHERE verdict = 'keep' ORDER BY number DESC LIMIT 1"
+        )
+        return Totals(
+            experiments=row[0],
+            kept=row[1],
+            discarded=row[2],
+            crashed=row[3],
+            invalid=row[4],
+            baseline_bpb=baseline[0][0] if baseline else None,
+            champion_bpb=champion[0][0] if champion else None,
+            champion_commit=champion[0][1] if champion else None,
+            candidate_seconds=row[5],
+            wall_seconds=row[6],
+            train_seconds=row[7],
+        )
+
+    def _one(self, where: str, values: tuple[object, ...] = ()) -> Experiment | None:
+        rows = self._rows(f"SELECT number, record FROM experiments {where}", values)
+        if not rows:
+            return None
+        number, record = rows[0]
+        trials = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (number,))
+        return from_json(Experiment, {**json.loads(record), "trials": [json.loads(row[0]) for row in trials]})
+
+    def _version(self) -> int:
+        return int(self._rows("PRAGMA user_version")[0][0])
+
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
+        with told(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+    def _write(self, table: str, values: tuple[object, ...]) -> None:
+        """One row with its seal, in one durable transaction."""
+        places = ", ".join("?" * len(values))
+        with told(self.path), transaction(self._connection):
+            cursor = self._connection.execute(f"INSERT INTO {table} VALUES ({places})", values)
+            hash_chain.seal(self._connection, table, str(values[0] if table == "facts" else cursor.lastrowid))
+
+
+def _refuse_foreign(path: Path) -> None:
+    """UserError for a file of another version or kind, by its first bytes: to open it with SQLite could change it.
+
+    A journal beside it is a transaction that was cut off, and SQLite takes it back when it opens the file: so only what
+    is surely no ledger of this version is refused here (https://www.sqlite.org/fileformat2.html#the_database_header).
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
+    if head[:16] != b"SQLite format 3\0" or len(head) < 100:
+        journal = path.with_name(f"{path.name}-journal")
+        if not (journal.exists() and journal.stat().st_size):
+            raise damaged(path, "it is empty" if not head else "it does not begin as a ledger does")
+        return
+    version, application = int.from_bytes(head[60:64]), int.from_bytes(head[68:72])
+    if application != APPLICATION or version not in {UPGRADED, VERSION}:
+        raise other_version(path, "a ledger", VERSION, version, foreign=application != APPLICATION)
+
+
+def _dump(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,126 @@
+"""An NVIDIA GPU's clocks, throttling, temperature, power and users, by NVML through nvidia-ml-py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from importlib import import_module
+from typing import Any
+
+import psutil
+
+from core.system.accelerators import visible
+
+# Reasons for a lower clock that are the device's trouble: hardware slowdown, software and hardware thermal slowdown,
+# power brake (nvml.h, nvmlClocksEventReason*). The power cap is the usual state of a GPU at work, so it stands apart.
+TROUBLE = 0x08 | 0x20 | 0x40 | 0x80
+POWER_CAP = 0x04
+
+
+class Gpu:
+    """The GPU that a framework calls by `index` and a person by `name`.
+
+    Raises NVMLError where there is no driver or no such device, ImportError without nvidia-ml-py.
+    """
+
+    def __init__(self, index: int, name: str) -> None:
+        self._nvml: Any = import_module("pynvml")
+        self._nvml.nvmlInit()
+        try:
+            self._handle = self._find(index, name)
+        except BaseException:
+            self.close()
+            raise
+        self._seen = 0  # microseconds of the driver's clock: of what other processes did, what is told already
+        self._own: dict[int, bool] = {}
+
+    def once(self) -> dict[str, float]:
+        """The highest clock, and how busy the device is before the trial uses it."""
+        nvml, told = self._nvml, dict[str, float]()
+        with contextlib.suppress(nvml.NVMLError):
+            told["clock_max_mhz"] = float(nvml.nvmlDeviceGetMaxClockInfo(self._handle, nvml.NVML_CLOCK_SM))
+        with contextlib.suppress(nvml.NVMLError):
+            told["busy_before"] = nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu / 100
+        with contextlib.suppress(nvml.NVMLError):
+            self._others()  # what it kept from before is not of this trial
+        return told
+
+    def sample(self) -> dict[str, float]:
+        """Clock, throttling, temperature, power and the share of others; without what this driver does not tell."""
+        nvml, told = self._nvml, dict[str, float]()
+        with contextlib.suppress(nvml.NVMLError):
+            told["clock_mhz"] = float(nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM))
+        with contextlib.suppress(nvml.NVMLError):
+            reasons = self._reasons()
+            told["throttled"] = float(bool(reasons & TROUBLE))
+            told["power_capped"] = float(bool(reasons & POWER_CAP))
+        with contextlib.suppress(nvml.NVMLError):
+            told["temperature_c"] = float(self._temperature())
+        with contextlib.suppress(nvml.NVMLError):
+            told["power_w"] = nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000
+        with contextlib.suppress(nvml.NVMLError):
+            if (others := self._others()) is not None:
+                told["other_load"] = others
+        return told
+
+    def close(self) -> None:
+        """Gives the driver's library back."""
+        self._nvml.nvmlShutdown()
+
+    def _find(self, index: int, name: str) -> Any:
+        """By the index among those that CUDA_VISIBLE_DEVICES leaves; by the name where that is another's alone.
+
+        CUDA counts the fastest first and NVML by the bus, so with unequal GPUs an index can mean two devices.
+        """
+        nvml = self._nvml
+        handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+        ids = [(str(number), _text(nvml.nvmlDeviceGetUUID(handle))) for number, handle in enumerate(handles)]
+        left = [handles[number] for number in visible(("CUDA_VISIBLE_DEVICES",), ids)]
+        named = [handle for handle in left if _text(nvml.nvmlDeviceGetName(handle)) == name]
+        if len(named) == 1:
+            return named[0]
+        if index >= len(left):
+            raise nvml.NVMLError(nvml.NVML_ERROR_NOT_FOUND)
+        return left[index]
+
+    def _reasons(self) -> int:
+        nvml = self._nvml
+        try:
+            return int(nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
+        except (AttributeError, nvml.NVMLError):  # drivers before 535 know it by its older name
+            return int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))
+
+    def _temperature(self) -> int:
+        nvml = self._nvml
+        try:
+            return int(nvml.nvmlDeviceGetTemperatureV(self._handle, nvml.NVML_TEMPERATURE_GPU))
+        except (AttributeError, nvml.NVMLError):
+            return int(nvml.nvmlDeviceGetTemperature(self._handle, nvml.NVML_TEMPERATURE_GPU))
+
+    def _others(self) -> float | None:
+        """The share of the device that other processes took since the last call.
+
+        None unless this process's own are among those that the driver names: in a container it names none, or by
+        numbers that mean nothing here.
+        """
+        samples = self._nvml.nvmlDeviceGetProcessUtilization(self._handle, self._seen)
+        share: dict[int, list[int]] = {}
+        for one in samples:
+            if one.timeStamp > self._seen:
+                share.setdefault(int(one.pid), []).append(int(one.smUtil))
+        self._seen = max((int(one.timeStamp) for one in samples), default=self._seen)
+        if not any(self._is_own(pid) for pid in share):
+            return None
+        return min(1.0, sum(sum(of) / len(of) for pid, of in share.items() if not self._is_own(pid)) / 100)
+
+    def _is_own(self, pid: int) -> bool:
+        if pid not in self._own:
+            self._own[pid] = False
+            with contextlib.suppress(psutil.Error):
+                line = (pid, *(parent.pid for parent in psutil.Process(pid).parents()))
+                self._own[pid] = os.getpid() in line
+        return self._own[pid]
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

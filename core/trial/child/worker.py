@@ -1,0 +1,143 @@
+"""The trial's own process: claims the channel, loads the trainer, and trains with it or scores with it.
+
+The reaper starts it: `python -P -m core.trial.child.worker`. The trainer prints to the output, not the channel.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import backends
+from backends.base import Backend, Logits
+from core.records import Facts, UserError, from_json
+from core.trial.channel import Channel, Message
+from core.trial.child.client import Client, adopt
+from core.trial.slots import map_slot
+
+
+def main() -> int:
+    """Runs the role that the supervisor's first message names. The exit status is 0 unless something failed."""
+    channel = claim_stdio()
+    start = channel.receive()
+    if start is None:
+        return 1
+    try:
+        roles: dict[str, Callable[[Channel, Message, Backend], None]] = {"train": train, "score": score}
+        roles[start["role"]](channel, start, backends.get(start["backend"]))
+    except BaseException as error:  # noqa: BLE001  whatever it was is told, then the process ends
+        traceback.print_exc()
+        sys.stderr.flush()
+        told = describe(error, start["trainer"], message=start["role"] == "train")
+        channel.send("failed", error=told, mistake=isinstance(error, UserError))
+        return 1
+    return 0
+
+
+def claim_stdio() -> Channel:
+    """The channel over what were stdin and stdout; from here on, printing goes to stderr and reading finds nothing."""
+    reader, writer = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return Channel(open(reader, "rb"), open(writer, "wb"))
+
+
+def train(channel: Channel, start: Message, backend: Backend) -> None:
+    """Trains: everything between `join` and `finish` is the trainer's."""
+    device = backend.resolve(start["device"])
+    channel.send("ready", device=device, device_name=backend.device_name(device), versions=backend.versions())
+    facts = _facts(channel)
+    backend.seed(facts.seed)
+    adopt(Client(channel, facts, Path.cwd(), lambda: backend.peak_memory_mb(device)))
+    trainer = load(Path(start["trainer"]))
+    trainer.main()
+    channel.send("returned")
+
+
+def score(channel: Channel, start: Message, backend: Backend) -> None:
+    """Scores: parks with everything imported, then restores the model from the weights and answers until closed.
+
+    While parked it leaves the device alone, which is the training process's, and may admit no other.
+    """
+    from safetensors.numpy import load_file
+
+    channel.send("ready")
+    trainer = load(Path(start["trainer"]))
+    channel.send("parked")
+    facts = _facts(channel)
+    request = channel.receive()
+    if request is None:
+        return
+    device = backend.resolve(facts.device)
+    backend.seed(facts.seed)
+    logits: Logits = trainer.restore(load_file(request["weights"]), facts)
+    channel.send("restored")
+    while (request := channel.receive()) is not None:
+        channel.send("answered", shape=answer(request, backend, logits, device))
+
+
+def answer(request: Message, backend: Backend, logits: Logits, device: str) -> list[int]:
+    """Reads int32 arrays from one slot, and writes the float32 answer to the other if it fits. Returns its shape."""
+    rows, length = int(request["rows"]), int(request["length"])
+    size = rows * length
+    values: Any
+    if request["type"] == "losses":
+        both = np.array(map_slot(request["slot"], "r", (2, rows, length), np.int32))
+        values = backend.losses(logits, both[0], both[1], device)
+    else:
+        count = int(request["count"])
+        flat = np.array(map_slot(request["slot"], "r", (size + 2 * count,), np.int32))
+        tokens_BT, positions_N2 = flat[:size].reshape(rows, length), flat[size:].reshape(count, 2)
+        values = backend.logits_at(logits, tokens_BT, positions_N2, device)
+    values = np.asarray(values, np.float32)
+    if values.nbytes <= Path(request["answer"]).stat().st_size:
+        out = map_slot(request["answer"], "r+", values.shape, np.float32)
+        out[...] = values
+    return list(values.shape)
+
+
+def load(path: Path) -> ModuleType:
+    """The trainer's file as a module of the name `trainer`."""
+    spec = importlib.util.spec_from_file_location("trainer", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["trainer"] = module
+    sys.dont_write_bytecode = True
+    spec.loader.exec_module(module)
+    return module
+
+
+def describe(error: BaseException, trainer: str, *, message: bool) -> str:
+    """One line: the class, the last line of the trainer that was on the way, and the message if it may be told.
+
+    A scoring process has seen the validation text, so its messages stay in its own output.
+    """
+    if isinstance(error, SyntaxError) and error.filename == trainer:
+        return f"SyntaxError: {error.msg} (line {error.lineno} of {Path(trainer).name})"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == trainer]
+    place = f" (line {lines[-1]} of {Path(trainer).name})" if lines else ""
+    if message:
+        return f"{type(error).__name__}{f': {str(error)[:500]}' if str(error) else ''}{place}"
+    known = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+    return f"{known.__name__}{place}"
+
+
+def _facts(channel: Channel) -> Facts:
+    message = channel.receive()
+    if message is None or message["type"] != "facts":
+        raise SystemExit(1)
+    return from_json(Facts, message["facts"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""What backends compiled: a store that only the supervisor writes, and a copy of it for each process of a trial.
+
+A trial could leave itself a note in a cache that it shares with the next one. So what it wrote is taken back only as it
+was before the first real batch, when it knew nothing yet, and only after its score was believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from core.system.files import cache_root, replacing
+
+STORE_BYTES = 256 * 2**20  # what is copied for every process: more would cost more than it saves
+MOST_FILES = 20_000
+_CHUNK = 1 << 20
+
+
+def store(backend: str) -> Path:
+    """The folder of what trials of the backend compiled."""
+    return cache_root() / "compiled" / backend
+
+
+def fetched(backend: str) -> Path:
+    """The folder of what the backend fetched: trials read it in place."""
+    return cache_root() / "fetched" / backend
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies what is in the store; files that are evicted meanwhile are left out. `target` must not exist."""
+    target.mkdir(parents=True)
+    for path in _files(source):
+        to = target / path
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(source / path, to)
+
+
+class Harvest:
+    """What one training process compiled, kept in the folder `aside` until the trial is believed.
+
+    Use as a context manager; what wasn't merged is forgotten on leaving.
+    """
+
+    def __init__(self, store: Path, aside: Path) -> None:
+        self._store = store
+        self._aside = aside
+
+    def take(self, cache: Path) -> None:
+        """Copies aside what is in a process's cache and not in the store, whatever the process does meanwhile."""
+        room, files = STORE_BYTES, MOST_FILES
+        for path, content in _new_files(cache, self._store):
+            to = self._aside / path
+            to.parent.mkdir(parents=True, exist_ok=True)
+            with to.open("wb") as file:
+                while part := os.read(content, min(_CHUNK, room + 1)):
+                    room -= file.write(part)
+                    if room < 0:
+                        break
+            files -= 1
+            if room < 0 or files < 0:  # no compiler's cache: nothing of it is kept
+                self._forget()
+                return
+
+    def merge(self) -> None:
+        """Puts what was taken into the store, file by file, and evicts the oldest if it has grown too large."""
+        for path in _files(self._aside):
+            if not (self._store / path).exists():
+                with (self._aside / path).open("rb") as source, replacing(self._store / path) as target:
+                    shutil.copyfileobj(source, target)
+        evict(self._store, STORE_BYTES)
+
+    def _forget(self) -> None:
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._forget()
+
+
+def evict(store: Path, most_bytes: int) -> None:
+    """Deletes what was merged longest ago until the store has at most so many bytes.
+
+    What lies in one folder of the second level goes as a whole: compilers keep an entry's files together.
+    """
+    entries: dict[Path, tuple[float, int]] = {}  # time of the newest file, bytes
+    for path in _files(store):
+        entry = Path(*path.parts[:2])
+        with contextlib.suppress(OSError):
+            status = (store / path).stat()
+            newest, size = entries.get(entry, (0.0, 0))
+            entries[entry] = (max(newest, status.st_mtime), size + status.st_size)
+    total = sum(size for _, size in entries.values())
+    for entry, (_, size) in sorted(entries.items(), key=lambda item: item[1][0]):
+        if total <= most_bytes:
+            return
+        total -= size
+        if (store / entry).is_dir():
+            shutil.rmtree(store / entry, ignore_errors=True)
+        else:
+            (store / entry).unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Regular files below, relative; not what is being written under a hidden name of `replacing`."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if not (name.startswith(".") and name.endswith(".tmp")) and path.is_file() and not path.is_symlink():
+                yield path.relative_to(folder)
+
+
+def _new_files(cache: Path, store: Path) -> Iterator[tuple[Path, int]]:
+    """Regular files below `cache` that `store` lacks: relative path and an open descriptor, closed when asked for more.
+
+    No link is followed, not even one that is put in a folder's place during the walk.
+    """
+    if not hasattr(os, "fwalk"):
+        for path in _files(cache):
+            if not (store / path).exists():
+                with (cache / path).open("rb", buffering=0) as file:
+                    yield path, file.fileno()
+        return
+    for parent, _, names, folder in os.fwalk(cache):
+        for name in names:
+            path = Path(parent).relative_to(cache) / name
+            if (store / path).exists():
+                continue
+            try:
+                content = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            except OSError:
+                continue
+            try:
+                if stat.S_ISREG(os.fstat(content).st_mode):
+                    yield path, content
+            finally:
+                os.close(content)

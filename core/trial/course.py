@@ -1,0 +1,38 @@
+"""What the supervisor sees of a training run: a leaf that training fills and others read."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Course:
+    """What was seen of a training run so far. The supervisor's own numbers, but for the claims in the last group."""
+
+    started: float | None = None  # monotonic seconds; None: before the first real batch
+    stopped: float | None = None
+    step: int = 0  # batches handed out
+    rows: int | None = None
+    length: int | None = None
+    device_rows: int | None = None  # granted: rows that the device takes at once
+    durations: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    loss: float | None = None
+    flops_per_token: float | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+    device_peak_mb: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were predicted in training: rows x length x steps."""
+        return self.step * (self.rows or 0) * (self.length or 0)
+
+    @property
+    def seconds(self) -> float:
+        """On the trial's clock: from the first batch to the arrival of the weights, or to now."""
+        if self.started is None:
+            return 0.0
+        return (time.monotonic() if self.stopped is None else self.stopped) - self.started

@@ -1,0 +1,65 @@
+"""What becomes of a failed trial: another attempt with less memory; a full disk that is not the trial's own doing."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.base import Backend
+from core.system import files
+from core.trial.course import Course
+from core.trial.process import TrialFailed
+from core.trial.slots import NoRoom
+
+OUTPUT, FIRST_OUTPUT = "output.txt", "output-out-of-memory.txt"
+_LAST_WORDS = 2000  # characters of output: a framework that takes the process down with it says why there
+# As Python, NumPy and safetensors tell it; a mapped file that the disk has no block for ends a process with SIGBUS.
+_WORDS = re.compile(r"No space left|Disk quota exceeded|Errno 28\b|os error 28\b|ended by SIGBUS|while scored: OSError")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """What the second attempt is held to."""
+
+    device_rows: int  # granted at most
+    shape: tuple[int, int] | None  # rows x length of the first attempt's batches, if it came so far
+    note: str  # for the record
+
+
+def again(failure: TrialFailed, course: Course, backend: Backend, into: Path) -> Again | None:
+    """The terms of a second attempt; None where memory was not what failed, or no fewer rows can be granted.
+
+    `into` holds the first attempt's output, which stays under another name.
+    """
+    asked = course.device_rows
+    if asked is None or asked < 2 or course.stopped is not None or failure.verdict != "crash":
+        return None
+    said, output = str(failure), into / OUTPUT
+    if said.startswith("ended ") and output.exists():
+        said += output.read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:]
+    if not backend.out_of_memory(said):
+        return None
+    if output.exists():
+        output.replace(into / FIRST_OUTPUT)
+    shape = None if course.rows is None or course.length is None else (course.rows, course.length)
+    granted = asked // 2
+    when = "before the first step" if course.started is None else f"at step {course.step}"
+    note = f"out of memory {when} with {asked} rows on the device at once; trained again with {granted}"
+    if shape is not None:
+        note += f", the same {shape[0]} x {shape[1]} tokens a step"
+    return Again(device_rows=granted, shape=shape, note=note)
+
+
+def judge(failure: TrialFailed | NoRoom) -> TrialFailed:
+    """The failure as it counts against the trial, whose processes have ended and whose scratch is gone.
+
+    UserError where the disk is full all the same: the trial is to be run again when there is space.
+    """
+    if isinstance(failure, TrialFailed) and not _WORDS.search(str(failure)):
+        return failure
+    scratches = Path(tempfile.gettempdir())
+    if files.is_filled(scratches):
+        raise files.no_space(scratches) from failure
+    return failure if isinstance(failure, TrialFailed) else TrialFailed("filled the disk that its scratch was on")

@@ -1,0 +1,100 @@
+"""What a backend would take here: its device, versions and choices, told by a process of its own that loads it.
+
+`python -P -m core.trial.probe BACKEND DEVICE` prints one line of JSON: device, device_name, versions and choices, or
+error. A framework that is broken, or takes the process down with it, breaks nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import backends
+from core.records import Preset, UserError
+from core.sandbox.policy import confined
+from core.trial.environment import Surroundings
+
+SECONDS = 120.0
+
+
+def describe(backend: str, device: str = "auto", *, timeout: float = SECONDS) -> dict[str, Any]:
+    """The backend's `device` (resolved), `device_name`, `versions` and `choices`, or why not, as `error`.
+
+    `choices` are those of the reference trainer, each with its reason; empty where it makes none. The process runs
+    as confined as a trial. UserError only for a backend that isn't known.
+    """
+    module = backends.get(backend)
+    if reason := module.missing():
+        return {"error": reason}
+    environment = Surroundings(backend=backend, device=device)
+    command = [sys.executable, "-P", "-m", "core.trial.probe", backend, device]
+    with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder).resolve()
+        try:
+            done = subprocess.run(
+                confined(command, environment.policy(scratch), scratch),
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+                check=False,
+                cwd=scratch,
+                env=environment.variables(scratch),
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"it told nothing within {timeout:g} s"}
+    for line in reversed(done.stdout.splitlines()):  # a framework may print, too
+        with contextlib.suppress(ValueError):
+            if isinstance(told := json.loads(line), dict):
+                return told
+    last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it printed nothing")
+    return {"error": f"its process ended {_how(done.returncode)}: {last[:300]}"}
+
+
+def require(preset: Preset) -> None:
+    """UserError where the preset's backend or its device is not here.
+
+    What is always there, "cpu" and "auto", is not looked for: loading a framework takes seconds.
+    """
+    error = backends.get(preset.backend).missing()
+    if error is None and preset.device not in ("cpu", "auto"):
+        error = describe(preset.backend, preset.device).get("error")
+    if error is not None:
+        raise UserError(f"{error} (preset {preset.name} takes {preset.backend} on {preset.device})")
+
+
+def tell(backend: str, device: str) -> dict[str, Any]:
+    """Loads the backend in this process. What `describe` returns."""
+    from core.trial.child.worker import load
+
+    try:
+        module = backends.get(backend)
+        resolved = module.resolve(device)
+        facts = {"device": resolved, "device_name": module.device_name(resolved), "versions": module.versions()}
+        trainer = load(backends.trainer_path(backend))
+        chooses = hasattr(trainer, "choose") and hasattr(trainer, "Machine")
+        choices = trainer.choose(trainer.Machine.of(resolved)).told() if chooses else {}
+        return {**facts, "choices": choices}
+    except UserError as error:
+        return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001  whatever a broken framework raises is what is to be told
+        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given").strip()
+        return {"error": f"{type(error).__name__}: {first[:300]}"}
+
+
+def _how(returncode: int) -> str:
+    if returncode >= 0:
+        return f"with status {returncode}"
+    known = {one.value: one.name for one in signal.Signals}
+    return f"by {known.get(-returncode, f'signal {-returncode}')}"
+
+
+if __name__ == "__main__":
+    print(json.dumps(tell(*sys.argv[1:])), flush=True)

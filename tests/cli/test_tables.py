@@ -1,0 +1,119 @@
+"""Records as lines and tables."""
+
+import io
+
+import pytest
+from campaigns import a_trial, an_audit
+from rich.console import Console, RenderableType
+from view_records import an_experiment
+
+from core.cli.render import tables
+
+
+def printed(*parts: RenderableType, width: int = 200) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=width, highlight=False)
+    for part in parts:
+        console.print(part)
+    return file.getvalue()
+
+
+def test_columns_of_header_and_rows_stand_under_each_other() -> None:
+    header = tables.header().plain
+    row = tables.row(an_experiment(12, "keep", val_bpb=1.5, champion_bpb=1.5125)).plain
+    for name, cell in (("#", "12"), ("val_bpb", "1.5000"), ("gain", "+0.0125"), ("steps", "10")):
+        assert header.index(name) + len(name) == row.index(cell) + len(cell)
+    assert header.index("hypothesis") == row.index("idea 12")
+
+
+def test_a_worse_score_has_a_minus_and_a_crash_has_no_numbers() -> None:
+    worse = tables.row(an_experiment(1, "discard", val_bpb=1.52, champion_bpb=1.5)).plain
+    assert "-0.0200" in worse
+    crash = tables.row(an_experiment(2, "crash", reason="the loss is nan at step 3")).plain
+    assert crash.split()[:4] == ["2", "crash", "-", "-"]
+    assert crash.endswith("idea 2 [the loss is nan at step 3]")
+
+
+def test_what_others_wrote_is_never_read_as_markup() -> None:
+    hostile = "[red]wide[/red] [link=file:///]x[/link] [/]"
+    experiment = an_experiment(1, "keep", val_bpb=1.0, hypothesis=hostile, reason=hostile)
+    trial = a_trial(verdict="crash", reason=hostile, val_bpb=None, choices={"kernel": hostile})
+    text = printed(tables.row(experiment), tables.verdict(experiment), tables.trial(trial))
+    assert text.count(hostile) == 5
+
+
+def test_a_line_is_whole_where_there_is_no_terminal_and_cut_where_there_is() -> None:
+    long = tables.row(an_experiment(1, "keep", val_bpb=1.0, hypothesis="word " * 60))
+    pipe, screen = io.StringIO(), io.StringIO()
+    tables.emit(Console(file=pipe, width=80), long)
+    tables.emit(Console(file=screen, width=80, force_terminal=True, color_system=None), long)
+    assert pipe.getvalue().rstrip("\n") == long.plain
+    assert screen.getvalue().count("\n") == 1
+    assert len(screen.getvalue().rstrip("\n")) <= 80
+
+
+def test_a_trial_tells_its_numbers() -> None:
+    text = printed(tables.trial(a_trial(val_bpb=1.234567, mfu=0.398, steps=953, choices={"kernel": "sdpa (CPU)"})))
+    for part in ("1.234567", "39.8%", "953 steps", "sdpa (CPU)"):
+        assert part in text
+
+
+def test_a_doubt_about_the_device_is_told_and_calm_is_not() -> None:
+    hot = {"throttled": 0.25, "other_load": 0.5, "clock_mhz": 1200.0}
+    text = printed(tables.trial(a_trial(conditions=hot)))
+    assert "doubt" in text
+    assert "throttled in 25% of the samples; other processes took 50% of the device: its speed was not" in text
+    assert "doubt" not in printed(tables.trial(a_trial(conditions={"throttled": 0.0, "other_load": 0.05})))
+
+
+def test_the_score_on_the_test_split_is_told_where_there_is_one() -> None:
+    assert "1.765432" in printed(tables.trial(a_trial(test_bpb=1.765432)))
+    assert "test_bpb" not in printed(tables.trial(a_trial()))
+
+
+@pytest.mark.parametrize(
+    ("number", "confirmation", "said"),
+    [
+        (0, None, None),
+        (4, None, "not yet: autoresearch confirm"),
+        (4, {"champion": 4, "line": "confirmed on 3 fresh seeds"}, "retest       confirmed on 3 fresh seeds"),
+        (4, {"champion": 2, "line": "confirmed on 3"}, "of experiment 2, no champion any more: confirmed on 3"),
+    ],
+)
+def test_a_status_tells_the_last_confirmation(number: int, confirmation: object, said: str | None) -> None:
+    values = {
+        "baseline_bpb": 2.0, "champion_bpb": 1.9, "experiments": 4, "kept": 1, "discarded": 3, "crashed": 0,
+        "invalid": 0, "experiments_per_hour": None, "overhead_fraction": None, "yardstick": None,
+        "confirmation": confirmation,
+    }  # fmt: skip
+    text = printed(tables.status(values, an_experiment(number, "keep", val_bpb=1.9), "somewhere"))
+    assert said in text if said else "retest" not in text
+
+
+@pytest.mark.parametrize("champion", [None, 1.9])
+def test_a_status_tells_the_gain_or_that_there_is_none(champion: float | None) -> None:
+    values = {
+        "baseline_bpb": None if champion is None else 2.0,
+        "champion_bpb": champion,
+        "champion_commit": None if champion is None else "c" * 40,
+        "experiments": 3,
+        "kept": 1,
+        "discarded": 1,
+        "crashed": 1,
+        "invalid": 0,
+        "experiments_per_hour": None if champion is None else 12.0,
+        "overhead_fraction": None if champion is None else 0.25,
+        "yardstick": None if champion is None else "y" * 64,
+    }
+    text = printed(tables.status(values, None, "somewhere"))
+    assert ("1.9000 bpb, +0.1000 from the baseline's 2.0000" in text) == (champion is not None)
+    assert ("12.0 experiments an hour; 25% of the wall time is not training" in text) == (champion is not None)
+    assert "3: 1 kept, 1 discarded, 1 crashed, 0 invalid" in text
+
+
+def test_an_audit_tells_what_was_checked_and_how_closely_it_matched() -> None:
+    small = an_audit(kind="small", positions=16, largest=3.8e-7, permuted_bpb=None)
+    assert "16 places, largest difference 4e-07 of 0.02 nats" in printed(tables.trial(a_trial(audit=small)))
+    kept = an_experiment(1, "keep", val_bpb=1.0, audit=an_audit(hidden_bpb=0.00123, permuted_bpb=7.891))
+    text = printed(tables.verdict(kept))
+    assert "a gain of 0.0012 bpb could be hidden; 7.89 bpb with the weights in another order" in text

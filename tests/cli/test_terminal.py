@@ -1,0 +1,49 @@
+"""How numbers and words look."""
+
+import pytest
+
+from core.cli.render import terminal
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1m 00s"),
+        (425, "7m 05s"),
+        (3599.6, "1h 00m"),
+        (12_000, "3h 20m"),
+    ],
+)
+def test_a_duration_is_told_in_its_largest_unit(value: float, shown: str) -> None:
+    assert terminal.seconds(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (812, "812"),
+        (999.6, "1K"),
+        (11_700, "11.7K"),
+        (999_400, "999K"),
+        (999_900, "1M"),
+        (50_331_648, "50.3M"),
+        (989.5e12, "990T"),
+    ],
+)
+def test_a_count_has_the_letter_of_its_thousands(value: float | None, shown: str) -> None:
+    assert terminal.count(value) == shown
+
+
+def test_a_line_has_no_breaks_tabs_or_control_characters() -> None:
+    assert terminal.one_line("wider\theads,\r\n\x1b[31mfewer layers\x07") == "wider heads, [31mfewer layers"
+
+
+def test_a_long_line_is_cut_with_an_ellipsis() -> None:
+    assert terminal.one_line("a" * 20, 8) == "a" * 7 + "…"
+    assert terminal.one_line("a" * 8, 8) == "a" * 8

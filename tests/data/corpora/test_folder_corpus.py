@@ -1,0 +1,163 @@
+"""The corpus folder:PATH: what is a document, in which split, and what makes it another corpus."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import synthetic_documents
+
+from core.data import prepare
+from core.data.corpora import base
+from core.data.corpora.base import split_of
+from core.data.corpora.folder import LONG_FILE, PIECE, Folder, cut
+from core.records import UserError
+
+
+def texts_of(root: Path) -> list[str]:
+    return [text for part in Folder(root).parts() for _, text in part.documents()]
+
+
+def test_reads_every_kind_of_file(tmp_path: Path, parquet: Callable[..., bytes]) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a.txt").write_bytes("\ufeffeins\r\nzwei".encode())
+    (tmp_path / "b" / "C.MD").write_text("# three", encoding="utf-8")
+    (tmp_path / "d.jsonl").write_text('{"text": "four"}\n\n{"n": 1, "text": "fünf \\ud83d\\ude42"}', encoding="utf-8")
+    (tmp_path / "e.parquet").write_bytes(parquet([f"row {n}" for n in range(100)]))
+    (tmp_path / "blank.txt").write_text(" \n", encoding="utf-8")
+    (tmp_path / "image.png").write_bytes(b"\x89PNG")
+    (tmp_path / ".hidden.txt").write_text("hidden", encoding="utf-8")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.txt").write_text("hidden", encoding="utf-8")
+    found = texts_of(tmp_path)
+    assert sorted(found) == sorted(["eins\r\nzwei", "# three", "four", "fünf 🙂", *(f"row {n}" for n in range(100))])
+
+
+def test_small_parts_have_the_same_documents(
+    corpus_folder: Path, tmp_path: Path, parquet: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = synthetic_documents(40, seed=1, words=30)
+    (tmp_path / "lines.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8"
+    )
+    (tmp_path / "rows.parquet").write_bytes(parquet(texts, row_group_size=7))
+    for root in (corpus_folder, tmp_path):
+        whole = sorted(texts_of(root))
+        for size in (50, 5000):
+            monkeypatch.setattr(base, "PART_BYTES", size)
+            assert len(Folder(root).parts()) > 1
+            assert sorted(texts_of(root)) == whole
+        monkeypatch.undo()
+
+
+def test_the_split_depends_on_the_text_alone() -> None:
+    texts = synthetic_documents(2000, seed=2, words=5)
+    shares = {split: sum(split_of(text) == split for text in texts) / len(texts) for split in ("train", "val", "test")}
+    assert shares["val"] == pytest.approx(0.05, abs=0.02)
+    assert shares["test"] == pytest.approx(0.05, abs=0.02)
+    # Pinned: the rule never changes.
+    assert [n for n in range(60) if split_of(f"document {n}") == "val"] == [4, 11, 12, 25, 44]
+    assert [n for n in range(60) if split_of(f"document {n}") == "test"] == [31, 38, 43, 49, 59]
+
+
+@given(st.text(alphabet="ab \n", max_size=400), st.integers(0, 4))
+def test_a_long_file_is_cut_into_documents_that_are_the_file(seed_text: str, kind: int) -> None:
+    filler = ("word " * 30 + "\n\n", "x" * 999, "line\n" * 50, " ", seed_text or "é")[kind]
+    text = seed_text + filler * (LONG_FILE // len(filler) + 2) + seed_text
+    pieces = list(cut(text))
+    assert "".join(pieces) == text
+    assert all(0 < len(piece) <= PIECE for piece in pieces[:-1])
+    assert list(cut(text[:LONG_FILE])) == [text[:LONG_FILE]]
+
+
+def test_one_long_file_is_a_corpus(tmp_path: Path, fresh_cache: Path) -> None:
+    root = tmp_path / "book"
+    root.mkdir()
+    (root / "book.txt").write_text("\n\n".join(synthetic_documents(700, seed=6)), encoding="utf-8")
+    dataset = prepare(f"folder:{root}", 256)
+    assert min(count for count, _ in dataset.sizes().values()) >= 2
+
+
+def test_its_identity_follows_the_content(tmp_path: Path, fresh_cache: Path) -> None:
+    root = tmp_path / "texts"
+    root.mkdir()
+    (root / "a.txt").write_text("one", encoding="utf-8")
+    (root / "b.txt").write_text("two", encoding="utf-8")
+    first = Folder(root).identity()
+    assert Folder(root).identity() == first
+    status = (root / "a.txt").stat()
+    (root / "a.txt").write_text("ONE", encoding="utf-8")
+    os.utime(root / "a.txt", ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same time of change
+    second = Folder(root).identity()
+    (root / "c.txt").write_text("three", encoding="utf-8")
+    third = Folder(root).identity()
+    (root / "c.txt").unlink()
+    assert len({first, second, third}) == 3
+    assert Folder(root).identity() == second
+    moved = root.rename(tmp_path / "moved")
+    assert Folder(moved).identity() == second
+
+
+def test_settled_files_are_not_read_again(tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.data.corpora import folder
+
+    root = tmp_path / "texts"
+    root.mkdir()
+    (root / "a.txt").write_text("one", encoding="utf-8")
+    monkeypatch.setattr(folder, "SETTLED", -(10**12))  # as if the file were old
+    first = Folder(root).identity()
+    monkeypatch.setattr(folder, "file_sha256", lambda path: pytest.fail("read again"))
+    assert Folder(root).identity() == first
+
+
+def test_changed_content_is_encoded_anew(tmp_path: Path, fresh_cache: Path) -> None:
+    root = tmp_path / "texts"
+    root.mkdir()
+    for number, text in enumerate(synthetic_documents(120, seed=9, words=20)):
+        (root / f"{number}.txt").write_text(text, encoding="utf-8")
+    before = prepare(f"folder:{root}", 300)
+    changed = next(n for n in range(120) if split_of((root / f"{n}.txt").read_text(encoding="utf-8")) == "train")
+    added = next(f"new text {n}" for n in range(99) if split_of(f"new text {n}") == "train")
+    (root / f"{changed}.txt").write_text(added, encoding="utf-8")
+    after = prepare(f"folder:{root}", 300)
+    decoded = [after.tokenizer.decode(after.train[n].tolist()) for n in range(len(after.train))]
+    assert added in decoded
+    assert len(after.train) == len(before.train)
+    assert after.scored("val", 500).yardstick == before.scored("val", 500).yardstick
+
+
+def test_mistakes_are_told(tmp_path: Path, fresh_cache: Path, parquet: Callable[..., bytes]) -> None:
+    with pytest.raises(UserError, match=r"is not one; name it: `--corpus folder:PATH`"):
+        prepare(f"folder:{tmp_path / 'nowhere'}", 256)
+    root = tmp_path / "texts"
+    root.mkdir()
+    (root / "notes.pdf").write_bytes(b"%PDF")
+    with pytest.raises(UserError, match=r"expected \.txt, \.md, \.jsonl, \.parquet files in .*found none"):
+        prepare(f"folder:{root}", 256)
+    (root / "blank.txt").write_text("\n", encoding="utf-8")
+    with pytest.raises(UserError, match="expected documents in every split"):
+        prepare(f"folder:{root}", 256)
+    (root / "blank.txt").write_bytes("größer".encode("latin-1"))
+    with pytest.raises(UserError, match=r"blank\.txt to be UTF-8 text, but byte 2 is not"):
+        prepare(f"folder:{root}", 256)
+    (root / "blank.txt").unlink()
+    for line in ('{"text": "a"}\n{"body": "b"}', '{"text": "a"}\nnot json', '{"text": "a"}\n{"text": 5}', '"text"'):
+        (root / "lines.jsonl").write_text(line, encoding="utf-8")
+        with pytest.raises(UserError, match=r'expected each line of .*lines\.jsonl to be JSON with a string "text"'):
+            prepare(f"folder:{root}", 256)
+    (root / "lines.jsonl").unlink()
+    (root / "t.parquet").write_bytes(parquet(["a"], column="body"))
+    with pytest.raises(UserError, match=r"t\.parquet to have a column `text` of strings, got id, body"):
+        prepare(f"folder:{root}", 256)
+    (root / "t.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match=r"t\.parquet to be a Parquet file"):
+        prepare(f"folder:{root}", 256)
+
+
+@pytest.mark.parametrize("name", ["", "wikipedia", "folder:", "climbmix:0", "climbmix:x", "climbmix:-1", "apidocs:2"])
+def test_an_unknown_corpus_is_told(name: str) -> None:
+    with pytest.raises(UserError, match="expected a corpus of apidocs, climbmix, tinystories, folder:PATH"):
+        prepare(name, 256)

@@ -1,0 +1,51 @@
+"""Whether a finished trial's own numbers kept the rules of meaning."""
+
+from __future__ import annotations
+
+import pytest
+from campaigns import a_trial
+
+from core.records import Trial
+from presets import estimate
+
+SOUND = {
+    "steps": 500,
+    "tokens": 4_000_000,
+    "parameters": 1_800_000,
+    "budget_seconds": 300.0,
+    "train_seconds": 300.0,
+    "wall_seconds": 310.0,
+    "peak_memory_mb": 600.0,
+}
+
+
+def record(**changes: object) -> Trial:
+    return a_trial(val_bpb=1.5, **{**SOUND, **changes})
+
+
+def test_a_sound_trial_has_no_doubts() -> None:
+    found = estimate.of_trial(record(), memory_gb=8.0)
+    assert found is not None and found.measured
+    assert found.doubts() == []
+    assert found.tokens_per_parameter == pytest.approx(2.222, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 299}, "299 steps, fewer than 300"),
+        ({"tokens": 3_000_000}, "1.7 tokens a parameter, under 2"),
+        ({"tokens": 90_000_000}, "50.0 tokens a parameter, over 40"),
+        ({"peak_memory_mb": 7_000.0}, "85% of the memory, not under 85%"),
+        ({"wall_seconds": 340.0}, "12% of the wall time"),
+    ],
+)
+def test_each_rule_that_a_trial_breaks_is_told(changes: dict[str, object], said: str) -> None:
+    found = estimate.of_trial(record(**changes), memory_gb=8.0)
+    assert found is not None
+    assert [said in doubt for doubt in found.doubts()] == [True]
+
+
+def test_nothing_is_said_of_a_trial_that_failed_or_had_steps_for_a_budget() -> None:
+    assert estimate.of_trial(a_trial(val_bpb=None, verdict="crash", reason="x"), memory_gb=8.0) is None
+    assert estimate.of_trial(record(budget_seconds=None, budget_steps=5), memory_gb=8.0) is None

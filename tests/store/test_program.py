@@ -1,0 +1,74 @@
+"""program.md: prose and limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import presets
+from core.records import UserError
+from core.store import program
+from core.store.program import Program
+
+
+def test_prose_alone() -> None:
+    text = "# Lower val_bpb\n\n---\nnot front matter\n---\n"
+    assert program.parse(text) == Program(prose=text)
+    assert program.parse("") == Program()
+
+
+def test_limits() -> None:
+    read = program.parse("---\nexperiments: 100\nhours: 8\nfixed: [DEPTH, HEAD_DIM]\n---\nGo on.\n")
+    assert read == Program(prose="Go on.\n", experiments=100, hours=8.0, fixed=("DEPTH", "HEAD_DIM"))
+    assert program.parse("---\nmax_cost: 20\nmax_tokens: 5000000\n---\n") == Program(
+        max_cost=20.0, max_tokens=5_000_000
+    )
+    assert program.parse("---\r\nhours: 0.5\r\n---\r\nGo.\r\n") == Program(prose="Go.\r\n", hours=0.5)
+    assert program.parse("---\n# nothing yet\n---\nGo.\n") == Program(prose="Go.\n")
+
+
+@pytest.mark.parametrize(
+    ("front", "said"),
+    [
+        ("experiment: 3", r"unknown limit experiment; known are experiments \(.*hours \(.*fixed \("),
+        ("experiments: 0", "expected a whole number above 0.*not 0"),
+        ("experiments: true", "expected a whole number"),
+        ("experiments: 1.5", "expected a whole number"),
+        ("max_cost: 0", "max_cost: expected a number above 0: US dollars.*not 0"),
+        ("max_cost: $5", "expected a number above 0"),
+        ("max_tokens: 1e6", "max_tokens: expected a whole number above 0"),
+        ("hours: -1", "expected a number above 0"),
+        ("hours: .inf", "expected a number above 0"),
+        ("hours: .nan", "expected a number above 0"),
+        ("hours: soon", "expected a number above 0.*'soon'"),
+        ("fixed: DEPTH", "expected a list"),
+        ("fixed: [1]", "expected a list"),
+        ("fixed: ['A B']", "expected a list"),
+        ("- a list", "expected `key: value` lines"),
+        ("a: [", "program.md:3: the front matter is no YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "no YAML"),
+    ],
+)
+def test_bad_front_matter_says_what_is_known(front: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        program.parse(f"---\n{front}\n---\nprose\n")
+
+
+def test_front_matter_without_an_end() -> None:
+    with pytest.raises(UserError, match="closing line"):
+        program.parse("---\nhours: 3\n")
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "program.md"
+    assert program.read(path) == Program()
+    path.write_bytes("\ufeff---\nhours: 1\n---\nä\n".encode())
+    assert program.read(path) == Program(prose="ä\n", hours=1.0)
+    path.write_bytes(b"ab\xff")
+    with pytest.raises(UserError, match="byte 2"):
+        program.read(path)
+
+
+def test_the_default_program_can_be_read() -> None:
+    assert "train.py" in program.parse(presets.program()).prose
