@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 import backends
-from core.campaign.campaign import reference_trainer
 from core.measure.bench import MISTAKE, PROGRESS, SETTINGS, SUITES
 from core.records import Facts, Preset, UserError, from_json
 from core.system import hardware
+from core.trainer.reference import reference_trainer
 from core.trial.child.worker import load
 
 TOLD: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))

@@ -20,12 +20,12 @@ import presets
 from benchmarks.search import campaigns, space, table
 from benchmarks.search.table import Row
 from core.agents.search.agent import SearchAgent
-from core.campaign.campaign import reference_trainer
 from core.cli.resolve import dataset_of
 from core.data import Dataset
 from core.records import Budget, Constant, Preset, Trial, UserError
 from core.system import hardware
 from core.trainer import constants as tunables
+from core.trainer.reference import reference_trainer
 from core.trial.supervisor import TrialSpec, run_trial
 
 # Of fourteen rows. `feasible` is uniform among the points that should make FEWEST_STEPS steps: of the uniform ones most

@@ -24,10 +24,10 @@ from benchmarks.search import campaigns, surrogate, table
 from benchmarks.search.campaigns import Played
 from benchmarks.search.opponents import Near, Tpe, Uniform
 from core.agents.search.agent import SearchAgent
-from core.campaign.campaign import reference_trainer
 from core.cli.resolve import dataset_of
 from core.records import UserError
 from core.trainer import constants
+from core.trainer.reference import reference_trainer
 
 FIRST_SEED = 10_000  # those below are for tuning and for tests
 AGENTS = {"search": SearchAgent, "random": Uniform, "random near": Near, "tpe": Tpe}

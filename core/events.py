@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from core.records import Experiment, Measurement, Trial
-
-if TYPE_CHECKING:
-    from core.campaign.drift import Moved
-    from core.trial.training import Progress
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,17 @@ class TrialStarted:
     number: int  # of the experiment
     trial: int  # counted from 0 within the experiment
     seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a trial stands, told a few times a second."""
+
+    phase: Literal["startup", "train", "score"]
+    fraction: float
+    step: int
+    loss: float | None
+    tokens_per_second: float | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,18 @@ class Repeat:
     hypothesis: str
     agent: str
     earlier: Experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """The median speed of the last five trials of one cost, against that of the first five. Both in tokens/s."""
+
+    before: float
+    now: float
+
+    @property
+    def share(self) -> float:
+        return self.now / self.before - 1
 
 
 @dataclass(frozen=True)
@@ -161,3 +180,4 @@ Event = (
     | Stopped
 )
 OnEvent = Callable[[Event], None]
+OnProgress = Callable[[Progress], None]

@@ -29,6 +29,7 @@ from core.store.ledger import Ledger
 from core.store.program import Program
 from core.system.files import full_disk_told
 from core.trainer import constants
+from core.trainer.reference import reference_trainer
 from core.trial.engine import Engine, Local
 
 if TYPE_CHECKING:
@@ -427,19 +428,6 @@ class Campaign:
 
         earlier = self._ledger.decided(fingerprint(proposal.text))
         return None if earlier is None else Repeat(proposal.hypothesis, proposal.agent, earlier)
-
-
-def reference_trainer(preset: Preset) -> str:
-    """The backend's reference trainer with the preset's numbers in its constants.
-
-    A constant that the preset names must be there; the preset's own fields are filled in where the trainer has them.
-    """
-    import backends  # and NumPy with it, which reading a campaign needs not
-
-    text = backends.trainer_path(preset.backend).read_text(encoding="utf-8")
-    has = constants.constants(text)
-    wanted = preset.trainer_constants()
-    return constants.write(text, {name: wanted[name] for name in wanted if name in has or name in preset.constants})
 
 
 def _or_infinite(limit: float | None) -> float:

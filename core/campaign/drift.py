@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from core.events import Moved
 from core.records import Trial, to_json
 
 MOVED = 0.10
@@ -27,18 +28,6 @@ class Pace(NamedTuple):
 
     cost: str
     tokens_per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moved:
-    """The median speed of the last five trials of one cost, against that of the first five. Both in tokens/s."""
-
-    before: float
-    now: float
-
-    @property
-    def share(self) -> float:
-        return self.now / self.before - 1
 
 
 @dataclass

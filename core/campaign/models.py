@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import presets
 from core.campaign import results_tsv
-from core.cli.render.terminal import bpb
 from core.records import FACTS, TRAINER, WEIGHTS, Experiment, UserError
 from core.system.files import file_sha256, refuse_occupied
+from core.system.text import bpb
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from core.cli.render.terminal import one_line
 from core.records import Experiment
+from core.system.text import one_line
 
 HEADER = ("commit", "val_bpb", "memory_gb", "status", "description")
 

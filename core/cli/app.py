@@ -129,7 +129,7 @@ def prepare(
     if as_json:
         terminal.json_text({**facts, "scored_bytes": text.bytes, "yardstick": text.yardstick})
         return
-    from core.cli.render.terminal import count
+    from core.system.text import count
 
     for split, size in sizes.items():
         terminal.say(f"{split:5}  {size['documents']:>9,} documents  {count(size['bytes'])}B")

@@ -28,6 +28,7 @@ from core.cli.resolve import Asked
 from core.measure.compare import Curve, Entry
 from core.records import Budget, Preset, Trial, UserError, to_json
 from core.store import trial_files
+from core.system import text
 from core.system.files import refuse_occupied
 
 PLOT = "compare.png"
@@ -151,9 +152,7 @@ def _run(
                 each = {name: seeds or list(side.seeds) for name, side in sides.items()}
                 for name, trial, curve in logic.run(sides, each, budgets, run_one):
                     done[name].append((trial, curve))
-                    told = (
-                        trial.reason or f"{terminal.bpb(trial.val_bpb)} bpb in {terminal.seconds(trial.wall_seconds)}"
-                    )
+                    told = trial.reason or f"{text.bpb(trial.val_bpb)} bpb in {text.seconds(trial.wall_seconds)}"
                     terminal.notice(f"{name}, seed {trial.seed}: {trial.verdict}: {told}")
             except (KeyboardInterrupt, UserError):
                 if entries := _entries(done):

@@ -171,9 +171,9 @@ def lone_trial(
 
     A trainer that was given is taken as it is but for the `constants` that were asked for.
     """
-    from core.campaign.campaign import reference_trainer
     from core.cli.render.live import TrialBar
     from core.trainer import constants as tunables
+    from core.trainer.reference import reference_trainer
     from core.trial.supervisor import TrialSpec, run_trial
 
     if into is not None:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import backends
 import presets
-from core.campaign.campaign import reference_trainer
 from core.measure import doctor
 from core.records import Budget, Preset, Trial, UserError
 from core.system import hardware
 from core.system.files import cache_root, digest, replacing
 from core.trainer import constants
+from core.trainer.reference import reference_trainer
 from core.trial.probe import describe
 from presets import cost, devices, scaling
 from presets import estimate as meaning

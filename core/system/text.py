@@ -1,4 +1,4 @@
-"""What others wrote, made fit to be read: without what drives a terminal or can't be seen."""
+"""Text for people: what others wrote without what drives a terminal or can't be seen, and numbers in few letters."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def clean(text: str) -> str:
     return "".join(char for char in text if char in "\n\t" or char.isprintable())
 
 
-def one_line(text: str, characters: int) -> str:
-    """Everything on one line, cut."""
+def one_line(text: str, width: int = 0) -> str:
+    """Clean text on one line, cut to `width` characters with an ellipsis if a width is given."""
     line = " ".join(clean(text).split())
-    return line if len(line) <= characters else line[: max(0, characters - 4)] + " ..."
+    return line if not width or len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
 def valid(text: str) -> str:
@@ -27,3 +27,34 @@ def valid(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def bpb(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def gain(value: float | None) -> str:
+    """Bits per byte below the champion, with its sign: more is better."""
+    return "-" if value is None else f"{value:+.4f}"
+
+
+def seconds(value: float) -> str:
+    """A duration in the largest unit that keeps it short: `0.3 s`, `42 s`, `7m 05s`, `3h 20m`."""
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def count(value: float | None) -> str:
+    """A count with the letter of its thousands: `812`, `11.7K`, `50.3M`."""
+    if value is None:
+        return "-"
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if abs(value) >= size * 0.9995:
+            return f"{value / size:.3g}{letter}" if abs(value) < 999.5 * size else f"{value / size:.0f}{letter}"
+    return f"{value:.0f}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from core.events import OnEvent, Preparing
+from core.events import OnEvent, OnProgress, Preparing
 from core.records import Budget, Facts, Preset, Score, Trial
 
 if TYPE_CHECKING:
     from core.data import Dataset
     from core.trial.audit import Finding
-    from core.trial.training import Progress
 
 
 class Engine(Protocol):
@@ -28,7 +26,7 @@ class Engine(Protocol):
         budget: Budget,
         seed: int,
         into: Path,
-        on_progress: Callable[[Progress], None],
+        on_progress: OnProgress,
         test: bool = False,
     ) -> Trial:
         """One trial, its files left in `into`. Whatever the trainer does ends in the record, not in an exception.
@@ -80,7 +78,7 @@ class Local:
         budget: Budget,
         seed: int,
         into: Path,
-        on_progress: Callable[[Progress], None],
+        on_progress: OnProgress,
         test: bool = False,
     ) -> Trial:
         from core.trial.supervisor import TrialSpec, run_trial

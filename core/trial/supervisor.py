@@ -21,6 +21,7 @@ import numpy as np
 import backends
 from core.data import Dataset
 from core.data.corpora.registry import outside_cache
+from core.events import OnProgress, Progress
 from core.records import (
     FACTS,
     LOSSES,
@@ -46,7 +47,7 @@ from core.trial.mfu import peak_flops
 from core.trial.process import Mistake, Process, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.slots import NoRoom
-from core.trial.training import OnProgress, Progress, Training, check_budget
+from core.trial.training import Training, check_budget
 
 
 @dataclass(frozen=True, kw_only=True)

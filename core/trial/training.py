@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from core.data.packing import Packer
 from core.data.shards import TokenShards
+from core.events import OnProgress, Progress
 from core.records import Budget, Facts, Preset, UserError, to_json
 from core.trial.channel import Message
 from core.trial.child.client import Batch
@@ -30,20 +30,6 @@ OVERRUN_FRACTION, OVERRUN_SECONDS = 0.02, 1.0
 DIVERGED = 4.0
 MAX_CHOICES, MAX_CHOICE_LENGTH = 32, 200
 PROGRESS_SECONDS = 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a trial stands, told a few times a second."""
-
-    phase: Literal["startup", "train", "score"]
-    fraction: float
-    step: int
-    loss: float | None
-    tokens_per_second: float | None
-
-
-OnProgress = Callable[[Progress], None]
 
 
 class Training:

@@ -24,9 +24,10 @@ from campaigns import (
 
 from core import events
 from core.agents.base import Desk, History
-from core.campaign.campaign import REPEATS_IN_A_ROW, Campaign, reference_trainer
+from core.campaign.campaign import REPEATS_IN_A_ROW, Campaign
 from core.records import Experiment, Proposal, UserError
 from core.trainer import constants as tunables
+from core.trainer.reference import reference_trainer
 
 
 def git(root: Path, *arguments: str) -> str:

@@ -7,10 +7,9 @@ from rich.console import Console
 from view_records import an_experiment
 
 from core import events
-from core.campaign.drift import Moved
 from core.cli.render.live import Follower, Preparation, TrialBar
+from core.events import Moved, Progress
 from core.records import Measurement
-from core.trial.training import Progress
 
 
 def plain() -> tuple[Console, io.StringIO]:

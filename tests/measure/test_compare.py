@@ -94,7 +94,7 @@ def test_unequal_yardsticks_are_refused_before_anything_runs(
 
 def test_a_trainer_that_fails_is_a_row_and_status_1(corpus_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "core.campaign.campaign.reference_trainer", lambda preset: "def main():\n    raise OSError('no luck')\n"
+        "core.trainer.reference.reference_trainer", lambda preset: "def main():\n    raise OSError('no luck')\n"
     )
     answer = call(
         "compare",

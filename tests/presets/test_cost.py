@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import presets
-from core.campaign.campaign import reference_trainer
 from core.records import Preset
+from core.trainer.reference import reference_trainer
 from core.trial.child.worker import load
 from presets import cost, devices
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import backends
 import presets
-from core.campaign.campaign import reference_trainer
 from core.cli.render.presets import listed, row, toml
 from core.records import UserError
 from core.trainer import constants as tunables
+from core.trainer.reference import reference_trainer
 
 
 @pytest.mark.parametrize("name", presets.names())

@@ -6,8 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from core.cli.render.terminal import count
 from core.measure.bench import SUITES, Result, Run, changes, commit, ratio
+from core.system.text import count
 
 
 def listing() -> str:

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from core.cli.render.plots import FAINT, INK, RULE, save
-from core.cli.render.terminal import bpb, count, seconds
 from core.measure.compare import Curve, Entry, ranked
 from core.records import Trial
+from core.system.text import bpb, count, seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

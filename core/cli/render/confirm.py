@@ -9,7 +9,7 @@ from rich.text import Text
 
 from core.campaign.confirm import Confirmation, told
 from core.campaign.statistics import Interval
-from core.cli.render.terminal import bpb, gain, one_line
+from core.system.text import bpb, gain, one_line
 
 
 def report(one: Confirmation) -> Group:

@@ -13,11 +13,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from core import events
-from core.cli.render import terminal
-from core.cli.render.terminal import count, one_line
+from core.system import text
+from core.system.text import count, one_line
 
 if TYPE_CHECKING:
-    from core.trial.training import Progress as TrialProgress
+    from core.events import Progress as TrialProgress
 
 # Where there is no terminal, a line when the phase changes and then one in so many seconds.
 PLAIN_SECONDS = 30.0
@@ -134,7 +134,7 @@ class Follower:
                 earlier = event.earlier
                 self._line(
                     f"not run again: {one_line(event.hypothesis)} is experiment {earlier.number}, {earlier.verdict} "
-                    f"with val_bpb {terminal.bpb(earlier.val_bpb)}"
+                    f"with val_bpb {text.bpb(earlier.val_bpb)}"
                 )
             case events.Drifted():
                 self.close()
@@ -189,7 +189,7 @@ def _confirming(event: events.Confirming) -> str:
     what = f"experiment {event.champion} against the baseline, seeds {seeds}"
     if event.trials == 0:
         return f"{what}: all of it has run before; more seeds add to it"
-    return f"{what}: {event.trials} trials to run, about {terminal.seconds(event.seconds)}"
+    return f"{what}: {event.trials} trials to run, about {text.seconds(event.seconds)}"
 
 
 def _measured(event: events.Measured) -> str:
@@ -197,5 +197,5 @@ def _measured(event: events.Measured) -> str:
     whose = f"{one.role}, seed {trial.seed}"
     if trial.verdict != "scored":
         return f"{whose}: {trial.verdict}, so it does not count: {one_line(trial.reason)}"
-    test = f", test {terminal.bpb(trial.test_bpb)}" if trial.test_bpb is not None else ""
-    return f"{whose}: val {terminal.bpb(trial.val_bpb)}{test} bpb in {terminal.seconds(trial.wall_seconds)}"
+    test = f", test {text.bpb(trial.test_bpb)}" if trial.test_bpb is not None else ""
+    return f"{whose}: val {text.bpb(trial.val_bpb)}{test} bpb in {text.seconds(trial.wall_seconds)}"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.cli.render.terminal import gain, one_line
 from core.records import Experiment
+from core.system.text import gain, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

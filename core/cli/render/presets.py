@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 import presets
-from core.cli.render.terminal import count
 from core.records import Preset, Trial, to_json
 from core.system import hardware
+from core.system.text import count
 from presets import cost, devices
 from presets import estimate as meaning
 

@@ -8,9 +8,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from core.cli.render.terminal import STYLES, bpb, count, gain, one_line, seconds
+from core.cli.render.terminal import STYLES
 from core.records import Audit, Experiment, Trial
 from core.system.conditions import remarks
+from core.system.text import bpb, count, gain, one_line, seconds
 
 # name, width, alignment of the columns that tell an experiment; the hypothesis takes what is left
 COLUMNS = (

@@ -11,8 +11,8 @@ import pytest
 
 import benchmarks.search_against_random as comparison
 from benchmarks.search import campaigns, surrogate, table
-from core.campaign.campaign import reference_trainer
 from core.trainer import constants
+from core.trainer.reference import reference_trainer
 from presets import load
 
 BUDGET = 20.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.cli.render import terminal
+from core.system import text
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from core.cli.render import terminal
     ],
 )
 def test_a_duration_is_told_in_its_largest_unit(value: float, shown: str) -> None:
-    assert terminal.seconds(value) == shown
+    assert text.seconds(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_a_duration_is_told_in_its_largest_unit(value: float, shown: str) -> Non
     ],
 )
 def test_a_count_has_the_letter_of_its_thousands(value: float | None, shown: str) -> None:
-    assert terminal.count(value) == shown
+    assert text.count(value) == shown
 
 
-def test_a_line_has_no_breaks_tabs_or_control_characters() -> None:
-    assert terminal.one_line("wider\theads,\r\n\x1b[31mfewer layers\x07") == "wider heads, [31mfewer layers"
+def test_a_line_has_no_breaks_tabs_colours_or_control_characters() -> None:
+    assert text.one_line("wider\theads,\r\n\x1b[31mfewer layers\x07") == "wider heads, fewer layers"
 
 
 def test_a_long_line_is_cut_with_an_ellipsis() -> None:
-    assert terminal.one_line("a" * 20, 8) == "a" * 7 + "…"
-    assert terminal.one_line("a" * 8, 8) == "a" * 8
+    assert text.one_line("a" * 20, 8) == "a" * 7 + "…"
+    assert text.one_line("a" * 8, 8) == "a" * 8
