@@ -24,7 +24,7 @@ from core.cli.resolve import dataset_of
 from core.data import Dataset
 from core.records import Budget, Constant, Preset, Trial, UserError
 from core.system import hardware
-from core.trainer import constants as tunables
+from core.trainer.constants import read_constants, read_tunables, write_constants
 from core.trainer.reference import reference_trainer
 from core.trial.supervisor import TrialSpec, run_trial
 
@@ -61,14 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def record(preset: Preset, count: int, seed: int, path: Path) -> None:
     """Appends to the table in `path` until it has `count` rows."""
     text = reference_trainer(preset)
-    spaces = tunables.read(text)
+    spaces = read_tunables(text)
     dataset = dataset_of(preset)
     rows = table.read(path) if path.exists() else []
     while len(rows) < count:
         number = len(rows)
         kind = KINDS[number % len(KINDS)]
         values, trial_seed = _point(kind, number, seed, text, preset, rows)
-        trial = measured(tunables.write(text, values), trial_seed, preset, dataset)
+        trial = measured(write_constants(text, values), trial_seed, preset, dataset)
         if not rows:
             table.start(path, _facts(preset, seed, trial), spaces)
         load = trial.conditions.get("other_load")
@@ -116,7 +116,7 @@ def _point(
 ) -> tuple[dict[str, Constant], int]:
     """The constants of the next row, and the seed that it trains with."""
     rng = np.random.default_rng([seed, number])
-    spaces = tunables.read(text)
+    spaces = read_tunables(text)
     first = preset.seeds[0]
     told = [row for row in rows if row.seed == first]
     best = min((row for row in told if row.val_bpb is not None), key=lambda row: row.val_bpb or 0, default=None)
@@ -129,7 +129,7 @@ def _point(
         proposal = SearchAgent(seed=seed).propose(campaigns.replayed(text, told, preset))
         if proposal is None:
             raise UserError("the search found nothing new")
-        constants = tunables.constants(proposal.text)
+        constants = read_constants(proposal.text)
         return {name: constants[name] for name in spaces}, first
     if kind == "near":
         return space.draw_some(rng, spaces, champion), first

@@ -26,7 +26,7 @@ from benchmarks.search.opponents import Near, Tpe, Uniform
 from core.agents.search.agent import SearchAgent
 from core.cli.resolve import dataset_of
 from core.records import UserError
-from core.trainer import constants
+from core.trainer.constants import read_tunables, write_constants
 from core.trainer.reference import reference_trainer
 
 FIRST_SEED = 10_000  # those below are for tuning and for tests
@@ -60,7 +60,7 @@ def compare(
     rows = table.read(path)
     preset = presets.load("cpu")
     text = campaigns.constants_of(reference_trainer(preset))
-    spaces = constants.read(text)
+    spaces = read_tunables(text)
     truth = surrogate.Surrogate(rows, spaces, budget)
     noise, freedom = surrogate.noise_of(rows)
     played: dict[str, list[Played]] = {name: [] for name in AGENTS}
@@ -88,7 +88,7 @@ def checked(played: dict[str, list[Played]], count: int, budget: float) -> dict[
     found: dict[str, list[dict[str, float | None]]] = {name: [] for name in played}
     for number in range(count):
         for name, campaign in ((name, each[number]) for name, each in played.items()):
-            trial = record_trials.measured(constants.write(text, campaign.champion), preset.seeds[0], preset, dataset)
+            trial = record_trials.measured(write_constants(text, campaign.champion), preset.seeds[0], preset, dataset)
             found[name].append({"told": campaign.best[-1], "real": trial.val_bpb})
             print(f"{name}: {campaign.best[-1]:.4f} told, {trial.val_bpb} real", file=sys.stderr, flush=True)
     return found

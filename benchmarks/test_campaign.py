@@ -22,7 +22,7 @@ from core.records import Experiment, Proposal
 from core.store.ledger import Ledger
 from core.store.reader import LedgerHistory
 from core.store.repository import Repo
-from core.trainer import constants as tunables
+from core.trainer.constants import read_constants
 
 pytestmark = pytest.mark.benchmark(group="experiment")
 
@@ -88,7 +88,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # 20,000 durable writes one by one would take minutes.
     ledger._connection.executescript("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY")
     best = champion
-    constants = tunables.constants(REFERENCE)
+    constants = read_constants(REFERENCE)
     for number, commit in enumerate(commits, 1):
         kept = number % KEPT_EVERY == 0
         score = 2.0 - number / RECORDED / 2 if kept else 3.0 + number / RECORDED

@@ -26,7 +26,7 @@ from core.records import (
     Trial,
     to_json,
 )
-from core.trainer import constants as tunables
+from core.trainer.constants import read_constants
 from core.trial.audit import Finding
 from core.trial.engine import Local
 
@@ -83,7 +83,7 @@ class ScriptedEngine:
         on_progress: Callable[..., None],
         test: bool = False,
     ) -> Trial:
-        constants = tunables.constants(trainer.read_text(encoding="utf-8"))
+        constants = read_constants(trainer.read_text(encoding="utf-8"))
         score, outcome = float(str(constants["SCORE"])), str(constants["OUTCOME"])
         into.mkdir(parents=True)
         (into / "output.txt").write_text(f"first line\nended as {outcome}\n", encoding="utf-8")
@@ -110,7 +110,7 @@ class ScriptedEngine:
         return self.record(into, trial)
 
     def score(self, *, trainer: Path, preset: Preset, weights: Path, facts: Facts) -> Score:
-        constants = tunables.constants(trainer.read_text(encoding="utf-8"))
+        constants = read_constants(trainer.read_text(encoding="utf-8"))
         bpb = float(str(constants["SCORE"])) + SEED_NOISE * (facts.seed != preset.seeds[0]) + self.drifted
         return Score(val_bpb=bpb, bytes=1000, tokens=1000, yardstick=self.yardstick)
 
@@ -127,7 +127,7 @@ class ScriptedEngine:
         """Holds but where the trainer is a cheat."""
         assert (folder / "weights.safetensors").exists()
         self.reviewed.append((trainer.parents[1].name, folder.name, noise_bpb))
-        outcome = tunables.constants(trainer.read_text(encoding="utf-8"))["OUTCOME"]
+        outcome = read_constants(trainer.read_text(encoding="utf-8"))["OUTCOME"]
         return Finding(an_audit(), "its logits depend on tokens that come later" if outcome == "cheat" else "")
 
 

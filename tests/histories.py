@@ -9,7 +9,8 @@ from pathlib import Path
 from core.agents.base import Agent
 from core.records import Constant, Experiment, Preset, Proposal
 from core.store.program import Program
-from core.trainer import constants as tunables
+from core.trainer.constants import read_constants
+from core.trainer.fingerprint import fingerprint
 
 Measure = Callable[[Mapping[str, Constant]], float | None]
 
@@ -28,11 +29,11 @@ class MemoryHistory:
         self.record(Proposal(text=text, hypothesis="baseline", agent="preset"))
 
     def record(self, proposal: Proposal) -> Experiment:
-        constants = tunables.constants(proposal.text)
+        constants = read_constants(proposal.text)
         score = self._measure(constants)
         best = self.champion if self.found else None
         kept = score is not None and (best is None or score < (best.val_bpb or 0))
-        fingerprint = tunables.fingerprint(proposal.text)
+        own = fingerprint(proposal.text)
         number = len(self.found)
         self.found.append(
             Experiment(
@@ -46,7 +47,7 @@ class MemoryHistory:
                 val_bpb=score,
                 champion_bpb=best.val_bpb if best else None,
                 spread=None,
-                fingerprint=fingerprint,
+                fingerprint=own,
                 wall_seconds=1.0,
                 train_seconds=1.0,
                 ended="",
@@ -55,7 +56,7 @@ class MemoryHistory:
         )
         self.texts.append(proposal.text)
         self._constants.append(constants)
-        self._fingerprints.add(fingerprint)
+        self._fingerprints.add(own)
         return self.found[-1]
 
     def run(self, agent: Agent, count: int) -> None:
@@ -102,8 +103,8 @@ class MemoryHistory:
         return self._constants[number]
 
     def tried(self, text: str) -> bool:
-        return tunables.fingerprint(text) in self._fingerprints
+        return fingerprint(text) in self._fingerprints
 
     def repeat_of(self, text: str) -> Experiment | None:
-        own = tunables.fingerprint(text)
+        own = fingerprint(text)
         return next((e for e in self.found if e.fingerprint == own and e.verdict in ("keep", "discard")), None)

@@ -14,7 +14,7 @@ from benchmarks.search.surrogate import Surrogate
 from benchmarks.search.table import Row
 from core.agents.base import Agent
 from core.records import Constant, Preset, Proposal
-from core.trainer import constants as tunables
+from core.trainer.constants import read_constants, write_constants
 
 if TYPE_CHECKING:
     from histories import MemoryHistory
@@ -37,7 +37,7 @@ def replayed(text: str, rows: Sequence[Row], preset: Preset) -> MemoryHistory:
     scores = iter([row.val_bpb for row in rows])
     history = new(text, lambda constants: next(scores), preset)
     for row in rows[1:]:
-        history.record(Proposal(text=tunables.write(text, row.constants), hypothesis="", agent=row.kind))
+        history.record(Proposal(text=write_constants(text, row.constants), hypothesis="", agent=row.kind))
     return history
 
 
@@ -70,9 +70,9 @@ def play(agent: Agent, surrogate: Surrogate, noise: float, text: str, preset: Pr
     for number in range(count + 1):
         if number:
             history.run(agent, 1)
-        champion = surrogate.noise_free(tunables.constants(history.champion_text))
+        champion = surrogate.noise_free(read_constants(history.champion_text))
         assert champion is not None
         best.append(champion)
     failures = sum(experiment.val_bpb is None for experiment in history.found)
     assert history.champion.val_bpb is not None
-    return Played(tuple(best), history.champion.val_bpb, failures, tunables.constants(history.champion_text))
+    return Played(tuple(best), history.champion.val_bpb, failures, read_constants(history.champion_text))

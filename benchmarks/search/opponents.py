@@ -11,7 +11,8 @@ from benchmarks.search import space
 from core.agents.base import Agent, History
 from core.agents.search import moves
 from core.records import Constant, Proposal
-from core.trainer import constants
+from core.trainer.constants import read_tunables, write_constants
+from core.trainer.literals import same
 
 
 class Opponent(Agent):
@@ -23,9 +24,9 @@ class Opponent(Agent):
     def propose(self, history: History) -> Proposal:
         """Any number of constants changed."""
         rng = np.random.default_rng([self._seed, len(history)])
-        spaces = constants.read(history.champion_text)
+        spaces = read_tunables(history.champion_text)
         while True:
-            text = constants.write(history.champion_text, self._values(rng, spaces, history))
+            text = write_constants(history.champion_text, self._values(rng, spaces, history))
             if not history.tried(text):
                 return Proposal(text=text, hypothesis="", agent=self.name)
 
@@ -60,7 +61,7 @@ class Tpe(Near):
         drawn = super()._values(rng, spaces, history)
         if len(history) <= 5:
             return drawn
-        changed = {name: spaces[name] for name in spaces if not constants.same(drawn[name], spaces[name].value)}
+        changed = {name: spaces[name] for name in spaces if not same(drawn[name], spaces[name].value)}
         return drawn | self._suggested(rng, changed, history)
 
     @staticmethod

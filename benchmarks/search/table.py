@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from core.records import Constant, UserError
-from core.trainer import constants as tunables
+from core.trainer.literals import literal
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "cpu_trials.csv"
 
@@ -60,7 +60,7 @@ def append(path: Path, row: Row) -> None:
     """One more row, on the disk when this returns."""
     told = ["" if getattr(row, name) is None else str(getattr(row, name)) for name in PLAIN]
     with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(_line([*told, *map(tunables.literal, row.constants.values())]))
+        file.write(_line([*told, *map(literal, row.constants.values())]))
 
 
 def _row(cells: Mapping[str, str]) -> Row:

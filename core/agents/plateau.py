@@ -13,7 +13,8 @@ from hashlib import sha256
 
 from core.agents.base import History
 from core.records import Constant, Experiment, UserError
-from core.trainer.constants import canonical, literal
+from core.trainer.fingerprint import canonical
+from core.trainer.literals import literal
 
 STREAK = 10  # discards in a row that are called a plateau
 LOOKED_AT = 60  # experiments since the champion

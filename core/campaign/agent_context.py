@@ -13,7 +13,7 @@ from core.events import OnEvent
 from core.records import TRAINER, Budget, Preset, UserError
 from core.store.layout import Folder
 from core.store.program import Program
-from core.trainer import constants
+from core.trainer.check import check, fixed_and_changed
 from core.trial.engine import Engine
 
 SCORED_BYTES = 65_536  # enough to see that `restore` works; the score itself is looked at by nobody
@@ -52,8 +52,8 @@ class CampaignDesk:
         """Parses a trainer, holds it against program.md's fixed constants and runs one step of it in the sandbox."""
         begun = time.monotonic()
         try:
-            constants.check(text)
-            changed = constants.fixed_and_changed(self._program().fixed, self._champion_text(), text)
+            check(text)
+            changed = fixed_and_changed(self._program().fixed, self._champion_text(), text)
         except UserError as error:
             return _faulty(str(error), begun)
         if changed:

@@ -28,7 +28,7 @@ from core.store.layout import BRANCH, Folder, existing, found, read_preset
 from core.store.ledger import Ledger
 from core.store.program import Program
 from core.system.files import full_disk_told
-from core.trainer import constants
+from core.trainer.check import check, fixed_and_changed
 from core.trainer.reference import reference_trainer
 from core.trial.engine import Engine, Local
 
@@ -100,7 +100,7 @@ class Campaign:
         as it is. Raises UserError for a folder with anything in it and for a trainer that can't be parsed.
         """
         text = reference_trainer(preset) if trainer is None else trainer
-        constants.check(text)
+        check(text)
         prose = presets.program() if program is None else program
         programs.parse(prose)
         folder = found(root, preset, tag, prose, text)
@@ -329,7 +329,7 @@ class Campaign:
                 ratchet.settle(champion, {blob_id(text.encode())})
                 return repeat
             try:
-                changed = constants.fixed_and_changed(self._program.fixed, champion_text, text)
+                changed = fixed_and_changed(self._program.fixed, champion_text, text)
             except UserError:
                 changed = []  # a text that can't be parsed gets its verdict without a trial
             if changed:
@@ -424,7 +424,7 @@ class Campaign:
         return agent.propose(LedgerHistory(self._folder, self._ledger, self._repo, self.preset, self._program))
 
     def _repeat(self, proposal: Proposal) -> Repeat | None:
-        from core.campaign.experiment import fingerprint
+        from core.trainer.fingerprint import fingerprint
 
         earlier = self._ledger.decided(fingerprint(proposal.text))
         return None if earlier is None else Repeat(proposal.hypothesis, proposal.agent, earlier)

@@ -7,7 +7,6 @@ branch, the work tree, the weights. Who proposes, and for how long, is the campa
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import shutil
 import time
@@ -37,7 +36,9 @@ from core.store.ledger import Ledger
 from core.store.program import Program
 from core.store.recovery import mended
 from core.store.repository import GitFailed, Repo, write_atomically
-from core.trainer import constants
+from core.trainer.check import check, fixed_and_changed
+from core.trainer.constants import read_constants
+from core.trainer.fingerprint import fingerprint
 from core.trial.engine import Engine
 
 _TIDY_EVERY = 256  # experiments, each three loose objects and a ref
@@ -135,7 +136,7 @@ class Ratchet:
         if pinned != head:
             self._repo.pin(0, head, pinned)
         try:
-            constants.check(self._repo.text(head))
+            check(self._repo.text(head))
         except UserError as error:
             raise UserError(
                 f"the baseline can't run: {error}; mend {TRAINER} and commit it: git commit -am baseline"
@@ -247,8 +248,8 @@ class Ratchet:
             return None
         verdict: Verdict
         try:
-            constants.check(text)
-            changed = constants.fixed_and_changed(self._program().fixed, self._repo.text(champion.commit), text)
+            check(text)
+            changed = fixed_and_changed(self._program().fixed, self._repo.text(champion.commit), text)
             if not changed:
                 return None
             verdict, reason = "invalid", f"changes {', '.join(changed)}, which {PROGRAM} fixes"
@@ -348,20 +349,12 @@ class Ratchet:
         )
 
 
-def fingerprint(text: str) -> str:
-    """The trainer's fingerprint; a hash of the bytes for a text that Python can't parse."""
-    try:
-        return constants.fingerprint(text)
-    except UserError:
-        return "text-" + hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
-
-
 def _with_seed(trials: Sequence[Trial], seed: int) -> int | None:
     return next((place for place, trial in enumerate(trials) if trial.seed == seed), None)
 
 
 def _constants(text: str) -> dict[str, Constant]:
     try:
-        return constants.constants(text)
+        return read_constants(text)
     except UserError:
         return {}

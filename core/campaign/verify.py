@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.campaign.experiment import fingerprint
 from core.records import FACTS, TRAINER, WEIGHTS, Experiment, Facts, Preset, Trial, UserError, from_json
 from core.store.layout import Folder
 from core.store.ledger import Ledger
 from core.store.repository import GitFailed, Repo
+from core.trainer.fingerprint import fingerprint
 from core.trial.engine import Engine
 
 UNREADABLE = (UserError, ValueError, TypeError, OSError)  # what damaged rows and objects end in

@@ -172,7 +172,8 @@ def lone_trial(
     A trainer that was given is taken as it is but for the `constants` that were asked for.
     """
     from core.cli.render.live import TrialBar
-    from core.trainer import constants as tunables
+    from core.trainer.check import check
+    from core.trainer.constants import write_constants
     from core.trainer.reference import reference_trainer
     from core.trial.supervisor import TrialSpec, run_trial
 
@@ -182,8 +183,8 @@ def lone_trial(
         text = reference_trainer(preset)
     else:
         wanted = {name: value for name, value in preset.trainer_constants().items() if _is_asked(name, constants)}
-        text = tunables.write(read_text(trainer), wanted, trainer.name)
-    tunables.check(text)
+        text = write_constants(read_text(trainer), wanted, trainer.name)
+    check(text)
     _check_device(preset)
     dataset = dataset_of(preset)
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:

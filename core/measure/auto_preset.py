@@ -21,7 +21,7 @@ from core.measure import doctor
 from core.records import Budget, Preset, Trial, UserError
 from core.system import hardware
 from core.system.files import cache_root, digest, replacing
-from core.trainer import constants
+from core.trainer.fingerprint import fingerprint
 from core.trainer.reference import reference_trainer
 from core.trial.probe import describe
 from presets import cost, devices, scaling
@@ -339,7 +339,7 @@ def _fingerprint(device: Device, place: str, here: _Here) -> str:
         version = metadata.version(device.backend)
     except metadata.PackageNotFoundError:
         version = ""
-    trainer = constants.fingerprint(backends.trainer_path(device.backend).read_text(encoding="utf-8"))
+    trainer = fingerprint(backends.trainer_path(device.backend).read_text(encoding="utf-8"))
     anchors = presets.anchors()
     numbers = (presets.dump(anchors.h100), presets.dump(anchors.cpu))
     machine = (here.name, round(device.memory_gb), here.driver, hardware.cores())

@@ -16,7 +16,7 @@ import backends
 import presets
 from core.records import Budget, Preset, Trial, UserError, to_json
 from core.system import hardware
-from core.trainer import constants as tunables
+from core.trainer.constants import read_constants
 from core.trial.probe import require
 from presets.devices import DRIVERS
 
@@ -136,7 +136,7 @@ def of_backends(
 def _on(preset: Preset, backend: str, device: str | None, tell: Tell) -> Preset:
     if backend == preset.backend:
         return preset if device is None else dataclasses.replace(preset, device=device)
-    has = tunables.constants(backends.trainer_path(backend).read_text(encoding="utf-8"))
+    has = read_constants(backends.trainer_path(backend).read_text(encoding="utf-8"))
     constants = {key: value for key, value in preset.constants.items() if key in has and key not in OWN_CONSTANTS}
     if dropped := [key for key in preset.constants if key not in constants]:
         tell(f"{backend}: without {', '.join(dropped)}, which mean nothing to its trainer")

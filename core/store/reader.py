@@ -10,7 +10,7 @@ from core.store.layout import Folder
 from core.store.ledger import Ledger
 from core.store.program import Program
 from core.store.repository import Repo
-from core.trainer import constants as tunables
+from core.trainer.fingerprint import fingerprint
 
 
 class LedgerHistory:
@@ -62,10 +62,10 @@ class LedgerHistory:
         return self._ledger.constants(number)
 
     def tried(self, text: str) -> bool:
-        return self._ledger.knows(tunables.fingerprint(text))
+        return self._ledger.knows(fingerprint(text))
 
     def repeat_of(self, text: str) -> Experiment | None:
-        return self._ledger.decided(tunables.fingerprint(text))
+        return self._ledger.decided(fingerprint(text))
 
 
 def known(ledger: Ledger, number: int) -> Experiment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.records import Preset
-from core.trainer import constants
+from core.trainer.constants import read_constants, write_constants
 
 
 def reference_trainer(preset: Preset) -> str:
@@ -14,6 +14,6 @@ def reference_trainer(preset: Preset) -> str:
     import backends  # and NumPy with it, which reading a campaign needs not
 
     text = backends.trainer_path(preset.backend).read_text(encoding="utf-8")
-    has = constants.constants(text)
+    has = read_constants(text)
     wanted = preset.trainer_constants()
-    return constants.write(text, {name: wanted[name] for name in wanted if name in has or name in preset.constants})
+    return write_constants(text, {name: wanted[name] for name in wanted if name in has or name in preset.constants})

@@ -16,7 +16,7 @@ from core.agents.hybrid import Hybrid
 from core.agents.search.agent import SearchAgent
 from core.events import Event, Notice, Repeat
 from core.records import Experiment, Proposal
-from core.trainer import constants as tunables
+from core.trainer.constants import write_constants
 
 TEXT = "RATE = 0.1  # tune: log 0.01 .. 1\nWIDTH = 64  # tune: one of 32, 64, 128\nLAYERS = 2\n"
 FIXED = "LAYERS = 2\n"
@@ -79,7 +79,7 @@ class Thinker(Agent):
             raise answer
         if answer is None:
             return None
-        text = tunables.write(history.champion_text, {"LAYERS": answer})
+        text = write_constants(history.champion_text, {"LAYERS": answer})
         return Proposal(text=text, hypothesis=f"{answer} layers", agent=self.name)
 
     def observe(self, experiment: Experiment) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import backends
 from core.records import Constant, Facts
-from core.trainer.constants import write
+from core.trainer.constants import write_constants
 
 SMALL: dict[str, Constant] = {
     "DEPTH": 2,
@@ -37,7 +37,7 @@ def load_trainer(tmp_path: Path, backend: str) -> Iterator[Callable[..., ModuleT
 
     def load(of: str = backend, *, full: bool = False, **constants: Any) -> ModuleType:
         text = backends.trainer_path(of).read_text(encoding="utf-8")
-        text = write(text, constants if full else {**SMALL, **constants})
+        text = write_constants(text, constants if full else {**SMALL, **constants})
         name = f"{of}_trainer_{len(loaded)}"
         path = tmp_path / f"{name}.py"
         path.write_text(text, encoding="utf-8")

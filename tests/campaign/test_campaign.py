@@ -26,7 +26,7 @@ from core import events
 from core.agents.base import Desk, History
 from core.campaign.campaign import REPEATS_IN_A_ROW, Campaign
 from core.records import Experiment, Proposal, UserError
-from core.trainer import constants as tunables
+from core.trainer.constants import read_constants
 from core.trainer.reference import reference_trainer
 
 
@@ -82,7 +82,7 @@ class TestCreate:
     def test_the_reference_trainer_is_filled_from_the_preset(self, tmp_path: Path) -> None:
         preset = dataclasses.replace(PRESET, total_batch_size=1024, constants={"BACKOFF": 3.5})
         with Campaign.create(tmp_path / "c", preset, program="") as campaign:
-            constants = tunables.constants((campaign.root / "train.py").read_text())
+            constants = read_constants((campaign.root / "train.py").read_text())
             assert (constants["TOTAL_BATCH_SIZE"], constants["BACKOFF"]) == (1024, 3.5)
             assert campaign.branch.startswith("autoresearch/20")
         with pytest.raises(UserError, match="no module-level constant NOT_THERE"):

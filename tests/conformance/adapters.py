@@ -17,7 +17,7 @@ import numpy as np
 
 import backends
 from core.records import Constant, Facts
-from core.trainer.constants import write
+from core.trainer.constants import write_constants
 
 REFERENCE = "torch"
 OTHERS = ("jax", "mlx")
@@ -83,7 +83,7 @@ def unavailable(backend: str) -> str | None:
 
 def adapter(backend: str, folder: Path, constants: Mapping[str, Constant] | None = None) -> Adapter:
     """The reference trainer of a backend with `constants` over SMALL, as a module of its own from `folder`."""
-    text = write(backends.trainer_path(backend).read_text(encoding="utf-8"), {**SMALL, **(constants or {})})
+    text = write_constants(backends.trainer_path(backend).read_text(encoding="utf-8"), {**SMALL, **(constants or {})})
     name = f"conformance_{backend}_trainer"
     path = folder / f"{name}.py"
     path.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from support import PRESET
 import backends
 from core.data import Dataset, prepare
 from core.records import Budget, Constant, Facts, Preset, Score, Trial
-from core.trainer.constants import write
+from core.trainer.constants import write_constants
 from core.trial.model import open_model
 from core.trial.supervisor import TrialSpec, run_trial
 
@@ -72,7 +72,7 @@ def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Calla
             folder = tmp_path_factory.mktemp(backend)
             trainer = folder / "train.py"
             text = backends.trainer_path(backend).read_text(encoding="utf-8")
-            trainer.write_text(write(text, preset.trainer_constants()), encoding="utf-8")
+            trainer.write_text(write_constants(text, preset.trainer_constants()), encoding="utf-8")
             spec = TrialSpec(
                 trainer=trainer,
                 preset=preset,

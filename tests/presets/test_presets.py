@@ -15,7 +15,7 @@ import backends
 import presets
 from core.cli.render.presets import listed, row, toml
 from core.records import UserError
-from core.trainer import constants as tunables
+from core.trainer.constants import read_constants
 from core.trainer.reference import reference_trainer
 
 
@@ -29,7 +29,7 @@ def test_every_preset_survives_being_frozen(name: str) -> None:
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_fills_its_backends_trainer(name: str) -> None:
     preset = presets.load(name)
-    constants = tunables.constants(reference_trainer(preset))
+    constants = read_constants(reference_trainer(preset))
     wanted = preset.trainer_constants()
     assert {key: wanted[key] for key in wanted if key in constants} == {
         key: constants[key] for key in wanted if key in constants

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 import backends
 from core.records import UserError
-from core.trainer import constants
-from core.trainer.constants import Tunable
+from core.trainer.check import check
+from core.trainer.constants import Tunable, read_constants, read_tunables, write_constants
+from core.trainer.fingerprint import fingerprint
+from core.trainer.literals import literal
 
 TEXT = '''"""A trainer."""
 import math
@@ -42,7 +44,7 @@ def main():
 
 
 def test_read() -> None:
-    found = constants.read(TEXT)
+    found = read_tunables(TEXT)
     assert found["MATRIX_LR"] == Tunable(name="MATRIX_LR", value=0.04, low=0.005, high=0.2, log=True)
     assert found["OFFSET"] == Tunable(name="OFFSET", value=-1.5, low=-2.0, high=2.0)
     assert found["DEPTH"] == Tunable(name="DEPTH", value=4, low=2.0, high=12.0, integer=True)
@@ -59,7 +61,7 @@ def test_read() -> None:
 
 
 def test_constants_are_those_in_capitals_with_literal_values() -> None:
-    values = constants.constants(TEXT)
+    values = read_constants(TEXT)
     assert values["SEED"] == 7
     assert values["WIDE"] == "öäü"
     assert "DERIVED" not in values
@@ -67,7 +69,7 @@ def test_constants_are_those_in_capitals_with_literal_values() -> None:
 
 
 def test_write_changes_only_the_literals() -> None:
-    new = constants.write(
+    new = write_constants(
         TEXT, {"MATRIX_LR": 0.031, "TOTAL_BATCH_SIZE": 4096, "LAYERS": (2, 1), "WIDE": "x", "LAST": 5, "SEED": -8}
     )
     expected = (
@@ -82,17 +84,17 @@ def test_write_changes_only_the_literals() -> None:
 
 
 def test_write_leaves_a_value_that_is_equal_as_it_is_written() -> None:
-    assert constants.write(TEXT, {"TOTAL_BATCH_SIZE": 8192, "MATRIX_LR": 0.04}) == TEXT
+    assert write_constants(TEXT, {"TOTAL_BATCH_SIZE": 8192, "MATRIX_LR": 0.04}) == TEXT
 
 
 def test_write_keeps_a_float_a_float() -> None:
-    assert "MATRIX_LR = 1.0  #" in constants.write(TEXT, {"MATRIX_LR": 1})
+    assert "MATRIX_LR = 1.0  #" in write_constants(TEXT, {"MATRIX_LR": 1})
 
 
 @pytest.mark.parametrize("newline", ["\r\n", "\r", "\n"])
 def test_write_with_other_line_ends(newline: str) -> None:
     text = newline.join(["é = 1", "A = 1  # é", "B = 'x'  # tune: one of 'x', 'y'", ""])
-    assert constants.write(text, {"A": 22, "B": "y"}) == text.replace("A = 1 ", "A = 22 ").replace("B = 'x'", 'B = "y"')
+    assert write_constants(text, {"A": 22, "B": "y"}) == text.replace("A = 1 ", "A = 22 ").replace("B = 'x'", 'B = "y"')
 
 
 @pytest.mark.parametrize(
@@ -127,13 +129,13 @@ def test_write_with_other_line_ends(newline: str) -> None:
 )
 def test_a_bad_tune_comment_is_told_with_its_line(line: str, said: str) -> None:
     with pytest.raises(UserError, match=r"^train.py:2: ") as error:
-        constants.check("\n" + line + "\n")
+        check("\n" + line + "\n")
     assert said in str(error.value)
 
 
 def test_a_tunable_assigned_twice_is_refused() -> None:
     with pytest.raises(UserError, match="train.py:2: A is assigned twice"):
-        constants.read("A = 1  # tune: int 1 .. 2\nA = 2  # tune: int 1 .. 2\n")
+        read_tunables("A = 1  # tune: int 1 .. 2\nA = 2  # tune: int 1 .. 2\n")
 
 
 @pytest.mark.parametrize(
@@ -147,9 +149,9 @@ def test_a_tunable_assigned_twice_is_refused() -> None:
 )
 def test_what_write_refuses(values: dict[str, float], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        constants.write(TEXT, values)
+        write_constants(TEXT, values)
     with pytest.raises(UserError, match="assigned on lines 1, 2"):
-        constants.write("A = 1\nA = 2\n", {"A": 3})
+        write_constants("A = 1\nA = 2\n", {"A": 3})
 
 
 @pytest.mark.parametrize(
@@ -161,37 +163,38 @@ def test_what_write_refuses(values: dict[str, float], said: str) -> None:
 )  # fmt: skip
 def test_check_refuses_what_cannot_be_compiled(text: str) -> None:
     with pytest.raises(UserError, match=r"^train\.py"):
-        constants.check(text)
+        check(text)
 
 
 def test_a_syntax_error_names_its_line() -> None:
     with pytest.raises(UserError, match=r"^train.py:3: syntax error"):
-        constants.check("a = 1\nb = 2\nc = = 3\n")
+        check("a = 1\nb = 2\nc = = 3\n")
 
 
 def test_a_fingerprint_is_of_the_tree_and_the_tune_comments() -> None:
-    base = constants.fingerprint(TEXT)
-    assert constants.fingerprint(TEXT.replace("import math\n", "import math  # why\n\n\n")) == base
-    assert constants.fingerprint(TEXT.replace("of Muon", "of another")) == base  # prose behind the range
-    assert constants.fingerprint(TEXT.replace("log 0.005 .. 0.2", "log 0.005 ..  0.2")) == base
-    assert constants.fingerprint(TEXT.replace("0.04", "0.041")) != base
-    assert constants.fingerprint(TEXT.replace(".. 0.2", ".. 0.3")) != base
-    assert constants.fingerprint(TEXT.replace("  # tune: int 2 .. 12", "")) != base
-    assert constants.fingerprint("x = 1") != constants.fingerprint("x = 1.0") != constants.fingerprint("x = True")
-    assert constants.fingerprint("x = None") != constants.fingerprint("x = ...")
+    base = fingerprint(TEXT)
+    assert fingerprint(TEXT.replace("import math\n", "import math  # why\n\n\n")) == base
+    assert fingerprint(TEXT.replace("of Muon", "of another")) == base  # prose behind the range
+    assert fingerprint(TEXT.replace("log 0.005 .. 0.2", "log 0.005 ..  0.2")) == base
+    assert fingerprint(TEXT.replace("0.04", "0.041")) != base
+    assert fingerprint(TEXT.replace(".. 0.2", ".. 0.3")) != base
+    assert fingerprint(TEXT.replace("  # tune: int 2 .. 12", "")) != base
+    assert fingerprint("x = 1") != fingerprint("x = 1.0") != fingerprint("x = True")
+    assert fingerprint("x = None") != fingerprint("x = ...")
+    assert fingerprint("x = ") == fingerprint("x = ") != fingerprint("x = \n")  # no Python: each byte counts
 
 
 def test_a_fingerprint_does_not_depend_on_the_python_version() -> None:
     # Recorded once; 3.12 added `type_params` and 3.13 changed how `ast.dump` writes empty lists.
     text = "def f(x, *, y=None):\n    '''doc'''\n    return [u'a', b'b', 1j, ...]\nA = 1  # tune: int 1 .. 2\n"
-    assert constants.fingerprint(text) == FINGERPRINT
+    assert fingerprint(text) == FINGERPRINT
 
 
 FINGERPRINT = "e3e93d1960680cdd767427b503418be3470b030fe5c35534d974b0df158f9d00"
 
 
 def test_true_and_1_are_different_choices() -> None:
-    assert constants.read("A = 1  # tune: one of True, 1\n")["A"].choices == (True, 1)
+    assert read_tunables("A = 1  # tune: one of True, 1\n")["A"].choices == (True, 1)
 
 
 HUGE = 1 << 20_000  # 6021 digits: more than Python writes in decimal
@@ -199,18 +202,18 @@ HUGE = 1 << 20_000  # 6021 digits: more than Python writes in decimal
 
 def test_an_integer_that_python_writes_only_in_hex_has_a_fingerprint_and_is_no_constant() -> None:
     text = f"A = {HUGE:#x}\nB = (2**64)**1024\nC = 3\nD = -{HUGE:#x}\nE = (1, {HUGE:#x})\n"
-    constants.check(text)
-    assert constants.constants(text) == {"C": 3}
-    assert constants.fingerprint(text) != constants.fingerprint(text.replace(f"{HUGE:#x}", f"{HUGE + 1:#x}"))
-    assert constants.write(text, {"C": 4}) == text.replace("C = 3", "C = 4")
+    check(text)
+    assert read_constants(text) == {"C": 3}
+    assert fingerprint(text) != fingerprint(text.replace(f"{HUGE:#x}", f"{HUGE + 1:#x}"))
+    assert write_constants(text, {"C": 4}) == text.replace("C = 3", "C = 4")
     with pytest.raises(UserError, match="A: expected a literal to replace, not an integer of more than 2048 bits"):
-        constants.write(text, {"A": 4})
+        write_constants(text, {"A": 4})
 
 
 def test_a_sum_of_many_terms_is_no_constant_where_python_can_parse_it_at_all() -> None:
     for terms in (300, 900, 3000):
         with contextlib.suppress(UserError):
-            constants.constants(f"A = {'+'.join(['1'] * terms)}\nB = 2\n")
+            read_constants(f"A = {'+'.join(['1'] * terms)}\nB = 2\n")
 
 
 @given(
@@ -224,22 +227,22 @@ def test_a_sum_of_many_terms_is_no_constant_where_python_can_parse_it_at_all() -
     )
 )
 def test_a_literal_reads_back(value: float | str | bool | tuple[float, ...]) -> None:
-    text = f"X = {constants.literal(value)}\n"
-    read = constants.constants(text)["X"]
+    text = f"X = {literal(value)}\n"
+    read = read_constants(text)["X"]
     assert read == value
     assert type(read) is type(value)
-    assert ast.literal_eval(constants.literal(value)) == value
-    assert constants.constants(constants.write("X = 0\n", {"X": value}))["X"] == value
+    assert ast.literal_eval(literal(value)) == value
+    assert read_constants(write_constants("X = 0\n", {"X": value}))["X"] == value
 
 
 @pytest.mark.parametrize("backend", backends.names())
 def test_every_reference_trainer_can_be_searched(backend: str) -> None:
     text = backends.trainer_path(backend).read_text(encoding="utf-8")
-    constants.check(text)
-    found = constants.read(text)
+    check(text)
+    found = read_tunables(text)
     assert found
     for name, tunable in found.items():
         new = tunable.choices[-1] if tunable.choices else tunable.low
         assert new is not None
         new = int(new) if tunable.integer and isinstance(new, float) else new
-        assert constants.constants(constants.write(text, {name: new}))[name] == new
+        assert read_constants(write_constants(text, {name: new}))[name] == new

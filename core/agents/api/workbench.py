@@ -19,7 +19,7 @@ from core.agents.llm.base import Block
 from core.events import Working
 from core.records import UserError
 from core.system.text import one_line
-from core.trainer import constants
+from core.trainer.check import check, fixed_and_changed
 
 _TOOLS = {tool.name: tool for tool in TOOLS}
 _LONGEST_RESULT = 120_000  # characters; every tool stays below it by its own bounds
@@ -180,8 +180,8 @@ class Workbench:
         if not self.draft.changed:
             raise Refused("your draft is the champion's text: there is nothing to try yet")
         try:
-            constants.check(text)
-            changed = constants.fixed_and_changed(self._history.program.fixed, self.draft.champion, text)
+            check(text)
+            changed = fixed_and_changed(self._history.program.fixed, self.draft.champion, text)
         except UserError as error:
             raise Refused("this can't be run; mend it first:", str(error)) from None
         if changed:

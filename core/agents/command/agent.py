@@ -20,7 +20,8 @@ from core.records import PROGRAM, TRAINER, Proposal, UserError
 from core.sandbox import tier
 from core.sandbox.confine import NOT_CONFINED
 from core.system.text import one_line
-from core.trainer import constants
+from core.trainer.check import check, fixed_and_changed
+from core.trainer.constants import read_constants
 
 KEPT = 100  # files of what the command printed
 FIRST_WAIT, LONGEST_WAIT = 30.0, 1800.0  # seconds until it is asked again after a failure; they double
@@ -203,8 +204,8 @@ class CommandAgent(Agent):
 def _fault(text: str, history: History) -> str:
     """Why the trainer would not be run; empty where it would."""
     try:
-        constants.check(text)
-        if changed := constants.fixed_and_changed(history.program.fixed, history.champion_text, text):
+        check(text)
+        if changed := fixed_and_changed(history.program.fixed, history.champion_text, text):
             return f"it changes {', '.join(changed)}, which {PROGRAM} fixes"
         if (earlier := history.repeat_of(text)) is not None:
             return f"it is the trainer of experiment {earlier.number} again, {earlier.verdict}"
@@ -216,7 +217,7 @@ def _fault(text: str, history: History) -> str:
 def _summary(ended: Ended, before: str, after: str) -> str:
     """A hypothesis for an edit that came without one: which constants changed, else what was printed first."""
     try:
-        old, new = constants.constants(before), constants.constants(after)
+        old, new = read_constants(before), read_constants(after)
     except UserError:
         old, new = {}, {}
     if changed := [f"{name} {old[name]!r} -> {new[name]!r}" for name in new if name in old and old[name] != new[name]]:

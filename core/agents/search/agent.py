@@ -17,7 +17,8 @@ from core.agents.search import moves, points
 from core.agents.search.gaussian_process import Gaussian, expected_improvement
 from core.agents.search.points import Spaces, Told, Values
 from core.records import Proposal, UserError
-from core.trainer import constants
+from core.trainer.constants import read_tunables, write_constants
+from core.trainer.literals import literal, same
 
 MOST = 3  # constants that a move changes: one alone tells most about itself, but takes many trials to get far
 DRAW_SHARE = 0.3  # of their new values come from the whole range, the rest are steps from the champion's
@@ -44,7 +45,7 @@ class SearchAgent(Agent):
         """
         spaces = {
             name: tunable
-            for name, tunable in constants.read(history.champion_text).items()
+            for name, tunable in read_tunables(history.champion_text).items()
             if name not in history.program.fixed
         }
         if not spaces:
@@ -58,7 +59,7 @@ class SearchAgent(Agent):
         for _ in range(ROUNDS):
             changes = list(_new(spaces, (*_near_misses(told), *_moves(rng, spaces)), refused))
             for changed in _most_hopeful_first(changes, told, spaces):
-                text = constants.write(history.champion_text, changed)
+                text = write_constants(history.champion_text, changed)
                 if not history.tried(text):
                     return Proposal(text=text, hypothesis=_hypothesis(changed, spaces), agent=self.name)
         return None
@@ -91,7 +92,7 @@ def _new(spaces: Spaces, changes: Iterable[Values], seen: set[str]) -> Iterator[
         changed = {
             name: change[name]
             for name, tunable in spaces.items()
-            if name in change and not constants.same(change[name], tunable.value)
+            if name in change and not same(change[name], tunable.value)
         }
         key = repr(changed)
         if changed and key not in seen:
@@ -118,7 +119,4 @@ def _most_hopeful_first(changes: Sequence[Values], told: Told, spaces: Spaces) -
 
 
 def _hypothesis(changed: Values, spaces: Spaces) -> str:
-    return ", ".join(
-        f"{name} {constants.literal(spaces[name].value)} -> {constants.literal(value)}"
-        for name, value in changed.items()
-    )
+    return ", ".join(f"{name} {literal(spaces[name].value)} -> {literal(value)}" for name, value in changed.items())

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from core.records import Constant
-from core.trainer.constants import Tunable, same
+from core.trainer.constants import Tunable
+from core.trainer.literals import same
 
 STEP_WIDTHS = (0.05, 0.5)  # of a constant's range (its logarithm's if `log`); log-uniform, so small steps are common
 DIGITS = 3  # of a proposed float

@@ -9,12 +9,11 @@ import pytest
 
 from core.agents.search import moves
 from core.records import Constant
-from core.trainer import constants
-from core.trainer.constants import Tunable
+from core.trainer.constants import Tunable, read_tunables
 
 
 def one(line: str) -> Tunable:
-    return constants.read(line + "\n")["A"]
+    return read_tunables(line + "\n")["A"]
 
 
 LINES = (

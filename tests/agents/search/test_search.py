@@ -18,7 +18,8 @@ from core.agents.base import Agent
 from core.agents.search.agent import SearchAgent
 from core.records import Constant, Proposal, UserError
 from core.store.program import Program
-from core.trainer import constants as tunables
+from core.trainer.constants import read_constants, read_tunables, write_constants
+from core.trainer.literals import literal
 
 TEXT = """\
 MATRIX_LR = 0.04  # tune: log 0.005 .. 0.2
@@ -32,7 +33,7 @@ HEAD_DIM = 64  # tune: one of 32, 64, 128
 WINDOW_PATTERN = "L"  # tune: one of "L", "SL", "SSSL"
 ADAM_BETAS = (0.8, 0.95)  # tune: one of (0.8, 0.95), (0.9, 0.95)
 """
-SPACES = tunables.read(TEXT)
+SPACES = read_tunables(TEXT)
 
 
 def place(name: str, value: Constant) -> float:
@@ -66,21 +67,21 @@ def test_it_changes_a_few_constants_of_the_champion_within_their_ranges() -> Non
     agent = SearchAgent(seed=3)
     sizes = []
     for _ in range(80):
-        before = tunables.constants(history.champion_text)
+        before = read_constants(history.champion_text)
         proposal = agent.propose(history)
         assert proposal is not None
-        after = tunables.constants(proposal.text)
+        after = read_constants(proposal.text)
         changed = [name for name in SPACES if before[name] != after[name]]
         sizes.append(len(changed))
         assert proposal.agent == "search"
         assert proposal.hypothesis == ", ".join(
-            f"{name} {tunables.literal(before[name])} -> {tunables.literal(after[name])}" for name in changed
+            f"{name} {literal(before[name])} -> {literal(after[name])}" for name in changed
         )
         for name in SPACES:
             assert 0 <= place(name, after[name]) <= 1
             assert type(after[name]) is type(before[name])
         # nothing but those literals
-        assert tunables.write(proposal.text, {name: before[name] for name in changed}) == history.champion_text
+        assert write_constants(proposal.text, {name: before[name] for name in changed}) == history.champion_text
         history.record(proposal)
     assert {1, 2, 3} <= set(sizes) <= {1, 2, 3, 4, 5, 6}  # more than three: two near misses at once
     assert sum(size <= 3 for size in sizes) >= 60
@@ -113,10 +114,10 @@ def test_another_process_goes_on_with_the_same_proposals() -> None:
 def test_fixed_constants_are_left_alone() -> None:
     history = MemoryHistory(TEXT, Bowl(0), PRESET, Program(fixed=tuple(name for name in SPACES if name != "DEPTH")))
     history.run(SearchAgent(), 30)
-    assert {tuple(tunables.constants(text)[name] for name in SPACES if name != "DEPTH") for text in history.texts} == {
-        tuple(tunables.constants(TEXT)[name] for name in SPACES if name != "DEPTH")
+    assert {tuple(read_constants(text)[name] for name in SPACES if name != "DEPTH") for text in history.texts} == {
+        tuple(read_constants(TEXT)[name] for name in SPACES if name != "DEPTH")
     }
-    assert sorted(int(str(tunables.constants(text)["DEPTH"])) for text in history.texts) == list(range(2, 9))
+    assert sorted(int(str(read_constants(text)["DEPTH"])) for text in history.texts) == list(range(2, 9))
 
 
 def test_a_space_that_is_used_up_ends_the_search() -> None:
@@ -140,8 +141,8 @@ def test_ranges_are_read_anew_from_each_champion() -> None:
     assert history.record(Proposal(text=edited, hypothesis="", agent="try")).verdict == "keep"
     history.run(SearchAgent(), 15)
     for text in history.texts[12:]:
-        assert 40 <= float(str(tunables.constants(text)["A"])) <= 60
-    assert len({tunables.constants(text)["B"] for text in history.texts[12:]}) > 1
+        assert 40 <= float(str(read_constants(text)["A"])) <= 60
+    assert len({read_constants(text)["B"] for text in history.texts[12:]}) > 1
 
 
 def test_a_champion_outside_its_range_can_be_searched() -> None:
@@ -167,9 +168,9 @@ def test_a_switch_that_alone_makes_the_difference_is_found() -> None:
     for seed in range(4):
         history = MemoryHistory(text, measure, PRESET)
         history.run(SearchAgent(seed=seed), 30)
-        champion = tunables.constants(history.champion_text)
+        champion = read_constants(history.champion_text)
         assert {name: champion[name] for name in best} == best
-        assert {tunables.constants(tried)["NORM"] for tried in history.texts} == {"rms", "layer", "none"}
+        assert {read_constants(tried)["NORM"] for tried in history.texts} == {"rms", "layer", "none"}
 
 
 def test_what_others_tried_is_a_start() -> None:
@@ -216,7 +217,7 @@ def test_two_near_misses_are_tried_together() -> None:
     history._measure = lambda constants: next(scores)
     for name in ["A_0", "B_0", *(name for name in names if not name.endswith("_0"))]:
         assert (
-            history.record(Proposal(text=tunables.write(text, {name: 1}), hypothesis="", agent="try")).gain is not None
+            history.record(Proposal(text=write_constants(text, {name: 1}), hypothesis="", agent="try")).gain is not None
         )
     history._measure = lambda constants: 2.0
     proposal = SearchAgent().propose(history)

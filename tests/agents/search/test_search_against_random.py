@@ -11,12 +11,12 @@ import pytest
 
 import benchmarks.search_against_random as comparison
 from benchmarks.search import campaigns, surrogate, table
-from core.trainer import constants
+from core.trainer.constants import read_tunables
 from core.trainer.reference import reference_trainer
 from presets import load
 
 BUDGET = 20.0
-SPACES = constants.read(campaigns.constants_of(reference_trainer(load("cpu"))))
+SPACES = read_tunables(campaigns.constants_of(reference_trainer(load("cpu"))))
 ROWS = table.read()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import backends
 import presets
-from core.trainer.constants import constants as constants_of
+from core.trainer.constants import read_constants
 
 jax = pytest.importorskip("jax", reason="JAX is not installed: uv pip install 'autoresearch[jax]'")
 
@@ -38,7 +38,7 @@ def test_the_h100_preset_has_upstreams_size(h100):
 def test_the_file_itself_has_the_constants_of_the_reference():
     """Equal names, values and ranges; a kernel of one framework is no constant of another's."""
     ours, reference = (
-        constants_of(backends.trainer_path(name).read_text(encoding="utf-8")) for name in ("jax", "torch")
+        read_constants(backends.trainer_path(name).read_text(encoding="utf-8")) for name in ("jax", "torch")
     )
     shared = ours.keys() & reference.keys()
     assert {name: ours[name] for name in shared} == {name: reference[name] for name in shared}

@@ -14,7 +14,7 @@ from support import PRESET
 import backends
 from core.data import prepare
 from core.records import Budget, Trial
-from core.trainer.constants import write
+from core.trainer.constants import write_constants
 from core.trial.supervisor import TrialSpec, run_trial
 
 SMALL = dataclasses.replace(
@@ -40,7 +40,7 @@ def run(corpus_folder: Path, tmp_path: Path) -> Callable[..., tuple[Trial, Path]
         count += 1
         trainer = tmp_path / f"train-{count}.py"
         text = backends.trainer_path("jax").read_text(encoding="utf-8")
-        trainer.write_text(write(text, {**SMALL.trainer_constants(), **constants}), encoding="utf-8")
+        trainer.write_text(write_constants(text, {**SMALL.trainer_constants(), **constants}), encoding="utf-8")
         spec = TrialSpec(
             trainer=trainer,
             preset=SMALL,

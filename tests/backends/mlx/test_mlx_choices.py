@@ -7,7 +7,7 @@ import pytest
 
 import backends
 from core.records import UserError
-from core.trainer.constants import constants, read
+from core.trainer.constants import read_constants, read_tunables
 
 mx = pytest.importorskip("mlx.core", reason="MLX is not installed here", exc_type=ImportError)
 
@@ -65,10 +65,10 @@ def test_what_was_asked_for_is_had_or_is_an_error(load_trainer):
 
 def test_constants_and_ranges_are_the_references():
     ours, reference = (backends.trainer_path(name).read_text(encoding="utf-8") for name in ("mlx", "torch"))
-    assert read(ours) == read(reference)
-    own = {name: value for name, value in constants(ours).items() if name != "COMPILE"}
-    assert own == {name: constants(reference)[name] for name in own}
-    assert constants(reference).keys() - constants(ours).keys() <= {"FLASH3"}
+    assert read_tunables(ours) == read_tunables(reference)
+    own = {name: value for name, value in read_constants(ours).items() if name != "COMPILE"}
+    assert own == {name: read_constants(reference)[name] for name in own}
+    assert read_constants(reference).keys() - read_constants(ours).keys() <= {"FLASH3"}
 
 
 def test_limits_leave_a_device_that_recommends_none_as_it_is(load_trainer):

@@ -14,7 +14,7 @@ from support import PRESET
 import backends
 from core.data import Dataset, prepare
 from core.records import Budget, Facts, Preset, Trial, from_json
-from core.trainer.constants import write
+from core.trainer.constants import write_constants
 from core.trial.model import open_model
 from core.trial.supervisor import TrialSpec, run_trial
 
@@ -36,7 +36,7 @@ SMALL = dataclasses.replace(
 def trainer_file(folder: Path, preset: Preset, **constants: Any) -> Path:
     path = folder / f"train-{preset.backend}-{len(list(folder.iterdir()))}.py"
     text = backends.trainer_path(preset.backend).read_text(encoding="utf-8")
-    path.write_text(write(text, {**preset.trainer_constants(), **constants}), encoding="utf-8")
+    path.write_text(write_constants(text, {**preset.trainer_constants(), **constants}), encoding="utf-8")
     return path
 
 

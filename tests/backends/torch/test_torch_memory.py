@@ -12,7 +12,7 @@ import torch
 import backends
 from core.data import prepare
 from core.records import Budget, Preset
-from core.trainer import constants
+from core.trainer.constants import write_constants
 from core.trial.supervisor import TrialSpec, run_trial
 
 
@@ -30,7 +30,7 @@ def test_a_reference_trainer_takes_the_same_batches_in_more_slices(tmp_path: Pat
         sequence_length=32, total_batch_size=256, device_batch_size=8, budget_seconds=60, startup_seconds=120,
         silence_seconds=120, score_bytes=2000, peak_tflops=1,
     )  # fmt: skip
-    text = constants.write(
+    text = write_constants(
         backends.trainer_path("torch").read_text(encoding="utf-8"),
         {**preset.trainer_constants(), "ASPECT_RATIO": 16, "HEAD_DIM": 16, "COMPILE": "eager"},
     )

@@ -12,7 +12,7 @@ import torch
 
 import backends
 import presets
-from core.trainer.constants import constants as constants_of
+from core.trainer.constants import read_constants
 
 
 def tokens_of(rows: int, length: int, vocabulary: int = 61, seed: int = 0) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_the_h100_preset_has_upstreams_size_and_batch(h100):
 
 def test_the_file_itself_has_the_h100s_constants(h100):
     preset, _ = h100
-    own = constants_of(backends.trainer_path("torch").read_text(encoding="utf-8"))
+    own = read_constants(backends.trainer_path("torch").read_text(encoding="utf-8"))
     assert {name: own[name] for name in preset.trainer_constants()} == preset.trainer_constants()
 
 

@@ -1,0 +1,102 @@
+"""The value of a literal in a trainer's syntax tree, and the literal of a value."""
+
+from __future__ import annotations
+
+import ast
+import math
+
+from core.records import Constant, UserError
+
+_LARGEST_EXPONENT = 1024  # of a constant written as a power; keeps `9 ** 9 ** 9` from taking the night
+# Of an integer: Python writes one of more digits than `sys.set_int_max_str_digits` allows, 640 at least, only in hex.
+MOST_BITS = 2048
+
+
+def literal(value: Constant) -> str:
+    """The Python literal of a constant, strings in double quotes. Raises UserError for what has no literal."""
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        raise UserError(f"a constant has at most {MOST_BITS} bits, not {value.bit_length()}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"a constant is a finite number, not {value}")
+    if isinstance(value, tuple):
+        return "(" + ", ".join(literal(item) for item in value) + ("," if len(value) == 1 else "") + ")"
+    if isinstance(value, str):
+        plain = repr(value)
+        return f'"{plain[1:-1]}"' if plain[0] == "'" and '"' not in plain and "\\'" not in plain else plain
+    return repr(value)
+
+
+def same(one: Constant, other: Constant) -> bool:
+    """Whether a search takes two constants for one: 1 and 1.0 are, True and 1 are not."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return one == other
+
+
+def evaluate(node: ast.expr) -> Constant:
+    """The value of a literal, or of arithmetic on numbers; ValueError says what the expression is instead."""
+    try:
+        return _literal_value(node)
+    except RecursionError:
+        raise ValueError("not nested so deeply") from None
+
+
+def _literal_value(node: ast.expr) -> Constant:
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, int) and node.value.bit_length() > MOST_BITS:
+            raise ValueError(f"not an integer of more than {MOST_BITS} bits")
+        if isinstance(node.value, (bool, int, str)):
+            return node.value
+        if isinstance(node.value, float) and math.isfinite(node.value):
+            return node.value
+        raise ValueError(f"not {ast.unparse(node)}")
+    if isinstance(node, (ast.Tuple, ast.List)):
+        items = [_literal_value(item) for item in node.elts]
+        numbers = [item for item in items if isinstance(item, (int, float)) and not isinstance(item, bool)]
+        if isinstance(node, ast.List) or len(numbers) < len(items):
+            raise ValueError("not a list or a mixed tuple")
+        return tuple(numbers)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        operand = _plain_number(node.operand)
+        return -operand if isinstance(node.op, ast.USub) else operand
+    if isinstance(node, ast.BinOp):
+        return _arithmetic(node)
+    raise ValueError(f"not {type(node).__name__}")
+
+
+def _arithmetic(node: ast.BinOp) -> int | float:
+    left, right = _plain_number(node.left), _plain_number(node.right)
+    result: int | float
+    try:
+        match node.op:
+            case ast.Add():
+                result = left + right
+            case ast.Sub():
+                result = left - right
+            case ast.Mult():
+                result = left * right
+            case ast.Div():
+                result = left / right
+            case ast.FloorDiv():
+                result = left // right
+            case ast.Pow() if abs(right) <= _LARGEST_EXPONENT and abs(left) <= 2**64:
+                power = left**right
+                if isinstance(power, complex):
+                    raise ValueError("not a complex number")
+                result = power
+            case _:
+                raise ValueError(f"not {ast.unparse(node)}")
+    except (ZeroDivisionError, OverflowError) as error:
+        raise ValueError(f"not {ast.unparse(node)} ({error})") from None
+    if isinstance(result, float) and not math.isfinite(result):
+        raise ValueError(f"not {ast.unparse(node)}")
+    if isinstance(result, int) and result.bit_length() > MOST_BITS:
+        raise ValueError(f"not an integer of more than {MOST_BITS} bits")
+    return result
+
+
+def _plain_number(node: ast.expr) -> int | float:
+    value = _literal_value(node)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"not arithmetic on {type(value).__name__}")
+    return value
