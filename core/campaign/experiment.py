@@ -36,6 +36,7 @@ from core.store.ledger import Ledger
 from core.store.program import Program
 from core.store.recovery import mended
 from core.store.repository import GitFailed, Repo, write_atomically
+from core.system.text import clean
 from core.trainer.check import check, fixed_and_changed
 from core.trainer.constants import read_constants
 from core.trainer.fingerprint import fingerprint
@@ -329,7 +330,7 @@ class Ratchet:
     def _no_baseline(self, record: Trial, trial: int) -> UserError:
         output = self._folder.trial(0, trial) / "output.txt"
         try:
-            lines = output.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LINES:]
+            lines = clean(output.read_text(encoding="utf-8", errors="replace")).splitlines()[-_SHOWN_LINES:]
         except FileNotFoundError:
             lines = []
         shown = "".join(f"\n  {line}" for line in lines) or "\n  (no output)"

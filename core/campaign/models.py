@@ -11,7 +11,7 @@ import presets
 from core.campaign import results_tsv
 from core.records import FACTS, TRAINER, WEIGHTS, Experiment, UserError
 from core.system.files import file_sha256, refuse_occupied
-from core.system.text import bpb
+from core.system.text import bpb, one_line
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
@@ -104,7 +104,7 @@ def _readme(campaign: Campaign, experiment: Experiment, trial: int) -> str:
         seed=record.seed,
         device=record.device,
         number=experiment.number,
-        hypothesis=" ".join(experiment.hypothesis.split()),
+        hypothesis=one_line(experiment.hypothesis),
         confirmed=f"\nAgainst the baseline: {known.line}.\n"
         if known is not None and known.champion == experiment.number
         else "",

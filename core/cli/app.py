@@ -303,7 +303,7 @@ def show(
         diff = campaign.diff(number)
         trainer = campaign.trainer_text(experiment.commit) if part == "train.py" else ""
     if as_json:
-        outputs = [views.output(trial) for trial in trials]
+        outputs = [trial_files.printed(trial) for trial in trials]
         terminal.json_text({**terminal.with_gain(experiment), "diff": diff, "curves": curves, "outputs": outputs})
         return
     plain = {"diff": diff, "hypothesis": experiment.hypothesis, "train.py": trainer}
@@ -322,7 +322,7 @@ def show(
             )
             console.print(views.chart(curve))
         if part == "output":
-            sys.stdout.write(views.output(trial))
+            sys.stdout.write(trial_files.printed(trial))
     if not part:
         for record in experiment.trials:
             console.print(tables.trial(record))

@@ -21,6 +21,7 @@ from core.measure import doctor
 from core.records import Budget, Preset, Trial, UserError
 from core.system import hardware
 from core.system.files import cache_root, digest, replacing
+from core.system.text import one_line
 from core.trainer.fingerprint import fingerprint
 from core.trainer.reference import reference_trainer
 from core.trial.probe import describe
@@ -168,8 +169,7 @@ def _scaled(found: Found, device: Device, measured: scaling.Measured | None = No
 def _load() -> list[str]:
     """What else keeps this machine busy, a line each; empty if nothing does."""
     findings = doctor.load_here(hardware.accelerators())[1]
-    told = (one.told for one in findings if one.mark == "warning")
-    return ["".join(letter if letter.isprintable() else "?" for letter in line) for line in told]
+    return [one_line(one.told) for one in findings if one.mark == "warning"]
 
 
 def _measured(found: Found, changes: Mapping[str, str], prepare: Prepare, tell: Tell, load: list[str]) -> str:

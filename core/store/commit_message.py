@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import re
 
+from core.system.text import clean, one_line
+
 _LONGEST = 20_000  # characters of a hypothesis; what an agent writes beyond that is cut, and says so
 _TRAILERS = re.compile(r"\n\nExperiment: (?P<number>\d+)\nAgent: (?P<agent>[^\n]*)\n?\Z")
 
 
 def canonical(hypothesis: str) -> str:
     """A hypothesis as it is recorded: no control characters, and an empty line behind the first line if more follow."""
-    text = hypothesis.encode("utf-8", "replace").decode("utf-8")
-    text = "".join(
-        char for char in text.replace("\r\n", "\n").replace("\r", "\n") if char in "\n\t" or char.isprintable()
-    )
+    text = clean(hypothesis)
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]}\n... cut after {_LONGEST} characters"
     first, _, rest = text.strip().partition("\n")
@@ -26,7 +25,7 @@ def canonical(hypothesis: str) -> str:
 
 def agent_name(agent: str) -> str:
     """An agent's name as it is recorded: one line of printable characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in agent).split())
+    return one_line(agent)
 
 
 def compose(hypothesis: str, number: int, agent: str) -> str:

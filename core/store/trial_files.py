@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.system.text import clean
+
 Point = dict[str, float]
 
 
@@ -39,9 +41,6 @@ def thinned(curve: Sequence[Point], count: int) -> list[Point]:
 
 
 def printed(trial: Path) -> str:
-    """What the trial printed while it trained, as it came: control characters in it can drive a terminal.
-
-    Where memory ran out at first and it was tried once more, both.
-    """
+    """What the trial printed while it trained, cleaned. If memory ran out and it was tried once more, both outputs."""
     paths = [trial / name for name in ("output-out-of-memory.txt", "output.txt")]
-    return "".join(path.read_text(encoding="utf-8", errors="replace") for path in paths if path.exists())
+    return clean("".join(path.read_text(encoding="utf-8", errors="replace") for path in paths if path.exists()))

@@ -1,21 +1,24 @@
-"""Text for people: what others wrote without what drives a terminal or can't be seen, and numbers in few letters."""
+"""Text for people: what others wrote, made safe to show or store, and numbers in few letters.
+
+A text that comes from outside (an agent, a trainer's output, a server, a file) is cleaned once, where it comes in.
+"""
 
 from __future__ import annotations
 
 import re
 
-_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
+# ECMA-48's control sequences and a terminal's operating system commands.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b.")
 
 
 def clean(text: str) -> str:
-    """Without colours, control characters and what is invisible, so that it reads as it is."""
-    text = _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    """`text` without escape sequences, control and invisible characters, with "\n" line ends; valid UTF-8."""
+    text = valid(_ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
     return "".join(char for char in text if char in "\n\t" or char.isprintable())
 
 
 def one_line(text: str, width: int = 0) -> str:
-    """Clean text on one line, cut to `width` characters with an ellipsis if a width is given."""
+    """`text`, cleaned, on one line; cut to `width` characters with an ellipsis if a width is given."""
     line = " ".join(clean(text).split())
     return line if not width or len(line) <= width else line[: width - 1].rstrip() + "…"
 

@@ -1,7 +1,5 @@
 """One experiment in full."""
 
-from pathlib import Path
-
 from core.cli.render import show
 from core.store.trial_files import Point
 
@@ -37,9 +35,3 @@ def test_a_long_curve_fits_and_an_equal_one_is_drawn() -> None:
     assert "2.0010 at step 1000" in text
     assert set(heights([2.0, 2.0, 2.0])) == {1}
     assert "no loss" in show.chart([]).plain
-
-
-def test_output_can_not_drive_a_terminal(tmp_path: Path) -> None:
-    (tmp_path / "output.txt").write_text("a\x1b]0;title\x07b\r\n\tc\x9b2J\n", encoding="utf-8")
-    assert show.output(tmp_path) == "a]0;titleb\n\tc2J\n"
-    assert show.output(tmp_path / "missing") == ""

@@ -37,3 +37,8 @@ def test_what_was_printed_before_memory_ran_out_comes_first(tmp_path: Path) -> N
     (tmp_path / "output-out-of-memory.txt").write_text("first\n", encoding="utf-8")
     assert trial_files.printed(tmp_path) == "first\nsecond\n"
     assert trial_files.printed(tmp_path / "missing") == ""
+
+
+def test_what_was_printed_can_not_drive_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "output.txt").write_text("a\x1b]0;title\x07b\r\n\tc\x9b2J\n", encoding="utf-8")
+    assert trial_files.printed(tmp_path) == "ab\n\tc2J\n"

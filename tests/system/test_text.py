@@ -47,3 +47,24 @@ def test_a_line_has_no_breaks_tabs_colours_or_control_characters() -> None:
 def test_a_long_line_is_cut_with_an_ellipsis() -> None:
     assert text.one_line("a" * 20, 8) == "a" * 7 + "…"
     assert text.one_line("a" * 8, 8) == "a" * 8
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("a\r\nb\rc\n\td", "a\nb\nc\n\td"),
+        ("\x1b[1;31mred\x1b[0m \x1b(Bplain\x1b", "red Bplain"),
+        ("\x1b]0;title\x07said \x1b]8;;http://x\x1b\\link", "said link"),
+        ("\x1b]0;no end\nthe next line", "\nthe next line"),
+        ("nul \0 bell \a zero\u200bwidth \u202eright to left", "nul  bell  zerowidth right to left"),
+        ("half a pair \ud83d", "half a pair \ufffd"),
+    ],
+)
+def test_clean_text_can_neither_drive_a_terminal_nor_hide(raw: str, cleaned: str) -> None:
+    assert text.clean(raw) == cleaned
+    assert text.clean(cleaned) == cleaned
+
+
+def test_valid_text_is_left_as_it_is_and_a_split_pair_is_joined() -> None:
+    assert text.valid("é\x1b[0m\U0001f600") == "é\x1b[0m\U0001f600"
+    assert text.valid("\ud83d\ude00 \ude00") == "\U0001f600 \ufffd"

@@ -9,6 +9,7 @@ from core.agents.llm import claude, errors, streams
 from core.agents.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
 from core.agents.llm.blocks import encodable, tool_input
 from core.agents.llm.errors import TooLong
+from core.system.text import one_line
 
 ENDPOINT = "https://api.anthropic.com"
 # What the prompt of a campaign begins with outlives a trial; the rest serves the next request of a conversation.
@@ -200,7 +201,7 @@ def _detail(details: Any) -> str:
     if details is None:
         return ""
     said = [getattr(details, name, None) for name in ("category", "explanation")]
-    return ": ".join(errors.short(str(one)) for one in said if one)
+    return ": ".join(one_line(str(one), errors.WIDTH) for one in said if one)
 
 
 def _sent(message: Message) -> Message:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from core.system.text import valid
+
 DEEPEST = 50  # levels of a tool's input
 
 
@@ -33,11 +35,7 @@ def _deeper(value: Any, levels: int) -> bool:
 def encodable(value: Any) -> Any:
     """The same value with U+FFFD for each half of a surrogate pair, which JSON can hold and UTF-8 can't."""
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return value
+        return valid(value)
     if isinstance(value, dict):
         return {encodable(key): encodable(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

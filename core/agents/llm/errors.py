@@ -16,6 +16,7 @@ from typing import Any
 
 from core.agents.llm.base import Outage
 from core.records import UserError
+from core.system.text import one_line
 
 _OUTAGES = {
     408: "the request timed out",
@@ -28,6 +29,7 @@ _OUTAGES = {
     504: "the server took too long",
     529: "the server is overloaded",
 }
+WIDTH = 200  # characters of what a server said, in an error
 LONGEST_WISH = 3600.0  # seconds that a server may have us wait: a mistaken header must not take the whole night
 # Anthropic; OpenAI and vLLM; llama.cpp.
 _TOO_LONG = re.compile(
@@ -103,7 +105,7 @@ def _message(error: Any) -> str:
 
 def meaning(server: Server, status: int, message: str, headers: Mapping[str, str]) -> Exception:
     """What to raise for an answer with this status: Outage, UserError or TooLong."""
-    said = short(message)
+    said = one_line(message, WIDTH)
     if status == 402 or (status in {400, 403, 429} and _NO_CREDIT.search(message)):
         return UserError(f"{server.name} wants to be paid first: {said}; add credit to the account of {server.key}")
     if status in _OUTAGES or status >= 500:
@@ -128,9 +130,9 @@ def meaning(server: Server, status: int, message: str, headers: Mapping[str, str
 def in_stream(server: Server, kind: str, message: str) -> Exception:
     """What to raise for an error event in a stream that had begun well."""
     if _TOO_LONG.search(message):
-        return TooLong(short(message))
+        return TooLong(one_line(message, WIDTH))
     if kind in {"invalid_request_error", "request_too_large", "authentication_error", "permission_error"}:
-        return UserError(f"{server.name} broke its answer off: {short(message)}")
+        return UserError(f"{server.name} broke its answer off: {one_line(message, WIDTH)}")
     reasons = {"overloaded_error": _OUTAGES[529], "rate_limit_error": _OUTAGES[429], "timeout_error": _OUTAGES[504]}
     return Outage(f"{reasons.get(kind, 'the server failed')}, in the middle of its answer", 0.0)
 
@@ -156,9 +158,3 @@ def _wish(headers: Mapping[str, str]) -> float:
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
-
-
-def short(message: str, characters: int = 200) -> str:
-    """In one line."""
-    line = " ".join(message.split())
-    return line if len(line) <= characters else line[: characters - 1] + "…"

@@ -12,6 +12,7 @@ from core.agents.llm import errors, streams
 from core.agents.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
 from core.agents.llm.blocks import encodable, tool_input
 from core.agents.llm.errors import TooLong
+from core.system.text import one_line
 
 ENDPOINT = "https://api.openai.com/v1"
 _STOPS: dict[str, StopReason] = {
@@ -184,7 +185,7 @@ class _Gathered:
             stop_reason=stop,
             usage=self.usage,
             model=self._model or model,
-            detail=errors.short("".join(self._refusal)),
+            detail=one_line("".join(self._refusal), errors.WIDTH),
         )
 
 

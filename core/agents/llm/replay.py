@@ -9,8 +9,8 @@ from typing import Any
 
 from core.agents.llm.archive import Archive, Exchange
 from core.agents.llm.base import Reply, Request
-from core.agents.llm.errors import short
 from core.records import UserError
+from core.system.text import one_line
 
 _NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?")
 SHOWN = 60  # characters of each side of a difference
@@ -94,5 +94,5 @@ def _first(recorded: str, asked: str) -> str:
         min(len(recorded), len(asked)),
     )
     start = max(0, same - 20)
-    one, other = (short(text[start : start + SHOWN]) for text in (recorded, asked))
+    one, other = (one_line(text[start : start + SHOWN]) for text in (recorded, asked))
     return f"was {one!r}, is {other!r}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,11 +15,11 @@ from typing import IO, Literal
 
 from core.agents.llm.base import Delta, Reply, Usage
 from core.agents.llm.redact import Scrub
+from core.system.text import clean, one_line
 
 FOLDER = "transcripts"
 ARGUMENTS = 240  # characters of a tool's input that are shown
 RESULT, LINES = 1200, 20  # characters and lines of its result
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline: they drive a terminal
 
 
 class Transcript:
@@ -111,7 +110,7 @@ class Transcript:
             held, self._held = self._held, ""
             self._put(held)
         if self._kind in {"tool", "input"}:
-            arguments = _arguments(self._scrub("".join(self._input)))
+            arguments = _arguments(self._scrub("".join(self._input))).replace("`", "'")
             self._write(f"`{arguments}`\n" if arguments else "\n")
         elif self._kind is not None:
             self._write("\n")
@@ -123,14 +122,14 @@ class Transcript:
         with self._survived():
             self.folder.mkdir(parents=True, exist_ok=True)
             new = not path.exists()
-            self._file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
+            self._file = path.open("a", encoding="utf-8", newline="\n")
             if new:
                 self._write(f"# Experiment {experiment}\n")
 
     def _write(self, text: str) -> None:
         if self._file is not None and text:
             with self._survived():
-                self._file.write(_CONTROLS.sub("\ufffd", text.replace("\r\n", "\n")))
+                self._file.write(clean(text))
                 self._file.flush()
 
     @contextlib.contextmanager
@@ -162,11 +161,7 @@ def _arguments(raw: str) -> str:
     except ValueError:
         values = raw
     if not isinstance(values, dict):
-        return _short(str(values), ARGUMENTS)
+        return one_line(str(values), ARGUMENTS)
     share = max(30, ARGUMENTS // max(1, len(values)))
-    return ", ".join(f"{name}={_short(json.dumps(value, ensure_ascii=False), share)}" for name, value in values.items())
-
-
-def _short(text: str, characters: int) -> str:
-    line = " ".join(text.replace("`", "'").split())
-    return line if len(line) <= characters else f"{line[:characters]}…"
+    written = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    return ", ".join(f"{name}={one_line(value, share)}" for name, value in written.items())

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.syntax import Syntax
 from rich.text import Text
 
-from core.store import trial_files
 from core.store.trial_files import Point
 
 CHART_WIDTH, CHART_HEIGHT = 72, 9
 BLOCKS = " ▁▂▃▄▅▆▇█"
-
-
-def output(trial: Path) -> str:
-    """What the trial printed while it trained, control characters taken out: they could drive a terminal."""
-    return "".join(char for char in trial_files.printed(trial) if char in "\n\t" or char.isprintable())
 
 
 def diff(text: str) -> Syntax | Text:
