@@ -90,7 +90,7 @@ def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]], do
     with Campaign.open(folder) as campaign:
         found = campaign.experiments()
         spending = campaign.spending()
-        champion = campaign.champion()
+        champion = campaign.champion
     assert spending is not None
     price = prices.known(MODEL)
     assert price is not None

@@ -20,7 +20,6 @@ from core.campaign.campaign import Campaign
 from core.events import Repeat
 from core.records import Experiment, Proposal
 from core.store.ledger import Ledger
-from core.store.reader import LedgerHistory
 from core.store.repository import Repo
 from core.trainer.constants import read_constants
 
@@ -82,7 +81,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("large") / "campaign"
     with a_campaign(root, trainer=REFERENCE) as campaign:
         campaign.run(Counting(), experiments=0)
-        branch, champion = campaign.branch, campaign.champion()
+        branch, champion = campaign.branch, campaign.champion
     commits = import_commits(root, champion.commit, [text(number) for number in range(1, RECORDED + 1)])
     ledger = Ledger.open(root / ".git" / "autoresearch" / "ledger.db")
     # 20,000 durable writes one by one would take minutes.
@@ -162,7 +161,6 @@ def test_a_proposal_of_the_search(benchmark, campaign: Campaign) -> None:  # typ
     agent = SearchAgent()
 
     def propose() -> Proposal | None:
-        history = LedgerHistory(campaign._folder, campaign._ledger, campaign._repo, campaign.preset, campaign.program())
-        return agent.propose(history)
+        return agent.propose(campaign)
 
     assert benchmark(propose) is not None

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 TRAINER, PROGRAM = "train.py", "program.md"  # the two files of a campaign's work tree
-# Of a trial: its weights, what `restore` is told, and the nats of each scored token, float32 [N].
+# A trial's files: its weights, the facts that `restore` gets, the nats of each scored token (float32 [N]), what it
+# printed, its curve (a JSON object a report), and its record where it is kept outside a campaign.
 WEIGHTS, FACTS, LOSSES = "weights.safetensors", "facts.json", "losses.npy"
+OUTPUT, CURVE, RECORD = "output.txt", "curve.jsonl", "trial.json"
 Verdict = Literal["keep", "discard", "crash", "invalid"]
 # A lone trial is compared with nothing, so it can't be kept or discarded: it has a score, or it failed.
 TrialVerdict = Literal["scored", "crash", "invalid"]

@@ -13,10 +13,9 @@ from core.agents.base import Agent, Desk, History, Unavailable
 from core.agents.llm.archive import FILE
 from core.agents.llm.base import Asks, Reply, Request
 from core.agents.llm.connect import recording
-from core.campaign.campaign import Campaign
 from core.events import Notice, Repeat
 from core.records import TRAINER, Experiment, Proposal, UserError
-from core.store.layout import Folder
+from core.store.reader import CampaignReader
 
 
 class ReplayAgent(Agent):
@@ -27,9 +26,9 @@ class ReplayAgent(Agent):
     def __init__(self, replay: Path) -> None:
         """Raises UserError if there is no campaign in that folder, or none of its experiments has run."""
         self._root = replay.absolute()
-        with Campaign.open(replay) as source:
-            source.champion()
-        self._source: Campaign | None = None
+        with CampaignReader.open(replay) as source:
+            _ = source.champion
+        self._source: CampaignReader | None = None
         self._api: ApiAgent | None = None
         self._desk: Desk | None = None
         self._number = 0  # of the source's experiment that is proposed
@@ -45,8 +44,8 @@ class ReplayAgent(Agent):
                 f"--replay {self._root}"
             )
         self._desk = desk
-        self._source = Campaign.open(self._root)
-        agents = Folder(self._root).agents
+        self._source = CampaignReader.open(self._root)
+        agents = self._source.files.agents
         if (agents / FILE).exists():
             recorded = recording(agents, self._told_of_difference)
             self._api = ApiAgent(lambda desk: _About(recorded, self), model="replay", secret=held_secret(agents))
@@ -110,12 +109,12 @@ class ReplayAgent(Agent):
             return recorded
         return proposal
 
-    def _compare(self, history: History, source: Campaign, desk: Desk) -> None:
+    def _compare(self, history: History, source: CampaignReader, desk: Desk) -> None:
         """Says what this campaign does not share with its source from the start."""
         self._compared = True
         if history.preset != source.preset:
             desk.tell(Notice(f"the preset is not that of {self._root}: scores will differ"))
-        if history.text(0) != source.trainer_text(source.experiment(0).commit):
+        if history.text(0) != source.text(0):
             self._diverged = True
             desk.tell(
                 Notice(

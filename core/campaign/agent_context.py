@@ -11,7 +11,7 @@ from pathlib import Path
 from core.agents.base import Checked
 from core.events import OnEvent
 from core.records import TRAINER, Budget, Preset, UserError
-from core.store.layout import Folder
+from core.store.layout import CampaignFolder
 from core.store.program import Program
 from core.trainer.check import check, fixed_and_changed
 from core.trial.engine import Engine
@@ -25,7 +25,7 @@ class CampaignDesk:
 
     def __init__(
         self,
-        folder: Folder,
+        folder: CampaignFolder,
         preset: Preset,
         *,
         engine: Engine,

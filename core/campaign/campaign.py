@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -24,9 +22,8 @@ from core.campaign.judge import LowerWins, Policy
 from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
 from core.records import Experiment, Preset, Proposal, UserError
 from core.store import program as programs
-from core.store.layout import BRANCH, Folder, existing, found, read_preset
-from core.store.ledger import Ledger
-from core.store.program import Program
+from core.store.layout import CampaignFolder, existing, found
+from core.store.reader import CampaignReader
 from core.system.files import full_disk_told
 from core.trainer.check import check, fixed_and_changed
 from core.trainer.reference import reference_trainer
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from core.campaign.confirm import Confirmation
     from core.campaign.experiment import Ratchet
     from core.campaign.verify import Check
-    from core.store.repository import Repo
 
 REPEATS_IN_A_ROW = 50
 
@@ -60,26 +56,13 @@ class Status:
     model: Costs | None = None  # what agents used of one; None where none was asked
 
 
-class Campaign:
-    """An open campaign. Also a context manager; without one it is closed when nobody refers to it any more."""
+class Campaign(CampaignReader):
+    """An open campaign that can also go on. Reading needs no lock, and only one process at a time writes."""
 
-    def __init__(
-        self,
-        folder: Folder,
-        *,
-        engine: Engine | None = None,
-        policy: Policy | None = None,
-    ) -> None:
-        self._folder = folder
+    def __init__(self, files: CampaignFolder, *, engine: Engine | None = None, policy: Policy | None = None) -> None:
+        super().__init__(files)
         self._engine = engine or Local()
         self._policy = policy or LowerWins()
-        self._program = Program()
-        self._ledger = Ledger.open(folder.ledger)
-        self._close = weakref.finalize(self, self._ledger.close)
-        facts = self._ledger.facts()
-        self.root = folder.root
-        self.branch = BRANCH + facts["tag"]
-        self.preset = read_preset(folder, facts)
 
     @classmethod
     def create(
@@ -92,7 +75,7 @@ class Campaign:
         trainer: str | None = None,
         engine: Engine | None = None,
         policy: Policy | None = None,
-    ) -> Campaign:
+    ) -> Self:
         """A new campaign in a new or empty folder, opened.
 
         `tag` names the branch (default: today's date), `program` and `trainer` are texts: default the program that
@@ -107,33 +90,15 @@ class Campaign:
         return cls(folder, engine=engine, policy=policy)
 
     @classmethod
-    def open(
-        cls,
-        root: Path,
-        *,
-        engine: Engine | None = None,
-        policy: Policy | None = None,
-    ) -> Campaign:
+    def open(cls, root: Path, *, engine: Engine | None = None, policy: Policy | None = None) -> Self:
         """The campaign in `root`. Raises UserError, with the command that makes one, where none is."""
         return cls(existing(root), engine=engine, policy=policy)
-
-    def close(self) -> None:
-        """Ends git's helper process and closes the ledger. Can be called twice."""
-        if "_repo" in self.__dict__:
-            self._repo.close()
-        self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     # What it knows
 
     def status(self) -> Status:
         """Sums by the ledger's SQL: the same cost at ten experiments and at ten thousand, nearly."""
-        totals = self._ledger.totals()
+        totals = self.ledger.totals()
         busy = totals.wall_seconds
         return Status(
             baseline_bpb=totals.baseline_bpb,
@@ -148,14 +113,14 @@ class Campaign:
             if totals.candidate_seconds
             else None,
             overhead_fraction=(busy - totals.train_seconds) / busy if busy else None,
-            yardstick=self._ledger.facts().get("yardstick"),
+            yardstick=self.ledger.facts().get("yardstick"),
             confirmation=self.confirmation(),
-            model=costs.costs(self._folder.agents, totals.experiments, totals.kept),
+            model=costs.costs(self.files.agents, totals.experiments, totals.kept),
         )
 
     def confirmation(self) -> Confirmation | None:
         """What came of the last confirmation; None if there was none. Its champion may not be the present one."""
-        recorded = self._ledger.measurements("confirm")
+        recorded = self.ledger.measurements("confirm")
         if not recorded:
             return None
         from core.campaign.confirm import conclude
@@ -164,52 +129,11 @@ class Campaign:
 
     def spending(self, number: int | None = None) -> Spending | None:
         """What agents used of models: altogether, or for one experiment's proposal. None where none was asked."""
-        return archive.spent(self._folder.agents, number)
+        return archive.spent(self.files.agents, number)
 
     def transcripts(self) -> list[Path]:
         """A file for each proposal that a model worked on, the newest last; also of what became no experiment."""
-        return sorted((self._folder.agents / transcript.FOLDER).glob("*.md"))
-
-    def program(self) -> Program:
-        """`program.md` as it is now. Raises UserError for front matter that can't be read."""
-        return programs.read(self._folder.program)
-
-    def experiments(self, first: int = 0, stop: int | None = None, *, trials: bool = True) -> list[Experiment]:
-        """Experiments first <= n < stop, the baseline being 0; without `trials` at a third of the cost."""
-        return self._ledger.experiments(first, stop, trials=trials)
-
-    def experiment(self, number: int) -> Experiment:
-        """Raises UserError for a number that isn't there."""
-        from core.store.reader import known
-
-        return known(self._ledger, number)
-
-    def champion(self) -> Experiment:
-        """The best one verified. Raises UserError before the baseline has run."""
-        champion = self._ledger.champion()
-        if champion is None:
-            raise UserError(f"{self.root} has no baseline yet; run it with: autoresearch run {self.root}")
-        return champion
-
-    def folder(self, number: int) -> Path:
-        """One subfolder a trial (0, 1, ...): output.txt, curve.jsonl, facts.json; with weights where it was kept."""
-        return self._folder.experiment(number)
-
-    def trainer_path(self, number: int) -> Path:
-        """The trainer of an experiment as a file, written again from git where it was dropped."""
-        path = self._folder.trainer(number)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.trainer_text(self.experiment(number).commit), encoding="utf-8", newline="")
-        return path
-
-    def trainer_text(self, commit: str) -> str:
-        return self._repo.text(commit)
-
-    def diff(self, number: int) -> str:
-        """What the experiment changed in the champion of its time, as a unified diff; empty for the baseline."""
-        experiment = self.experiment(number)
-        return self._repo.diff(experiment.parent, experiment.commit)
+        return sorted((self.files.agents / transcript.FOLDER).glob("*.md"))
 
     def verify(self, on_event: OnEvent | None = None, *, scores: bool = True) -> Iterator[Check]:
         """Holds the campaign against its own records, refs and hashes, and with `scores` its champions' scores anew."""
@@ -217,12 +141,12 @@ class Campaign:
 
         tell = on_event or (lambda event: None)
         try:
-            yield from verify.of_records(self._folder, self._ledger, self._repo, self.preset)
+            yield from verify.of_records(self.files, self.ledger, self.repo, self.preset)
             if scores:
                 self._engine.prepare(self.preset, tell)
-                yield from verify.of_scores(self._folder, self._ledger, self._repo, self.preset, self._engine)
+                yield from verify.of_scores(self.files, self.ledger, self.repo, self.preset, self._engine)
         finally:
-            self._repo.close()
+            self.repo.close()
 
     # What it does
 
@@ -243,7 +167,7 @@ class Campaign:
         """
         begun = time.monotonic()
         with self._writing(on_event) as (ratchet, tell):
-            limits = self._program
+            limits = self.program
             most = min(_or_infinite(experiments), _or_infinite(limits.experiments))
             seconds = 3600 * min(_or_infinite(hours), _or_infinite(limits.hours))
             ratchet.reconcile()
@@ -251,9 +175,9 @@ class Campaign:
                 agent.begin(self._desk(tell, begun + seconds))  # what it lacks is told before data and the baseline
                 self._engine.prepare(self.preset, tell)
                 ratchet.restart_clock()
-                champion = self._ledger.champion() or ratchet.baseline()
+                champion = self.ledger.champion() or ratchet.baseline()
                 self._check_fixed(champion)
-                if self._repo.work_blob() not in {None, self._repo.blob(champion.commit)}:
+                if self.repo.work_blob() not in {None, self.repo.blob(champion.commit)}:
                     edited = "train.py in the work tree has edits of its own"
                     tell(Notice(f"{edited}; this run neither uses nor changes them"))
                 tell(Stopped(self._turns(agent, ratchet, tell, most, begun, seconds)))
@@ -286,7 +210,7 @@ class Campaign:
                 agent.repeated(repeat)
                 tell(repeat)
             else:
-                experiment = ratchet.experiment(proposal, self.champion())
+                experiment = ratchet.experiment(proposal, self.champion)
                 added, repeats = added + 1, 0
                 agent.observe(experiment)
 
@@ -304,24 +228,24 @@ class Campaign:
         if not hypothesis.strip():
             raise UserError('say what should be better, and why: autoresearch try -m "hypothesis"')
         with self._writing(on_event) as (ratchet, tell):
-            text = self._repo.work_text()
+            text = self.repo.work_text()
             if text is None:
                 raise UserError(
                     f"there is no train.py in {self.root}; get the champion's back with: git checkout train.py"
                 )
-            if not self._repo.on_branch():
+            if not self.repo.on_branch():
                 raise UserError(f"HEAD is not on the campaign's branch; change to it with: git switch {self.branch}")
             ratchet.reconcile()
             self._engine.prepare(self.preset, tell)
             ratchet.restart_clock()
-            champion = self._ledger.champion() or ratchet.baseline()
+            champion = self.ledger.champion() or ratchet.baseline()
             finished = ratchet.pending()
             if finished is not None:
-                champion = self.champion()
-                if self._repo.text(finished.commit) == text:
+                champion = self.champion
+                if self.repo.text(finished.commit) == text:
                     return finished
             self._check_fixed(champion)
-            champion_text = self._repo.text(champion.commit)
+            champion_text = self.repo.text(champion.commit)
             if text == champion_text:
                 raise UserError(f"train.py equals the champion's, experiment {champion.number}: edit it, then try")
             proposal = Proposal(text=text, hypothesis=hypothesis, agent=agent)
@@ -329,7 +253,7 @@ class Campaign:
                 ratchet.settle(champion, {blob_id(text.encode())})
                 return repeat
             try:
-                changed = fixed_and_changed(self._program.fixed, champion_text, text)
+                changed = fixed_and_changed(self.program.fixed, champion_text, text)
             except UserError:
                 changed = []  # a text that can't be parsed gets its verdict without a trial
             if changed:
@@ -345,14 +269,14 @@ class Campaign:
         from core.campaign import confirm
         from core.campaign.schedule import missing, turns
 
-        baseline, champion = self._ledger.experiment(0), self._ledger.champion()
+        baseline, champion = self.ledger.experiment(0), self.ledger.champion()
         confirm.refuse_nothing(baseline, champion, self.root)
         assert baseline is not None and champion is not None
         with self._writing(on_event) as (ratchet, tell):
             ratchet.reconcile()
             self._engine.prepare(self.preset, tell)
-            recorded = self._ledger.measurements("confirm", champion.number)
-            chosen = confirm.seeds_for(seeds, recorded, self._ledger.seeds())
+            recorded = self.ledger.measurements("confirm", champion.number)
+            chosen = confirm.seeds_for(seeds, recorded, self.ledger.seeds())
             planned = turns(baseline, champion, chosen)
             left = missing(planned, recorded)
             seconds = confirm.seconds_of(left, recorded)
@@ -360,73 +284,64 @@ class Campaign:
             recorded = ratchet.measurer.run("confirm", champion.number, planned, test=True)
         return confirm.conclude(baseline, champion, recorded)
 
-    @cached_property
-    def _repo(self) -> Repo:
-        # GitPython takes a quarter of a second to import: what reads only the ledger does without.
-        from core.store.repository import Repo
-
-        return Repo(self.root, self.branch)
-
     @contextmanager
     def _writing(self, on_event: OnEvent | None) -> Iterator[tuple[Ratchet, OnEvent]]:
         from core.campaign.experiment import Ratchet
         from core.store.lock import only_writer
 
         tell = on_event or (lambda event: None)
-        with full_disk_told(self.root), only_writer(self._folder.state):
+        with full_disk_told(self.root), only_writer(self.files.state):
             try:
-                self._ledger.upgrade()
-                self._program = self.program()
+                self.ledger.upgrade()
+                self.read_program()
                 yield (
                     Ratchet(
-                        self._folder,
-                        self._repo,
-                        self._ledger,
+                        self.files,
+                        self.repo,
+                        self.ledger,
                         self.preset,
                         engine=self._engine,
                         policy=self._policy,
-                        program=lambda: self._program,
+                        program=lambda: self.program,
                         tell=tell,
                     ),
                     tell,
                 )
             finally:
-                self._repo.close()  # an interrupt may have cut its helper process off in the middle of an answer
+                self.repo.close()  # an interrupt may have cut its helper process off in the middle of an answer
 
     def _desk(self, tell: OnEvent, until: float) -> Desk:
         from core.campaign.agent_context import CampaignDesk
 
         return CampaignDesk(
-            self._folder,
+            self.files,
             self.preset,
             engine=self._engine,
-            program=lambda: self._program,
-            champion_text=lambda: self._repo.text(self.champion().commit),
+            program=lambda: self.program,
+            champion_text=lambda: self.champion_text,
             tell=tell,
             until=until,
         )
 
     def _check_fixed(self, champion: Experiment) -> None:
-        has = self._ledger.constants(champion.number)
-        if unknown := [name for name in self._program.fixed if name not in has]:
+        has = self.ledger.constants(champion.number)
+        if unknown := [name for name in self.program.fixed if name not in has]:
             raise UserError(
                 f"program.md fixes {', '.join(unknown)}, and the champion's train.py has no such constant; "
                 f"it has {', '.join(sorted(has)) or 'none'}"
             )
 
     def _ask(self, agent: Agent) -> Proposal | None:
-        from core.store.reader import LedgerHistory
-
         try:
-            self._program = self.program()
+            self.read_program()
         except UserError:
             pass  # being edited right now, perhaps: the one read before holds on
-        return agent.propose(LedgerHistory(self._folder, self._ledger, self._repo, self.preset, self._program))
+        return agent.propose(self)
 
     def _repeat(self, proposal: Proposal) -> Repeat | None:
         from core.trainer.fingerprint import fingerprint
 
-        earlier = self._ledger.decided(fingerprint(proposal.text))
+        earlier = self.ledger.decided(fingerprint(proposal.text))
         return None if earlier is None else Repeat(proposal.hypothesis, proposal.agent, earlier)
 
 

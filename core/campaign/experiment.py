@@ -31,7 +31,7 @@ from core.records import (
     Verdict,
 )
 from core.store import commit_message
-from core.store.layout import Folder
+from core.store.layout import CampaignFolder
 from core.store.ledger import Ledger
 from core.store.program import Program
 from core.store.recovery import mended
@@ -51,7 +51,7 @@ class Ratchet:
 
     def __init__(
         self,
-        folder: Folder,
+        folder: CampaignFolder,
         repo: Repo,
         ledger: Ledger,
         preset: Preset,

@@ -15,7 +15,7 @@ from core.campaign.judge import Evidence, champion_bpb, spread_of_seeds
 from core.campaign.schedule import Turn, missing, turns
 from core.events import Drifted, Measured, Measuring, MeasuringProgress, Notice, OnEvent
 from core.records import LOSSES, TRAINER, WEIGHTS, Budget, Experiment, Measurement, Preset, Trial, UserError
-from core.store.layout import Folder
+from core.store.layout import CampaignFolder
 from core.store.ledger import Ledger
 from core.store.repository import Repo, write_atomically
 from core.trial.engine import Engine
@@ -41,7 +41,7 @@ class Measurer:
     """Runs turns and records them. Its caller holds the campaign's lock, and has prepared the engine."""
 
     def __init__(
-        self, folder: Folder, repo: Repo, ledger: Ledger, preset: Preset, *, engine: Engine, tell: OnEvent
+        self, folder: CampaignFolder, repo: Repo, ledger: Ledger, preset: Preset, *, engine: Engine, tell: OnEvent
     ) -> None:
         self._folder = folder
         self._repo = repo

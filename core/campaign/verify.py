@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.records import FACTS, TRAINER, WEIGHTS, Experiment, Facts, Preset, Trial, UserError, from_json
-from core.store.layout import Folder
+from core.store.layout import CampaignFolder
 from core.store.ledger import Ledger
 from core.store.repository import GitFailed, Repo
 from core.trainer.fingerprint import fingerprint
@@ -32,7 +32,7 @@ class Check:
     found: str = ""  # how closely, in a few words
 
 
-def of_records(folder: Folder, ledger: Ledger, repo: Repo, preset: Preset) -> Iterator[Check]:
+def of_records(folder: CampaignFolder, ledger: Ledger, repo: Repo, preset: Preset) -> Iterator[Check]:
     """Ledger, refs, hashes and sums. No model is run."""
     broken = ledger.broken()
     for row in broken:
@@ -67,7 +67,7 @@ def of_records(folder: Folder, ledger: Ledger, repo: Repo, preset: Preset) -> It
         yield Check(subject=f"branch {repo.branch}", what="champion", fault=fault)
 
 
-def of_scores(folder: Folder, ledger: Ledger, repo: Repo, preset: Preset, engine: Engine) -> Iterator[Check]:
+def of_scores(folder: CampaignFolder, ledger: Ledger, repo: Repo, preset: Preset, engine: Engine) -> Iterator[Check]:
     """Scores the weights of every champion again, and audits them again, deeply. `engine` has its corpus prepared."""
     champion: Experiment | None = None
     baseline = ledger.experiment(0)

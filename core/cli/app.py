@@ -246,7 +246,7 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
         if as_json:
             terminal.json_text(values)
             return
-        champion = campaign.champion() if values["champion_commit"] else None
+        champion = campaign.champion if values["champion_commit"] else None
         title = f"{campaign.root}  ({campaign.branch}, preset {campaign.preset.name})"
         terminal.out().print(tables.status(values, champion, title))
 
@@ -347,7 +347,7 @@ def export(
     from core.campaign.models import export as write
 
     with resolve.campaign_of(folder) as campaign:
-        experiment = campaign.champion() if number is None else campaign.experiment(number)
+        experiment = campaign.champion if number is None else campaign.experiment(number)
         write(campaign, experiment, resolve.dataset_of(campaign.preset).tokenizer, into)
     if as_json:
         terminal.json_text(
@@ -382,7 +382,7 @@ def sample(
         else:
             campaign = stack.enter_context(resolve.campaign_of(folder))
             tokenizer = resolve.dataset_of(campaign.preset).tokenizer
-            opened = resolve.model_of(campaign, campaign.champion() if number is None else campaign.experiment(number))
+            opened = resolve.model_of(campaign, campaign.champion if number is None else campaign.experiment(number))
         with interruptible("the same command starts again"), opened as ready:
             pieces = generate(ready, tokenizer, prompt, taste)
             if as_json:

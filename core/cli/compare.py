@@ -26,7 +26,7 @@ from core.cli.options import (
 from core.cli.render import terminal
 from core.cli.resolve import Asked
 from core.measure.compare import Curve, Entry
-from core.records import Budget, Preset, Trial, UserError, to_json
+from core.records import RECORD, Budget, Preset, Trial, UserError, to_json
 from core.store import trial_files
 from core.system import text
 from core.system.files import refuse_occupied
@@ -179,7 +179,7 @@ def _keep(entry: Entry, places: _Places) -> None:
     for trial, curve in zip(entry.trials, entry.curves, strict=False):
         into = places.next(trial.preset, trial.backend, trial.seed)
         into.mkdir(parents=True)
-        (into / resolve.RECORD).write_text(json.dumps(to_json(trial), indent=1), encoding="utf-8")
+        (into / RECORD).write_text(json.dumps(to_json(trial), indent=1), encoding="utf-8")
         (into / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), encoding="utf-8")
 
 

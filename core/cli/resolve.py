@@ -19,6 +19,7 @@ from core.cli.render import terminal
 from core.records import (
     FACTS,
     PROGRAM,
+    RECORD,
     TRAINER,
     WEIGHTS,
     Budget,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from core.trial.sampling import Taste
 
 DEFAULT_PRESET, AUTO = "cpu", "auto"
-RECORD = "trial.json"  # in the folder that a lone trial is kept in
 OpenModel = contextlib.AbstractContextManager["Model"]
 
 
@@ -119,7 +119,7 @@ def make_or_open(folder: Path | None, asked: Asked, like: Path | None = None) ->
             with Campaign.open(like) as source:
                 preset = presets.override(source.preset, asked.changes())
                 program = read_text(source.root / PROGRAM)
-                trainer = source.trainer_text(source.experiment(0).commit)
+                trainer = source.text(0)
             return Campaign.create(root, preset, program=program, trainer=trainer)
         preset = preset_for(asked)
         _check_device(preset)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.cli.resolve import RECORD
 from core.measure.compare import Curve, Entry
-from core.records import Trial, UserError, from_json
+from core.records import RECORD, Trial, UserError, from_json
 from core.store import trial_files
+from core.store.reader import CampaignReader
 
 ROWS = "rows.json"  # in the folder that `compare --out` writes
 
@@ -32,10 +32,8 @@ def read(paths: Sequence[Path]) -> list[Entry]:
 
 def _read(path: Path) -> list[Entry]:
     if (path / ".git" / "autoresearch").is_dir():
-        from core.campaign.campaign import Campaign
-
-        with Campaign.open(path) as campaign:
-            champion = campaign.champion()
+        with CampaignReader.open(path) as campaign:
+            champion = campaign.champion
             corpus = campaign.preset.corpus
             trials = tuple(
                 trial if trial.corpus else dataclasses.replace(trial, corpus=corpus) for trial in champion.trials

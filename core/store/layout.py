@@ -22,7 +22,7 @@ _PARTIAL = ".autoresearch-partial"
 
 
 @dataclass(frozen=True)
-class Folder:
+class CampaignFolder:
     """The paths of a campaign whose work tree is `root`."""
 
     root: Path
@@ -85,14 +85,14 @@ class Folder:
         shutil.rmtree(self.trainer(number).parent, ignore_errors=True)
 
 
-def found(root: Path, preset: Preset, tag: str | None, program: str, trainer: str) -> Folder:
+def found(root: Path, preset: Preset, tag: str | None, program: str, trainer: str) -> CampaignFolder:
     """A new campaign in `root`, which may be missing, empty, or what a killed founding left.
 
     All of it is built aside and appears by one rename. Raises UserError if `root` holds anything else.
     """
     from core.store.repository import Repo  # GitPython takes a quarter of a second to import: only what needs git pays
 
-    folder = Folder(root.absolute())
+    folder = CampaignFolder(root.absolute())
     _refuse_occupied(folder)
     partial = folder.root / _PARTIAL
     if partial.exists():
@@ -102,7 +102,7 @@ def found(root: Path, preset: Preset, tag: str | None, program: str, trainer: st
     files = {PROGRAM: program, TRAINER: trainer}
     repo = Repo.create(partial, BRANCH + tag, files, f"Campaign {tag}: preset {preset.name}")
     repo.close()
-    aside = Folder(partial)
+    aside = CampaignFolder(partial)
     aside.experiment(0).parent.mkdir(parents=True)
     frozen = presets.dump(preset).encode()
     aside.preset.write_bytes(frozen)
@@ -121,9 +121,9 @@ def found(root: Path, preset: Preset, tag: str | None, program: str, trainer: st
     return folder
 
 
-def existing(root: Path) -> Folder:
+def existing(root: Path) -> CampaignFolder:
     """The campaign in `root`. Raises UserError, with the command that makes one, if there is none."""
-    folder = Folder(root.absolute())
+    folder = CampaignFolder(root.absolute())
     if not folder.exists():
         if folder.state.is_dir():
             raise UserError(f"{folder.ledger} is missing; restore it from a copy of the campaign's folder")
@@ -135,7 +135,7 @@ def existing(root: Path) -> Folder:
     return folder
 
 
-def read_preset(folder: Folder, facts: dict[str, str]) -> Preset:
+def read_preset(folder: CampaignFolder, facts: dict[str, str]) -> Preset:
     """The frozen preset. Raises UserError if it was edited since the campaign was founded."""
     try:
         raw = folder.preset.read_bytes()
@@ -149,7 +149,7 @@ def read_preset(folder: Folder, facts: dict[str, str]) -> Preset:
     return presets.parse(raw.decode("utf-8"))
 
 
-def _refuse_occupied(folder: Folder) -> None:
+def _refuse_occupied(folder: CampaignFolder) -> None:
     if folder.exists():
         raise UserError(f"{folder.root} is a campaign already; go on with it: autoresearch run {folder.root}")
     if folder.root.exists() and not folder.root.is_dir():

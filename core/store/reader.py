@@ -1,78 +1,136 @@
-"""A campaign's history as agents see it: read from the ledger and git on demand, changing neither."""
+"""Reads an existing campaign: its preset, program, experiments, trainers, diffs and folders. Changes nothing of it."""
 
 from __future__ import annotations
 
+import weakref
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
-from core.records import Constant, Experiment, Preset, UserError
-from core.store.layout import Folder
+from core.records import Constant, Experiment, UserError
+from core.store import program as programs
+from core.store.layout import BRANCH, CampaignFolder, existing, read_preset
 from core.store.ledger import Ledger
 from core.store.program import Program
-from core.store.repository import Repo
 from core.trainer.fingerprint import fingerprint
 
+if TYPE_CHECKING:
+    from core.store.repository import Repo
 
-class LedgerHistory:
-    """`agents.base.History` over an open campaign; good until the next experiment is recorded."""
 
-    def __init__(self, folder: Folder, ledger: Ledger, repo: Repo, preset: Preset, program: Program) -> None:
-        self.program = program
-        self.preset = preset
-        self._folder = folder
-        self._ledger = ledger
-        self._repo = repo
+class CampaignReader:
+    """An open campaign, also as agents see it (`agents.base.History`). Each answer is read when it is asked for.
+
+    Also a context manager; without one it is closed when nobody refers to it any more.
+    """
+
+    def __init__(self, files: CampaignFolder) -> None:
+        self.files = files
+        self.root = files.root
+        self.ledger = Ledger.open(files.ledger)
+        self._close = weakref.finalize(self, self.ledger.close)
+        facts = self.ledger.facts()
+        self.branch = BRANCH + facts["tag"]
+        self.preset = read_preset(files, facts)
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """The campaign in `root`. Raises UserError, with the command that makes one, where none is."""
+        return cls(existing(root))
+
+    def close(self) -> None:
+        """Ends git's helper process and closes the ledger. Can be called twice."""
+        if "repo" in self.__dict__:
+            self.repo.close()
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     @cached_property
-    def champion(self) -> Experiment:
-        champion = self._ledger.champion()
-        assert champion is not None, "an agent is asked after the baseline"
-        return champion
+    def repo(self) -> Repo:
+        # GitPython takes a quarter of a second to import: what reads only the ledger does without.
+        from core.store.repository import Repo
+
+        return Repo(self.root, self.branch)
 
     @cached_property
-    def champion_text(self) -> str:
-        return self._repo.text(self.champion.commit)
+    def program(self) -> Program:
+        """`program.md` as it was last read. Raises UserError for front matter that can't be read."""
+        return programs.read(self.files.program)
+
+    def read_program(self) -> None:
+        """Reads `program.md` anew. Where that raises UserError, `program` stays as it was."""
+        self.program = programs.read(self.files.program)
 
     def __len__(self) -> int:
-        return self._ledger.count()
+        return self.ledger.count()
 
     def verdicts(self) -> dict[str, int]:
-        return self._ledger.verdicts()
+        return self.ledger.verdicts()
 
-    def recent(self, count: int) -> list[Experiment]:
-        return self._ledger.experiments(max(0, len(self) - count), trials=False)
+    @property
+    def champion(self) -> Experiment:
+        """The best one verified. Raises UserError before the baseline has run."""
+        champion = self.ledger.champion()
+        if champion is None:
+            raise UserError(f"{self.root} has no baseline yet; run it with: autoresearch run {self.root}")
+        return champion
 
-    def best(self, count: int) -> list[Experiment]:
-        return self._ledger.best(count)
+    @property
+    def champion_text(self) -> str:
+        return self.trainer_text(self.champion.commit)
 
     def experiment(self, number: int) -> Experiment:
-        return known(self._ledger, number)
+        """Raises UserError for a number that isn't there."""
+        experiment = self.ledger.experiment(number)
+        if experiment is None:
+            count = len(self)
+            there = f"there are 0 to {count - 1}" if count else "there are none yet"
+            raise UserError(f"there is no experiment {number}; {there}")
+        return experiment
 
-    def text(self, number: int) -> str:
-        return self._repo.text(self.experiment(number).commit)
+    def experiments(self, first: int = 0, stop: int | None = None, *, trials: bool = True) -> list[Experiment]:
+        """Experiments first <= n < stop, the baseline being 0; without `trials` at a third of the cost."""
+        return self.ledger.experiments(first, stop, trials=trials)
 
-    def diff(self, number: int) -> str:
-        experiment = self.experiment(number)
-        return self._repo.diff(experiment.parent, experiment.commit)
+    def recent(self, count: int) -> list[Experiment]:
+        return self.experiments(max(0, len(self) - count), trials=False)
 
-    def folder(self, number: int) -> Path:
-        return self._folder.experiment(number)
+    def best(self, count: int) -> list[Experiment]:
+        return self.ledger.best(count)
 
     def constants(self, number: int) -> dict[str, Constant]:
-        return self._ledger.constants(number)
+        return self.ledger.constants(number)
 
     def tried(self, text: str) -> bool:
-        return self._ledger.knows(fingerprint(text))
+        return self.ledger.knows(fingerprint(text))
 
     def repeat_of(self, text: str) -> Experiment | None:
-        return self._ledger.decided(fingerprint(text))
+        return self.ledger.decided(fingerprint(text))
 
+    def text(self, number: int) -> str:
+        return self.trainer_text(self.experiment(number).commit)
 
-def known(ledger: Ledger, number: int) -> Experiment:
-    """The experiment, or a UserError that says which there are."""
-    experiment = ledger.experiment(number)
-    if experiment is None:
-        count = ledger.count()
-        there = f"there are 0 to {count - 1}" if count else "there are none yet"
-        raise UserError(f"there is no experiment {number}; {there}")
-    return experiment
+    def trainer_text(self, commit: str) -> str:
+        return self.repo.text(commit)
+
+    def trainer_path(self, number: int) -> Path:
+        """The trainer of an experiment as a file, written again from git where it was dropped."""
+        path = self.files.trainer(number)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.text(number), encoding="utf-8", newline="")
+        return path
+
+    def diff(self, number: int) -> str:
+        """What the experiment changed in the champion of its time, as a unified diff; empty for the baseline."""
+        experiment = self.experiment(number)
+        return self.repo.diff(experiment.parent, experiment.commit)
+
+    def folder(self, number: int) -> Path:
+        """One subfolder a trial (0, 1, ...): output.txt, curve.jsonl, facts.json; with weights where it was kept."""
+        return self.files.experiment(number)

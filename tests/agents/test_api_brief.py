@@ -14,7 +14,6 @@ from core.agents.base import Agent
 from core.campaign.campaign import Campaign
 from core.records import Experiment
 from core.store.ledger import Ledger
-from core.store.reader import LedgerHistory
 
 RECORDED = 10_000
 REAL = (5_000, 9_001)
@@ -27,8 +26,8 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     root = tmp_path_factory.mktemp("large") / "c"
     with a_campaign(root) as campaign:
         campaign.run(Agent(), experiments=0)
-        best = base = campaign.champion()
-        real = {number: campaign._repo.candidate(base.commit, trainer(1.9, note=f"{number}"), "m") for number in REAL}
+        best = base = campaign.champion
+        real = {number: campaign.repo.candidate(base.commit, trainer(1.9, note=f"{number}"), "m") for number in REAL}
     ledger = Ledger.open(root / ".git" / "autoresearch" / "ledger.db")
     ledger._connection.executescript("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY")  # quick, not durable
     for number in range(1, RECORDED + 1):
@@ -50,7 +49,6 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
 
 
 def test_the_brief_is_bounded_and_the_rest_readable_by_tool(campaign: Campaign, tmp_path: Path) -> None:
-    history = LedgerHistory(campaign._folder, campaign._ledger, campaign._repo, campaign.preset, campaign.program())
     (tmp_path / "lessons.md").write_text("- a lesson of some length\n" * 5_000)
     reads = [
         use("list_experiments", first=10, last=9_000, verdict="crash", count=100),
@@ -60,7 +58,7 @@ def test_the_brief_is_bounded_and_the_rest_readable_by_tool(campaign: Campaign, 
     model = ScriptedModel([reads, [use("write_trainer", text=trainer(1.0)), use("propose", hypothesis="lower")]])
     agent = ApiAgent(lambda desk: model, model="m")
     agent.begin(PlainDesk(tmp_path))
-    assert agent.propose(history) is not None
+    assert agent.propose(campaign) is not None
 
     texts = [block["text"] for block in model.requests[0].messages[0]["content"]]
     assert sum(map(len, texts)) < 20_000

@@ -88,7 +88,7 @@ def test_a_campaign_ends_right_whatever_the_server_does(tmp_path: Path, server: 
     with a_campaign(tmp_path / "c") as campaign:
         told = run(campaign, server, 4)
         found = campaign.experiments()
-        champion = campaign.champion()
+        champion = campaign.champion
     assert [one.verdict for one in found] == VERDICTS[:5]
     assert [one.val_bpb for one in found] == SCORES[:5]
     assert champion.number == 4 and {one.agent for one in found[1:]} == {"api:claude-opus-5-5"}
@@ -103,7 +103,7 @@ def test_eight_verdicts_of_every_kind_with_their_cost_and_transcripts(tmp_path: 
     with a_campaign(tmp_path / "c") as campaign:
         run(campaign, server, 8)
         found = campaign.experiments()
-        assert campaign.champion().number == 7
+        assert campaign.champion.number == 7
     assert [(one.verdict, one.val_bpb) for one in found] == list(zip(VERDICTS, SCORES, strict=True))
     assert found[1].hypothesis == "plan 1: -0.1"
     price = prices.known("claude-opus-5-5")
@@ -218,9 +218,7 @@ def test_a_replay_needs_no_server_and_comes_to_the_same(tmp_path: Path, server: 
         run(campaign, server, 6)
         asked = len(server.requests)
         # Others propose too: by hand, and the search.
-        (tmp_path / "c" / "train.py").write_text(
-            campaign.trainer_text(campaign.champion().commit).replace("1.7", "1.6")
-        )
+        (tmp_path / "c" / "train.py").write_text(campaign.trainer_text(campaign.champion.commit).replace("1.7", "1.6"))
         campaign.try_worktree("by hand")
         campaign.run(agents.make("search"), experiments=1)
         run(campaign, server, 1)

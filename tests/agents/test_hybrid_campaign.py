@@ -53,7 +53,7 @@ def test_turns_go_on_in_the_next_run_and_the_search_alone_when_the_tokens_are_sp
         told: list[object] = []
         campaign.run(agents.make("hybrid", endpoint=server.url, max_tokens=10), experiments=6, on_event=told.append)
         found = campaign.experiments()
-        assert campaign.champion().val_bpb == min(one.val_bpb for one in found if one.val_bpb is not None)
+        assert campaign.champion.val_bpb == min(one.val_bpb for one in found if one.val_bpb is not None)
     assert who(found)[14:] == "ssssss"
     assert len(exchanges(tmp_path / "c")) == asked
     notices = [event.text for event in events_of(Notice, told)]

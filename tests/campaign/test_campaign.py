@@ -42,11 +42,11 @@ class TestCreate:
             assert git(root, "status", "--porcelain", "--branch") == "## autoresearch/t"
             assert (root / "train.py").read_text() == trainer(2.0)
             assert campaign.preset == PRESET
-            assert campaign.program().prose == "Lower it.\n"
+            assert campaign.program.prose == "Lower it.\n"
             status = campaign.status()
             assert (status.experiments, status.champion_commit, status.overhead_fraction) == (0, None, None)
             with pytest.raises(UserError, match="autoresearch run"):
-                campaign.champion()
+                _ = campaign.champion
 
     def test_an_empty_folder_within_another_repository(self, tmp_path: Path) -> None:
         git(tmp_path, "init", "--quiet")
@@ -111,7 +111,7 @@ class TestOpen:
         shutil.rmtree(tmp_path / "c")
         with Campaign.open(tmp_path / "copy", engine=ScriptedEngine()) as copy:
             copy.run(ScriptedAgent([None, trainer(1.4)][1:] * 2))
-            assert copy.champion().val_bpb == 1.4
+            assert copy.champion.val_bpb == 1.4
         assert git(tmp_path / "copy", "status", "--porcelain") == ""
 
 
@@ -231,7 +231,7 @@ class TestRun:
         with a_campaign(tmp_path / "c", program="---\nexperiments: 3\n---\n") as campaign:
             campaign.run(ScriptedAgent(texts), experiments=0, on_event=seen.append)
             assert campaign.status().experiments == 0
-            assert campaign.champion().number == 0
+            assert campaign.champion.number == 0
             campaign.run(ScriptedAgent(texts), experiments=2, on_event=seen.append)
             assert campaign.status().experiments == 2
             campaign.run(ScriptedAgent(texts), experiments=10, on_event=seen.append)
@@ -298,7 +298,7 @@ class TestRun:
             assert other.status().experiments == 1
         with Campaign.open(tmp_path / "c", engine=ScriptedEngine()) as campaign:  # the candidate is pending
             campaign.run(ScriptedAgent([]))
-            assert campaign.champion().val_bpb == 1.7
+            assert campaign.champion.val_bpb == 1.7
 
     @pytest.mark.parametrize("outcome", ["crash", "invalid", "nan"])
     def test_a_baseline_that_fails_stops_the_campaign_and_can_be_mended(self, tmp_path: Path, outcome: str) -> None:
@@ -363,7 +363,7 @@ class TestRun:
             (campaign.root / "notes.md").write_text("mine")
             campaign.run(ScriptedAgent([trainer(1.9), trainer(1.8)]), on_event=seen.append)
             assert (campaign.root / "train.py").read_text() == "mine = True\n"
-            assert campaign.champion().val_bpb == 1.8
+            assert campaign.champion.val_bpb == 1.8
             assert git(campaign.root, "show", "HEAD:train.py") == trainer(1.8).strip()
             assert git(campaign.root, "status", "--porcelain").splitlines() == ["M train.py", "?? notes.md"]
             notices = [event.text for event in events_of(events.Notice, seen)]
@@ -376,7 +376,7 @@ class TestRun:
         with a_campaign(tmp_path / "c") as campaign:
             (campaign.root / ".git" / "index.lock").touch()
             campaign.run(ScriptedAgent([trainer(1.9)]), on_event=seen.append)
-            assert campaign.champion().val_bpb == 1.9
+            assert campaign.champion.val_bpb == 1.9
             assert "index.lock" in events_of(events.Notice, seen)[0].text
             (campaign.root / ".git" / "index.lock").unlink()
             campaign.run(ScriptedAgent([]))
@@ -445,7 +445,7 @@ class TestContradictions:
             git(other.root, "update-ref", f"refs/heads/{other.branch}", found[3].commit)
         with Campaign.open(campaign.root, engine=ScriptedEngine()) as again:
             again.run(ScriptedAgent([]))
-            assert again.champion().val_bpb == 1.5
+            assert again.champion.val_bpb == 1.5
 
     def test_refs_that_do_not_fit_the_ledger(self, tmp_path: Path) -> None:
         campaign, found = self.grown(tmp_path / "c")

@@ -164,7 +164,7 @@ def grown(root: Path, engine: ScriptedEngine, scores: Sequence[float] = (1.8, 1.
 def test_every_trial_is_recorded_and_the_same_command_goes_on(tmp_path: Path) -> None:
     engine, seen = ScriptedEngine(), list[Any]()
     with grown(tmp_path / "c", engine) as campaign:
-        head, before = campaign.champion().commit, campaign.experiments()
+        head, before = campaign.champion.commit, campaign.experiments()
 
         def interrupt(path: Path) -> None:
             if len(engine.ran) == 7:
@@ -194,7 +194,7 @@ def test_every_trial_is_recorded_and_the_same_command_goes_on(tmp_path: Path) ->
         assert [pair.seed for pair in more.pairs] == [3, 4, 5, 6]
         # the experiments, the branch and the work tree are what they were
         assert campaign.experiments()[: len(before)] == before
-        assert campaign.champion().commit == head
+        assert campaign.champion.commit == head
         weights = sorted((campaign.root / ".git" / "autoresearch" / "measurements").rglob("weights.safetensors"))
         assert weights == []
 
@@ -203,7 +203,7 @@ def test_a_new_champion_gets_seeds_of_its_own(tmp_path: Path) -> None:
     with grown(tmp_path / "c", ScriptedEngine()) as campaign:
         assert [pair.seed for pair in campaign.confirm(2).pairs] == [3, 4]
         campaign.run(ScriptedAgent([None, None, trainer(1.7)][2:] * 3), experiments=1)
-        assert campaign.champion().val_bpb == 1.7
+        assert campaign.champion.val_bpb == 1.7
         old = campaign.confirmation()
         assert old is not None and old.champion == 1
         new = campaign.confirm(2)
@@ -294,7 +294,7 @@ def test_confirm_end_to_end(night: Path, tmp_path: Path) -> None:
     call("export", tmp_path / "model", "--dir", root)
     assert f"Against the baseline: {found['line']}." in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     with Campaign.open(root) as campaign:
-        rows = campaign._ledger.measurements("confirm")
+        rows = campaign.ledger.measurements("confirm")
         texts = {one.trial.test_yardstick for one in rows}
         assert len(texts) == 1 and texts.isdisjoint({"", rows[0].trial.yardstick})
         assert all(trial.test_bpb is None for e in campaign.experiments() for trial in e.trials)

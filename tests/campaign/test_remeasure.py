@@ -43,7 +43,7 @@ def test_baseline_and_champion_are_measured_again_and_the_branch_stays(tmp_path:
         (event,) = events_of(events.Drifted, seen)  # once: after it the new speed is the reference
         assert (event.moved.before, event.moved.now, event.trials) == (FAST, SLOW, 4)
         assert "moved by -20% (20K -> 16K tokens/s): baseline and champion are measured again" in _drifted(event)
-        rows = campaign._ledger.measurements("drift")
+        rows = campaign.ledger.measurements("drift")
         assert [(one.series, one.role, one.experiment, one.trial.seed) for one in rows] == [
             (7, "baseline", 0, 1), (7, "champion", 1, 1), (7, "champion", 1, 2), (7, "baseline", 0, 2),
         ]  # fmt: skip
@@ -58,7 +58,7 @@ def test_baseline_and_champion_are_measured_again_and_the_branch_stays(tmp_path:
         assert [e.champion_bpb for e in found[9:]] == [pytest.approx(1.82)] * 3
         notice = next(event.text for event in events_of(events.Notice, seen))
         assert notice.startswith("measured again: the champion 1.8000 -> 1.8400, the spread of seeds 0.0100 -> 0.0100")
-        assert campaign.champion().number == 8
+        assert campaign.champion.number == 8
         assert all(trial.test_bpb is None for trial in (one.trial for one in rows))
 
 
@@ -102,7 +102,7 @@ def test_cut_off_runs_measure_the_same(tmp_path: Path) -> None:
         told = [[(e.verdict, e.champion_bpb, e.spread) for e in one.experiments()] for one in (whole, parts)]
         assert told[0] == told[1]
         rows = [
-            [(one.series, one.role, one.trial.seed, one.trial.val_bpb) for one in each._ledger.measurements("drift")]
+            [(one.series, one.role, one.trial.seed, one.trial.val_bpb) for one in each.ledger.measurements("drift")]
             for each in (whole, parts)
         ]
         assert rows[0] == rows[1]
@@ -133,7 +133,7 @@ def test_a_champion_that_is_the_baseline_is_measured_once(tmp_path: Path) -> Non
     texts = [trainer(2.1 + n / 100) for n in range(9)]
     with a_campaign(tmp_path / "c", engine=ScriptedEngine(record=slower)) as campaign:
         campaign.run(ScriptedAgent(texts))
-        assert [one.role for one in campaign._ledger.measurements("drift")] == ["baseline", "baseline"]
+        assert [one.role for one in campaign.ledger.measurements("drift")] == ["baseline", "baseline"]
         assert campaign.experiment(8).champion_bpb == pytest.approx(2.04)
 
 
@@ -161,7 +161,7 @@ def test_an_unreadable_change_of_yardstick_is_refused_there_too(tmp_path: Path) 
     with a_campaign(tmp_path / "c", engine=ScriptedEngine(record=other)) as campaign:
         with pytest.raises(UserError, match="this campaign's yardstick is"):
             campaign.run(ScriptedAgent(TEXTS))
-        assert campaign._ledger.measurements("drift") == []
+        assert campaign.ledger.measurements("drift") == []
 
 
 # The judge's part

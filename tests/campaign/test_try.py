@@ -48,7 +48,7 @@ def test_ten_edits_as_a_coding_agent_makes_them(tmp_path: Path) -> None:
             assert in_work_tree(campaign) == best_text
             assert git(campaign.root, "status", "--porcelain") == ""
             assert git(campaign.root, "show", f"refs/experiments/{number}:train.py") == trainer(score).strip()
-        assert campaign.champion().val_bpb == 1.3
+        assert campaign.champion.val_bpb == 1.3
 
 
 def test_the_baseline_runs_first(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_packed_refs_cut_short_are_told_with_their_mend(root: Path, rest: int) -
 @pytest.mark.parametrize("of", ["{champion}", "{champion}:train.py", "{champion}^{{tree}}"])
 def test_a_champion_that_git_cannot_read_is_told(root: Path, of: str) -> None:
     with Campaign.open(root) as campaign:
-        champion = campaign.champion().commit
+        champion = campaign.champion.commit
     damaged = loose(root, of.format(champion=champion))
     whole = damaged.read_bytes()
     empty(damaged)
@@ -132,7 +132,7 @@ def test_a_discarded_experiment_that_git_cannot_read_stops_nothing(root: Path) -
     seen: list[events.Event] = []
     with Campaign.open(root, engine=ScriptedEngine()) as campaign:
         campaign.run(ScriptedAgent(TEXTS), on_event=seen.append)
-        assert campaign.champion().val_bpb == 1.7
+        assert campaign.champion.val_bpb == 1.7
         with pytest.raises(UserError, match="no readable train.py"):
             campaign.trainer_text(campaign.experiment(3).commit)
 

@@ -46,7 +46,7 @@ def states(root: Path) -> tuple[object, ...]:
     """What must be as if there had always been room."""
     with Campaign.open(root) as campaign:
         facts = facts_of(campaign)
-        best = campaign.champion().commit
+        best = campaign.champion.commit
     told = [
         subprocess.run(["git", *command.split()], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
         for command in ("status --porcelain", "fsck --strict --no-dangling", "rev-parse HEAD")

@@ -50,7 +50,7 @@ def run(root: Path, do: Callable[[], object] = lambda: None, at: float = 1.8) ->
 
 def facts(root: Path) -> list[tuple[Any, ...]]:
     with Campaign.open(root) as campaign:
-        assert git(root, "rev-parse", f"refs/heads/{campaign.branch}") == campaign.champion().commit
+        assert git(root, "rev-parse", f"refs/heads/{campaign.branch}") == campaign.champion.commit
         return facts_of(campaign)
 
 

@@ -27,7 +27,7 @@ def drive(root: Path, *kill_at: int) -> subprocess.CompletedProcess[str]:
 def state(root: Path) -> dict[str, Any]:
     """All that a kill must not change."""
     with Campaign.open(root) as campaign:
-        rows = [row for purpose in ("drift", "confirm") for row in campaign._ledger.measurements(purpose)]
+        rows = [row for purpose in ("drift", "confirm") for row in campaign.ledger.measurements(purpose)]
         files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
         return {
             "facts": facts_of(campaign),

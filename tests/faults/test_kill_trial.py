@@ -121,6 +121,6 @@ def test_killed(
             assert (crashed.verdict, crashed.val_bpb) == ("crash", None)
             killed = "ended by SIGKILL" if not target.endswith("keeper") else "ended with exit status None and no word"
             assert killed in crashed.reason
-            assert campaign.champion().number == 0
+            assert campaign.champion.number == 0
         assert outcome(root)[2][1:] == ["", ""]
     assert_nothing_left(temporary)

@@ -109,7 +109,7 @@ def test_a_kill_between_trial_and_verdict_audits_again(
         assert cheat.trials[0].verdict == "scored", "the trial's row was there already"
         assert "the audit: " in cheat.reason
         assert (campaign.root / "train.py").read_text() == text_before
-        assert campaign.champion().number == 0
+        assert campaign.champion.number == 0
         assert not list(campaign.folder(1).rglob(WEIGHTS))
 
 

@@ -83,7 +83,7 @@ def summary(campaign: Campaign, write: Callable[[Campaign, Experiment, str, Tast
             f"what was kept and the last {LAST} of {len(records)}; all of them: autoresearch log", style="dim"
         )
     console.print()
-    champion = campaign.champion()
+    champion = campaign.champion
     console.print(tables.status(dataclasses.asdict(campaign.status()), champion, str(campaign.root)))
     console.print(f"\ntext from experiment {champion.number}:", style="bold")
     try:
