@@ -1,4 +1,4 @@
-"""A model whose answers are a function's, without a server; and a desk of its own. Imported as `scripted_model`."""
+"""A model whose answers are a function's, without a server; and a context of its own. Imported as `scripted_model`."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def opening(request: Request) -> str:
     return "\n".join(str(block["text"]) for block in request.messages[0]["content"])
 
 
-class PlainDesk:
-    """A desk in a folder, without an engine."""
+class PlainContext:
+    """A context in a folder, without an engine."""
 
     def __init__(self, root: Path, check: Callable[[str], Checked] | None = None, seconds: float = math.inf) -> None:
         self.root = root

@@ -82,7 +82,7 @@ class Checked:
     flops_per_token: float | None
 
 
-class Desk(Protocol):
+class AgentContext(Protocol):
     """What a run lends to its agent."""
 
     @property
@@ -124,10 +124,10 @@ class Agent:
     name: str
     why_none: str = ""  # why `propose` gave None, as the run's end tells it; empty for nothing to add
 
-    def begin(self, desk: Desk) -> None:
+    def begin(self, context: AgentContext) -> None:
         """A run starts. Called once, before the baseline where that is missing: what an agent lacks ends the run here.
 
-        Until a proposal is asked for, there may be no champion for `desk.check` to hold a trainer against.
+        Until a proposal is asked for, there may be no champion for `context.check` to hold a trainer against.
         """
 
     def propose(self, history: History) -> Proposal | None:

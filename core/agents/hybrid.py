@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from core.agents.base import Agent, Desk, History, Unavailable
+from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.events import Notice, Repeat, Working
 from core.records import Experiment, Proposal, UserError
 
@@ -45,7 +45,7 @@ class Hybrid(Agent):
         self._alone = alone
         self._clock = clock
         self._sleep = sleep
-        self._desk: Desk | None = None
+        self._context: AgentContext | None = None
         self._begun: list[Agent] = []
         self._asked = thinker
         self._away_since: float | None = None
@@ -53,11 +53,11 @@ class Hybrid(Agent):
         self._finished = False  # the thinker has nothing more
         self._empty = ""  # why the search has nothing, as it was told last
 
-    def begin(self, desk: Desk) -> None:
-        self._desk = desk
+    def begin(self, context: AgentContext) -> None:
+        self._context = context
         for agent in (self._thinker, self._search):
             self._begun.append(agent)
-            agent.begin(desk)
+            agent.begin(context)
 
     def propose(self, history: History) -> Proposal | None:
         """Whoever's turn it is. Where neither has a proposal now, waits for the thinker as long as the run may last."""
@@ -131,19 +131,19 @@ class Hybrid(Agent):
 
     def _wait(self) -> bool:
         """Sleeps a little; False once the run is over."""
-        left = self._desk.seconds_left() if self._desk is not None else math.inf
+        left = self._context.seconds_left() if self._context is not None else math.inf
         away = self._again_at - self._clock()
         if left <= 0:
             return False
         if away > 0:
-            if self._desk is not None:
-                self._desk.tell(Working(self._thinker.name, f"away, asked again in {_duration(away)}"))
+            if self._context is not None:
+                self._context.tell(Working(self._thinker.name, f"away, asked again in {_duration(away)}"))
             self._sleep(min(_WAIT_SECONDS, away, left))
         return True
 
     def _tell(self, text: str) -> None:
-        if self._desk is not None:
-            self._desk.tell(Notice(text))
+        if self._context is not None:
+            self._context.tell(Notice(text))
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.agents.api.agent import PREFIX, ApiAgent
 from core.agents.api.quoting import held_secret
-from core.agents.base import Agent, Desk, History, Unavailable
+from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.agents.llm.archive import FILE
 from core.agents.llm.base import Asks, Reply, Request
 from core.agents.llm.connect import recording
@@ -30,34 +30,34 @@ class ReplayAgent(Agent):
             _ = source.champion
         self._source: CampaignReader | None = None
         self._api: ApiAgent | None = None
-        self._desk: Desk | None = None
+        self._context: AgentContext | None = None
         self._number = 0  # of the source's experiment that is proposed
         self._skipped = 0  # experiments of the source that this campaign did not run again, as it has their verdict
         self._differs = False  # whether it was told that requests do
         self._diverged = False  # whether it was told that the campaigns do
         self._compared = False
 
-    def begin(self, desk: Desk) -> None:
-        if desk.root.resolve() == self._root.resolve():
+    def begin(self, context: AgentContext) -> None:
+        if context.root.resolve() == self._root.resolve():
             raise UserError(
                 f"{self._root} can't be its own replay; name a new folder: autoresearch run DIR --agent replay "
                 f"--replay {self._root}"
             )
-        self._desk = desk
+        self._context = context
         self._source = CampaignReader.open(self._root)
         agents = self._source.files.agents
         if (agents / FILE).exists():
             recorded = recording(agents, self._told_of_difference)
-            self._api = ApiAgent(lambda desk: _About(recorded, self), model="replay", secret=held_secret(agents))
-            self._api.begin(desk)
+            self._api = ApiAgent(lambda context: _About(recorded, self), model="replay", secret=held_secret(agents))
+            self._api.begin(context)
 
     def propose(self, history: History) -> Proposal | None:
         """The next experiment of the source; None behind its last one."""
-        source, desk = self._source, self._desk
-        assert source is not None and desk is not None, "`begin` comes first"
+        source, context = self._source, self._context
+        assert source is not None and context is not None, "`begin` comes first"
         self._number = len(history) + self._skipped
         if not self._compared:
-            self._compare(history, source, desk)
+            self._compare(history, source, context)
         found = source.experiments(self._number, self._number + 1, trials=False)
         if not found:
             return None
@@ -94,7 +94,7 @@ class ReplayAgent(Agent):
 
     def _thought_again(self, api: ApiAgent, history: History, experiment: Experiment, recorded: Proposal) -> Proposal:
         """What the conversation comes to now; the recorded trainer where that is nothing or an edit fits nowhere."""
-        assert self._desk is not None
+        assert self._context is not None
         api.name = experiment.agent
         try:
             proposal, why = api.propose(history), "its answers came to no proposal"
@@ -103,20 +103,20 @@ class ReplayAgent(Agent):
         if proposal is not None and proposal.text != recorded.text and api.bench is not None and api.bench.failed_edits:
             proposal, why = None, "its edits fit this champion no more"
         if proposal is None:
-            self._desk.tell(
+            self._context.tell(
                 Notice(f"experiment {experiment.number} of {self._root}: {why}; its trainer is tried as it was")
             )
             return recorded
         return proposal
 
-    def _compare(self, history: History, source: CampaignReader, desk: Desk) -> None:
+    def _compare(self, history: History, source: CampaignReader, context: AgentContext) -> None:
         """Says what this campaign does not share with its source from the start."""
         self._compared = True
         if history.preset != source.preset:
-            desk.tell(Notice(f"the preset is not that of {self._root}: scores will differ"))
+            context.tell(Notice(f"the preset is not that of {self._root}: scores will differ"))
         if history.text(0) != source.text(0):
             self._diverged = True
-            desk.tell(
+            context.tell(
                 Notice(
                     f"the baseline's {TRAINER} is not that of {self._root}: recorded trainers stand in where edits "
                     "don't fit"
@@ -124,9 +124,9 @@ class ReplayAgent(Agent):
             )
 
     def _tell_divergence(self, number: int, what: str) -> None:
-        if not self._diverged and self._desk is not None:
+        if not self._diverged and self._context is not None:
             self._diverged = True
-            self._desk.tell(
+            self._context.tell(
                 Notice(
                     f"from experiment {number} of {self._root} on, this replay diverges from the record: {what}; "
                     "recorded trainers bring back their own champion's edits"
@@ -134,9 +134,9 @@ class ReplayAgent(Agent):
             )
 
     def _told_of_difference(self, experiment: int, what: str) -> None:
-        if not self._differs and self._desk is not None:
+        if not self._differs and self._context is not None:
             self._differs = True
-            self._desk.tell(
+            self._context.tell(
                 Notice(f"from experiment {experiment} of {self._root} on, requests are not those of the record: {what}")
             )
 

@@ -20,8 +20,8 @@ SCORED_BYTES = 65_536  # enough to see that `restore` works; the score itself is
 SHOWN_CHARACTERS = 8_000
 
 
-class CampaignDesk:
-    """`agents.base.Desk` of an open campaign whose lock its caller holds."""
+class CampaignContext:
+    """`agents.base.AgentContext` of an open campaign whose lock its caller holds."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import presets
-from core.agents.base import Agent, Desk
+from core.agents.base import Agent, AgentContext
 from core.agents.llm import archive, costs, transcript
 from core.agents.llm.archive import Spending
 from core.agents.llm.costs import Costs
@@ -172,7 +172,7 @@ class Campaign(CampaignReader):
             seconds = 3600 * min(_or_infinite(hours), _or_infinite(limits.hours))
             ratchet.reconcile()
             try:
-                agent.begin(self._desk(tell, begun + seconds))  # what it lacks is told before data and the baseline
+                agent.begin(self._context(tell, begun + seconds))  # what it lacks is told before data and the baseline
                 self._engine.prepare(self.preset, tell)
                 ratchet.restart_clock()
                 champion = self.ledger.champion() or ratchet.baseline()
@@ -310,10 +310,10 @@ class Campaign(CampaignReader):
             finally:
                 self.repo.close()  # an interrupt may have cut its helper process off in the middle of an answer
 
-    def _desk(self, tell: OnEvent, until: float) -> Desk:
-        from core.campaign.agent_context import CampaignDesk
+    def _context(self, tell: OnEvent, until: float) -> AgentContext:
+        from core.campaign.agent_context import CampaignContext
 
-        return CampaignDesk(
+        return CampaignContext(
             self.files,
             self.preset,
             engine=self._engine,

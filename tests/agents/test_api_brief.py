@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from campaigns import a_campaign, trainer
-from scripted_model import PlainDesk, ScriptedModel, use
+from scripted_model import PlainContext, ScriptedModel, use
 
 from core.agents.api.agent import ApiAgent
 from core.agents.base import Agent
@@ -56,8 +56,8 @@ def test_the_brief_is_bounded_and_the_rest_readable_by_tool(campaign: Campaign, 
         use("read_experiment", number=5_000),
     ]
     model = ScriptedModel([reads, [use("write_trainer", text=trainer(1.0)), use("propose", hypothesis="lower")]])
-    agent = ApiAgent(lambda desk: model, model="m")
-    agent.begin(PlainDesk(tmp_path))
+    agent = ApiAgent(lambda context: model, model="m")
+    agent.begin(PlainContext(tmp_path))
     assert agent.propose(campaign) is not None
 
     texts = [block["text"] for block in model.requests[0].messages[0]["content"]]

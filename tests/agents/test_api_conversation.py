@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from campaigns import PRESET
 from histories import MemoryHistory
-from scripted_model import PlainDesk, Said, ScriptedModel, a_reply, opening, said, use
+from scripted_model import PlainContext, Said, ScriptedModel, a_reply, opening, said, use
 
 from core.agents.api.agent import IN_A_ROW, LATER_SECONDS, ApiAgent
 from core.agents.api.conversation import MOST_ANSWERS
@@ -32,14 +32,14 @@ def a_history() -> MemoryHistory:
 
 def an_agent(root: Path, answers: Sequence[Said] | Callable[[Request, int], Said]) -> tuple[ApiAgent, ScriptedModel]:
     model = ScriptedModel(answers)
-    agent = ApiAgent(lambda desk: model, model="scripted")
-    agent.begin(PlainDesk(root))
+    agent = ApiAgent(lambda context: model, model="scripted")
+    agent.begin(PlainContext(root))
     return agent, model
 
 
-def desk_of(agent: ApiAgent) -> PlainDesk:
-    assert isinstance(agent._desk, PlainDesk)
-    return agent._desk
+def context_of(agent: ApiAgent) -> PlainContext:
+    assert isinstance(agent._context, PlainContext)
+    return agent._context
 
 
 def edit(new: str = "LAYERS = 3") -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_a_conversation_of_three_answers_becomes_a_proposal(tmp_path: Path) -> N
     assert [message["role"] for message in first] == ["user", "assistant", "user"]
     assert [one["tool_use_id"] for one in first[2]["content"]] == [one["id"] for one in first[1]["content"][1:]]
     assert model.experiments == [1, 1, 1]
-    assert desk_of(agent).works == [
+    assert context_of(agent).works == [
         "thinks", "reads the trainer", "lists experiments 0 to 0", "thinks, answer 2", "edits", "thinks, answer 3",
     ]  # fmt: skip
     agent.end()
@@ -232,7 +232,7 @@ def test_nothing_more_ends_the_run_with_its_reason(tmp_path: Path) -> None:
 
 def test_nothing_is_asked_once_the_run_is_over(tmp_path: Path) -> None:
     def answer(request: Request, number: int) -> Said:
-        desk_of(agent).seconds = -1.0
+        context_of(agent).seconds = -1.0
         return [use("read_program")]
 
     agent, model = an_agent(tmp_path, answer)

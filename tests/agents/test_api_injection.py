@@ -80,7 +80,7 @@ def test_orders_reach_the_model_only_in_a_marked_block_of_a_tools_result(campaig
             [use("nothing_more", reason="I obey")],
         ]
     )
-    campaign.run(ApiAgent(lambda desk: model, model="obedient"))
+    campaign.run(ApiAgent(lambda context: model, model="obedient"))
 
     _, experiment = campaign.experiments()
     assert experiment.verdict == "crash" and ORDER in experiment.reason

@@ -12,7 +12,7 @@ from campaigns import PRESET
 from histories import MemoryHistory
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_model import PlainDesk, a_check, use
+from scripted_model import PlainContext, a_check, use
 
 from core.agents.api.arguments import Refused
 from core.agents.api.draft import Draft
@@ -52,14 +52,14 @@ def a_history(program: Program | None = None) -> MemoryHistory:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> PlainDesk:
-    return PlainDesk(tmp_path, lambda text: a_check(fault="no main" if "main" not in text else "", output="hello\n"))
+def context(tmp_path: Path) -> PlainContext:
+    return PlainContext(tmp_path, lambda text: a_check(fault="no main" if "main" not in text else "", output="hello\n"))
 
 
 @pytest.fixture
-def bench(desk: PlainDesk) -> Workbench:
-    lessons = Lessons(desk.root / "lessons.md", desk.tell)
-    return Workbench(a_history(Program(prose="Lower it.", fixed=("LAYERS",))), desk, lessons, Quotes(MARK), "api:m")
+def bench(context: PlainContext) -> Workbench:
+    lessons = Lessons(context.root / "lessons.md", context.tell)
+    return Workbench(a_history(Program(prose="Lower it.", fixed=("LAYERS",))), context, lessons, Quotes(MARK), "api:m")
 
 
 def told(bench: Workbench, name: str, wrong: bool = False, **fields: Any) -> str:
@@ -128,8 +128,8 @@ _fields = st.sampled_from(sorted({field for tool in TOOLS for field in tool.sche
     given_=_json | st.dictionaries(_fields, _json, max_size=3),
 )
 def test_no_input_raises(tmp_path_factory: pytest.TempPathFactory, name: object, given_: object) -> None:
-    desk = PlainDesk(tmp_path_factory.getbasetemp())
-    bench = Workbench(a_history(), desk, Lessons(desk.root / "l.md", desk.tell), Quotes(MARK), "api:m")
+    context = PlainContext(tmp_path_factory.getbasetemp())
+    bench = Workbench(a_history(), context, Lessons(context.root / "l.md", context.tell), Quotes(MARK), "api:m")
     result = bench.answer({"type": "tool_use", "id": "1", "name": name, "input": given_})
     assert isinstance(result["content"], str) and result["content"]
 
@@ -220,7 +220,7 @@ def test_edits_do_what_replace_does_or_say_why_not(text: str, old: str, new: str
         assert draft.text == text.replace(old, new) and text.count(old) == 1
 
 
-def test_a_draft_is_checked_a_few_times(bench: Workbench, desk: PlainDesk) -> None:
+def test_a_draft_is_checked_a_few_times(bench: Workbench, context: PlainContext) -> None:
     told(bench, "edit", old="def main", new="def mine")
     assert 'It fails.\n<data-0123456789abcdef of="the fault">\nno main\n' in told(bench, "check")
     told(bench, "reset_draft")
@@ -229,7 +229,7 @@ def test_a_draft_is_checked_a_few_times(bench: Workbench, desk: PlainDesk) -> No
         assert "It runs: 1.5 s" in answer and "1000 parameters, 50 MB at its peak" in answer
         assert answer.endswith(f"{left} checks are left.")
     assert "may be checked 4 times" in told(bench, "check", wrong=True)
-    assert len(desk.checked) == CHECKS
+    assert len(context.checked) == CHECKS
 
 
 # The end
@@ -256,9 +256,9 @@ def test_what_can_not_be_proposed_is_refused_with_the_reason(
     assert not bench.done
 
 
-def test_what_failed_may_be_proposed_again(desk: PlainDesk) -> None:
+def test_what_failed_may_be_proposed_again(context: PlainContext) -> None:
     """A crash may have been the machine's."""
-    bench = Workbench(a_history(), desk, Lessons(desk.root / "l.md", desk.tell), Quotes(MARK), "api:m")
+    bench = Workbench(a_history(), context, Lessons(context.root / "l.md", context.tell), Quotes(MARK), "api:m")
     told(bench, "edit", old="= 2\n", new="= 9\n")
     told(bench, "propose", hypothesis="nine")
     assert bench.hypothesis == "nine"
@@ -279,11 +279,11 @@ def test_the_end_is_asked_for_twice(bench: Workbench) -> None:
     assert bench.ended == "program.md asked for two experiments"
 
 
-def test_lessons_are_kept_and_what_the_agent_does_is_told(bench: Workbench, desk: PlainDesk) -> None:
+def test_lessons_are_kept_and_what_the_agent_does_is_told(bench: Workbench, context: PlainContext) -> None:
     assert told(bench, "lesson", text="wider is slower\nthan deeper") == "kept"
-    assert (desk.root / "lessons.md").read_text() == "- wider is slower than deeper\n"
+    assert (context.root / "lessons.md").read_text() == "- wider is slower than deeper\n"
     told(bench, "read_experiment", number=3)
-    assert desk.works == ["leaves a lesson", "reads experiment 3"]
+    assert context.works == ["leaves a lesson", "reads experiment 3"]
 
 
 # Quoting

@@ -11,7 +11,7 @@ import pytest
 from campaigns import PRESET
 from histories import MemoryHistory
 
-from core.agents.base import Agent, Checked, Desk, History, Unavailable
+from core.agents.base import Agent, AgentContext, Checked, History, Unavailable
 from core.agents.hybrid import Hybrid
 from core.agents.search.agent import SearchAgent
 from core.events import Event, Notice, Repeat
@@ -30,8 +30,8 @@ def measure(constants: Any) -> float | None:
     return 2.0 - 0.1 * constants["LAYERS"] + 0.01 * abs(math.log(rate / 0.3))
 
 
-class Desktop:
-    """A desk with a clock that only sleeping moves."""
+class FakeContext:
+    """A context with a clock that only sleeping moves."""
 
     def __init__(self, seconds: float = math.inf) -> None:
         self.now = 0.0
@@ -70,7 +70,7 @@ class Thinker(Agent):
         self.repeats: list[Repeat] = []
         self.open = 0
 
-    def begin(self, desk: Desk) -> None:
+    def begin(self, context: AgentContext) -> None:
         self.open += 1
 
     def propose(self, history: History) -> Proposal | None:
@@ -92,9 +92,9 @@ class Thinker(Agent):
         self.open -= 1
 
 
-def made(thinker: Agent, desk: Desktop, **options: Any) -> Hybrid:
-    agent = Hybrid(thinker, SearchAgent(seed=1), clock=desk.clock, sleep=desk.sleep, **options)
-    agent.begin(desk)
+def made(thinker: Agent, context: FakeContext, **options: Any) -> Hybrid:
+    agent = Hybrid(thinker, SearchAgent(seed=1), clock=context.clock, sleep=context.sleep, **options)
+    agent.begin(context)
     return agent
 
 
@@ -104,30 +104,30 @@ def who(history: MemoryHistory) -> str:
 
 
 def test_the_search_tunes_longer_around_what_was_kept() -> None:
-    history, desk = MemoryHistory(TEXT, measure, PRESET), Desktop()
-    agent = made(Thinker([3, 1, 4, 5]), desk)
+    history, context = MemoryHistory(TEXT, measure, PRESET), FakeContext()
+    agent = made(Thinker([3, 1, 4, 5]), context)
     history.run(agent, 10)
     assert [one.verdict for one in history.found if one.agent == "thinker"] == ["keep", "discard", "crash", "keep"]
     assert who(history) == "TsssTsTsTs"
 
 
 def test_whose_turn_it_is_survives_the_process() -> None:
-    history, desk = MemoryHistory(TEXT, measure, PRESET), Desktop()
+    history, context = MemoryHistory(TEXT, measure, PRESET), FakeContext()
     thinker = Thinker([3, 1, 4, 5])
     for _ in range(10):
-        history.run(made(thinker, desk), 1)
+        history.run(made(thinker, context), 1)
     assert who(history) == "TsssTsTsTs"
 
 
 def test_the_search_stands_in_while_the_thinker_is_away() -> None:
-    history, desk = MemoryHistory(TEXT, measure, PRESET), Desktop()
-    agent = made(Thinker([3, Unavailable("overloaded", 60.0), Unavailable("no network", 120.0), 5]), desk)
+    history, context = MemoryHistory(TEXT, measure, PRESET), FakeContext()
+    agent = made(Thinker([3, Unavailable("overloaded", 60.0), Unavailable("no network", 120.0), 5]), context)
     for _ in range(14):
         history.run(agent, 1)
-        desk.now += 20
+        context.now += 20
     # The first three are its turns; the thinker is asked after 80 s, 140 s (60 later) and 260 s (120 later).
     assert who(history) == "T" + 12 * "s" + "T"
-    assert desk.notices == [
+    assert context.notices == [
         "thinker is away (overloaded): asked again in 60 s, the search stands in",
         "thinker is away (no network): asked again in 2 min, the search stands in",
         "thinker is back after 3 min",
@@ -135,42 +135,42 @@ def test_the_search_stands_in_while_the_thinker_is_away() -> None:
 
 
 def test_it_waits_where_the_search_has_nothing_to_tune() -> None:
-    history, desk = MemoryHistory(FIXED, measure, PRESET), Desktop()
-    agent = made(Thinker([Unavailable("overloaded", 60.0), 3]), desk)
+    history, context = MemoryHistory(FIXED, measure, PRESET), FakeContext()
+    agent = made(Thinker([Unavailable("overloaded", 60.0), 3]), context)
     proposal = agent.propose(history)
     assert proposal is not None and proposal.agent == "thinker"
-    assert desk.now == pytest.approx(60)
-    assert sum("nothing to change" in notice for notice in desk.notices) == 1
+    assert context.now == pytest.approx(60)
+    assert sum("nothing to change" in notice for notice in context.notices) == 1
 
 
 def test_it_waits_no_longer_than_the_run_lasts() -> None:
-    history, desk = MemoryHistory(FIXED, measure, PRESET), Desktop(seconds=10)
-    assert made(Thinker([Unavailable("overloaded", 600.0)]), desk).propose(history) is None
-    assert desk.now == pytest.approx(10)
+    history, context = MemoryHistory(FIXED, measure, PRESET), FakeContext(seconds=10)
+    assert made(Thinker([Unavailable("overloaded", 600.0)]), context).propose(history) is None
+    assert context.now == pytest.approx(10)
 
 
 def test_the_search_goes_on_alone_when_the_thinker_has_nothing_more() -> None:
-    history, desk = MemoryHistory(TEXT, measure, PRESET), Desktop()
-    history.run(made(Thinker([3, None]), desk), 8)
+    history, context = MemoryHistory(TEXT, measure, PRESET), FakeContext()
+    history.run(made(Thinker([3, None]), context), 8)
     assert who(history) == "Tsssssss"
-    assert desk.notices == ["thinker has nothing more to propose: the search goes on alone"]
+    assert context.notices == ["thinker has nothing more to propose: the search goes on alone"]
 
 
 def test_as_a_stand_in_the_search_gets_no_turn_of_its_own_and_ends_with_the_thinker() -> None:
-    history, desk = MemoryHistory(TEXT, measure, PRESET), Desktop()
+    history, context = MemoryHistory(TEXT, measure, PRESET), FakeContext()
     agent = made(
-        Thinker([3, 1, Unavailable("overloaded", 5.0), 5, None]), desk, after_keep=0, after_rest=0, alone=False
+        Thinker([3, 1, Unavailable("overloaded", 5.0), 5, None]), context, after_keep=0, after_rest=0, alone=False
     )
     history.run(agent, 3)
-    desk.now += 5
+    context.now += 5
     history.run(agent, 9)
     assert who(history) == "TTsT"
 
 
 def test_each_hears_of_all_verdicts_and_a_repeat_goes_to_who_proposed_it() -> None:
-    history, desk = MemoryHistory(TEXT, measure, PRESET), Desktop()
+    history, context = MemoryHistory(TEXT, measure, PRESET), FakeContext()
     thinker = Thinker([3, 3])
-    agent = made(thinker, desk)
+    agent = made(thinker, context)
     history.run(agent, 4)
     assert [one.agent for one in thinker.seen] == ["thinker", "search", "search", "search"]
     proposal = agent.propose(history)

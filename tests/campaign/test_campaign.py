@@ -23,7 +23,7 @@ from campaigns import (
 )
 
 from core import events
-from core.agents.base import Desk, History
+from core.agents.base import AgentContext, History
 from core.campaign.campaign import REPEATS_IN_A_ROW, Campaign
 from core.records import Experiment, Proposal, UserError
 from core.trainer.constants import read_constants
@@ -191,7 +191,7 @@ class TestRun:
         class Lacking(ScriptedAgent):
             ended = 0
 
-            def begin(self, desk: Desk) -> None:
+            def begin(self, context: AgentContext) -> None:
                 raise UserError("no price")
 
             def end(self) -> None:

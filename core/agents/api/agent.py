@@ -11,7 +11,7 @@ from core.agents.api.conversation import Conversation, GivenUp
 from core.agents.api.draft import Draft
 from core.agents.api.quoting import Quotes, mark_of, secret_in
 from core.agents.api.workbench import Workbench
-from core.agents.base import Agent, Desk, History, Unavailable
+from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.agents.llm.base import Asks, LimitReached, Outage, TimeOver
 from core.events import Repeat
 from core.records import Experiment, Proposal, UserError
@@ -28,7 +28,7 @@ class ApiAgent(Agent):
 
     def __init__(
         self,
-        connect: Callable[[Desk], Asks],
+        connect: Callable[[AgentContext], Asks],
         *,
         model: str,
         lessons: Path | None = None,
@@ -42,18 +42,18 @@ class ApiAgent(Agent):
         self._answer_tokens = answer_tokens
         self._secret = secret
         self._asks: Asks | None = None
-        self._desk: Desk | None = None
+        self._context: AgentContext | None = None
         self._repeats: list[Repeat] = []
         self._given_up = 0  # proposals in a row
         self._answered = False  # whether the model ever did
         self._kept: Draft | None = None  # of a conversation that an outage ended
         self.bench: Workbench | None = None  # of the last conversation
 
-    def begin(self, desk: Desk) -> None:
-        self._desk = desk
-        self._secret = self._secret or secret_in(desk.state)
-        self._lessons = lessons.at(self._lessons_path, desk.root, desk.tell)
-        self._asks = self._connect(desk)
+    def begin(self, context: AgentContext) -> None:
+        self._context = context
+        self._secret = self._secret or secret_in(context.state)
+        self._lessons = lessons.at(self._lessons_path, context.root, context.tell)
+        self._asks = self._connect(context)
 
     def propose(self, history: History) -> Proposal | None:
         """What the model hands in; None once it has nothing more or may spend nothing more, which `why_none` tells.
@@ -61,12 +61,12 @@ class ApiAgent(Agent):
         Raises Unavailable, and UserError for what a person must mend, such as a key that is not accepted: but only
         where the model has never answered in this run. Later, at night, the search is to go on.
         """
-        asks, desk = self._asks, self._desk
-        assert asks is not None and desk is not None and self._secret is not None, "`begin` comes first"
+        asks, context = self._asks, self._context
+        assert asks is not None and context is not None and self._secret is not None, "`begin` comes first"
         quotes = Quotes(mark_of(self._secret, len(history)))
         kept = self._kept if self._kept is not None and self._kept.champion == history.champion_text else None
         self._kept = None
-        bench = self.bench = Workbench(history, desk, self._lessons, quotes, self.name, kept)
+        bench = self.bench = Workbench(history, context, self._lessons, quotes, self.name, kept)
         situation = brief.situation(
             history,
             quotes,
@@ -80,9 +80,9 @@ class ApiAgent(Agent):
             opening=(brief.standing(history), situation),
             number=len(history),
             max_tokens=self._answer_tokens,
-            tell=desk.tell,
+            tell=context.tell,
             name=self.name,
-            seconds_left=desk.seconds_left,
+            seconds_left=context.seconds_left,
             resumed="the model could not be reached for a while" if kept is not None else "",
         )
         try:

@@ -10,7 +10,7 @@ from typing import cast, get_args
 
 from core.agents import lessons as shared
 from core.agents.api.agent import ANSWER_TOKENS, ApiAgent
-from core.agents.base import Desk
+from core.agents.base import AgentContext
 from core.agents.llm import providers
 from core.agents.llm.base import Asks, Effort, Reply, Request
 from core.agents.llm.client import Caller
@@ -70,8 +70,8 @@ def api(
         raise UserError(f"{lacking}; {_COMMAND}")
     chosen = checked(settings)
 
-    def connect(desk: Desk) -> Asks:
-        program = programs.read(desk.root / PROGRAM)
+    def connect(context: AgentContext) -> Asks:
+        program = programs.read(context.root / PROGRAM)
         dollars = _lower(max_cost, program.max_cost)
         tokens = _lower(max_tokens, program.max_tokens)
         limited = replace(
@@ -81,11 +81,11 @@ def api(
         )
         return Followed(
             server(
-                desk.state,
+                context.state,
                 limited,
-                on_wait=lambda text: desk.tell(Working(agent.name, text)),
-                on_notice=lambda text: desk.tell(Notice(text)),
-                seconds_left=desk.seconds_left,
+                on_wait=lambda text: context.tell(Working(agent.name, text)),
+                on_notice=lambda text: context.tell(Notice(text)),
+                seconds_left=context.seconds_left,
             )
         )
 

@@ -13,7 +13,7 @@ from core.agents.api.arguments import Refused, checked
 from core.agents.api.draft import Draft
 from core.agents.api.quoting import Quotes, escaped
 from core.agents.api.tools import CHECKS, LISTED, LONGEST_HYPOTHESIS, LONGEST_LESSON, TOOLS
-from core.agents.base import Desk, History
+from core.agents.base import AgentContext, History
 from core.agents.lessons import Lessons
 from core.agents.llm.base import Block
 from core.events import Working
@@ -29,14 +29,20 @@ class Workbench:
     """The draft of one proposal and the tools on it. Done when `hypothesis` or `ended` is set."""
 
     def __init__(
-        self, history: History, desk: Desk, lessons: Lessons, quotes: Quotes, name: str, draft: Draft | None = None
+        self,
+        history: History,
+        context: AgentContext,
+        lessons: Lessons,
+        quotes: Quotes,
+        name: str,
+        draft: Draft | None = None,
     ) -> None:
         self.draft = draft or Draft(history.champion_text)
         self.hypothesis = ""  # of the proposal that was handed in
         self.ended = ""  # why there is nothing more to propose
         self.failed_edits = 0
         self._history = history
-        self._desk = desk
+        self._context = context
         self._lessons = lessons
         self.quote = quotes
         self._name = name
@@ -139,7 +145,7 @@ class Workbench:
             raise Refused(f"a proposal may be checked {CHECKS} times, and was: propose it, or change your mind")
         self._checks += 1
         self._works("checks the draft")
-        found = self._desk.check(self.draft.text)
+        found = self._context.check(self.draft.text)
         if found.fault:
             told = "It fails.\n" + self.quote("the fault", found.fault, characters=2_000, lines=20)
         else:
@@ -205,7 +211,7 @@ class Workbench:
             raise Refused(missing)
 
     def _works(self, what: str) -> None:
-        self._desk.tell(Working(self._name, what))
+        self._context.tell(Working(self._name, what))
 
 
 def working_on(block: Any) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from core.agents import lessons, plateau
-from core.agents.base import Agent, Desk, History, Unavailable
+from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.agents.command import history_files, prompt
 from core.agents.command.checks import Checks, readable
 from core.agents.command.environment import Surroundings, temporary
@@ -49,25 +49,25 @@ class CommandAgent(Agent):
         self._surroundings = surroundings
         self._minutes = minutes
         self._lessons_file = lessons_file
-        self._desk: Desk | None = None
+        self._context: AgentContext | None = None
         self._failures: list[str] = []  # kinds, since the last proposal
         self._remark = ""  # about its last proposal
 
-    def begin(self, desk: Desk) -> None:
-        self._desk = desk
+    def begin(self, context: AgentContext) -> None:
+        self._context = context
         if not (here := tier.here()).enforced:
             name = self._surroundings.command.name
             self._tell(f"WARNING: no sandbox ({here.why}): {name} runs with your rights and reads what you can read")
 
     def propose(self, history: History) -> Proposal:
         """The champion as the command edited it. Raises Unavailable where it left nothing to try."""
-        assert self._desk is not None, "begin comes first"
+        assert self._context is not None, "begin comes first"
         with Workspace() as space:
-            space.lay(self._files(self._desk, history))
+            space.lay(self._files(self._context, history))
             self._surroundings.furnish(space.private)
-            checks = Checks(space, self._desk, self.name)
+            checks = Checks(space, self._context, self.name)
             try:
-                proposal = self._proposal(self._desk, space, checks, history)
+                proposal = self._proposal(self._context, space, checks, history)
             except Failed as failed:
                 raise self._unavailable(failed) from None
         self._failures, self._remark = [], ""
@@ -77,14 +77,14 @@ class CommandAgent(Agent):
         earlier = repeat.earlier
         self._remark = f"Your last proposal was not run: it was the trainer of experiment {earlier.number} again."
 
-    def _proposal(self, desk: Desk, space: Workspace, checks: Checks, history: History) -> Proposal:
+    def _proposal(self, context: AgentContext, space: Workspace, checks: Checks, history: History) -> Proposal:
         """Asks once, and once more where what came can't be tried; what is wrong then is the trial's to find."""
-        ended = self._run(desk, space, checks, history, self._remark)
+        ended = self._run(context, space, checks, history, self._remark)
         left = space.take()
         if reason := self._wrong(ended, left, history):
             self._tell(f"asked once more: {reason}")
             space.make_ready_again()
-            ended = self._run(desk, space, checks, history, prompt.again(reason, kept=left.text is not None))
+            ended = self._run(context, space, checks, history, prompt.again(reason, kept=left.text is not None))
             left = space.take()
             self._wrong(ended, left, history)
         if left.text is None:
@@ -92,7 +92,7 @@ class CommandAgent(Agent):
         if left.text == history.champion_text:
             raise Failed("unchanged", f"left {TRAINER} as it was{_said(ended)}", ended.tail)
         if left.lesson:
-            self._lessons(desk).append(self._surroundings.masked(left.lesson))
+            self._lessons(context).append(self._surroundings.masked(left.lesson))
         if left.others:
             self._tell(f"only {TRAINER} is taken; the command also {left.others}")
         if ended.cut or ended.status:
@@ -115,9 +115,9 @@ class CommandAgent(Agent):
             raise Failed("secret", f"it wrote the value of {name} into {TRAINER}", ended.tail)
         return _fault(left.text, history)
 
-    def _run(self, desk: Desk, space: Workspace, checks: Checks, history: History, remark: str) -> Ended:
+    def _run(self, context: AgentContext, space: Workspace, checks: Checks, history: History, remark: str) -> Ended:
         around = self._surroundings
-        seconds = min(60 * self._minutes, max(SHORTEST_SECONDS, desk.seconds_left()))
+        seconds = min(60 * self._minutes, max(SHORTEST_SECONDS, context.seconds_left()))
         text = prompt.task(
             history,
             seconds / 60,
@@ -126,10 +126,10 @@ class CommandAgent(Agent):
             plateau.told(history) or plateau.to_combine(history),
         ) + (f"\n{remark.strip()}\n" if remark else "")
         space.prompt.write_text(text, encoding="utf-8")
-        output = Output(self._log(desk, len(history)), around.masked)
+        output = Output(self._log(context, len(history)), around.masked)
         with Running(
             around.command.filled(text, space.prompt),
-            policy=around.policy(space.work, space.private, desk.root, (space.prompt, *readable(checks))),
+            policy=around.policy(space.work, space.private, context.root, (space.prompt, *readable(checks))),
             environment=around.environment(space.private),
             root=space.root,
             temporary=temporary(space.private),
@@ -137,17 +137,17 @@ class CommandAgent(Agent):
             stdin=space.prompt if around.command.on_stdin else None,
             output=output,
         ) as running:
-            ended = running.wait(seconds, self._followed(desk, output, checks))
+            ended = running.wait(seconds, self._followed(context, output, checks))
         if ended.status == NOT_CONFINED and "the sandbox could not be applied" in ended.tail:
             why = ended.tail.splitlines()[-1]
             raise UserError(f"{why}. `autoresearch doctor` tells more; --no-sandbox runs the command with your rights")
         return ended
 
-    def _followed(self, desk: Desk, output: Output, checks: Checks) -> Callable[[], None]:
+    def _followed(self, context: AgentContext, output: Output, checks: Checks) -> Callable[[], None]:
         """Tells the last line that was printed, now and then, and answers where a check is asked for."""
         name = self._surroundings.command.name
         told, told_at = "", 0.0
-        desk.tell(Working(self.name, f"{name} begins"))
+        context.tell(Working(self.name, f"{name} begins"))
 
         def look() -> None:
             nonlocal told, told_at
@@ -155,24 +155,24 @@ class CommandAgent(Agent):
             now = time.monotonic()
             if output.last != told and now - told_at >= TOLD_SECONDS:
                 told, told_at = output.last, now
-                desk.tell(Working(self.name, f"{name}: {one_line(told, 120)}"))
+                context.tell(Working(self.name, f"{name}: {one_line(told, 120)}"))
 
         return look
 
-    def _files(self, desk: Desk, history: History) -> dict[str, str]:
+    def _files(self, context: AgentContext, history: History) -> dict[str, str]:
         try:
-            program = (desk.root / PROGRAM).read_text(encoding="utf-8-sig", errors="replace")
+            program = (context.root / PROGRAM).read_text(encoding="utf-8-sig", errors="replace")
         except OSError:
             program = history.program.prose
-        learned = "".join(f"{line}\n" for line in self._lessons(desk).read())
+        learned = "".join(f"{line}\n" for line in self._lessons(context).read())
         return {TRAINER: history.champion_text, PROGRAM: program, LESSONS: learned, **history_files.files(history)}
 
-    def _lessons(self, desk: Desk) -> lessons.Lessons:
-        return lessons.at(self._lessons_file, desk.root, desk.tell)
+    def _lessons(self, context: AgentContext) -> lessons.Lessons:
+        return lessons.at(self._lessons_file, context.root, context.tell)
 
-    def _log(self, desk: Desk, number: int) -> Path:
+    def _log(self, context: AgentContext, number: int) -> Path:
         """The file of what the command prints for this experiment; the oldest ones go."""
-        folder = desk.state / "command"
+        folder = context.state / "command"
         folder.mkdir(parents=True, exist_ok=True)
         for old in sorted(folder.glob("[0-9]*.txt"))[: -(KEPT - 1)]:
             with contextlib.suppress(OSError):
@@ -197,8 +197,8 @@ class CommandAgent(Agent):
         return Unavailable(str(failed), min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(count - 1, 10)))
 
     def _tell(self, text: str) -> None:
-        if self._desk is not None:
-            self._desk.tell(Notice(self._surroundings.masked(text)))
+        if self._context is not None:
+            self._context.tell(Notice(self._surroundings.masked(text)))
 
 
 def _fault(text: str, history: History) -> str:

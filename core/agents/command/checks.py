@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from core.agents.base import Checked, Desk
+from core.agents.base import AgentContext, Checked
 from core.agents.command import ask_check
 from core.agents.command.workspace import TRAINER_BYTES, Unfit, Workspace, read
 from core.events import Working
@@ -24,11 +24,11 @@ SCRIPT = "check.cmd" if sys.platform == "win32" else "check"
 class Checks:
     """Of one proposal. `told` is how the command asks for one, `answers` the folder that it may read."""
 
-    def __init__(self, space: Workspace, desk: Desk, agent: str) -> None:
+    def __init__(self, space: Workspace, context: AgentContext, agent: str) -> None:
         self.told = SCRIPT if sys.platform == "win32" else f"./{SCRIPT}"
         self.answers = space.root / "answers"
         self._space = space
-        self._desk = desk
+        self._context = context
         self._agent = agent
         self._given = 0
         self.answers.mkdir()
@@ -57,8 +57,8 @@ class Checks:
             text = read(self._space.work / TRAINER, TRAINER_BYTES)
         except Unfit as unfit:
             return f"it does not work: {unfit}\n"
-        self._desk.tell(Working(self._agent, f"has {TRAINER} checked by one step"))
-        return _told(self._desk.check(text))
+        self._context.tell(Working(self._agent, f"has {TRAINER} checked by one step"))
+        return _told(self._context.check(text))
 
 
 def _told(checked: Checked) -> str:

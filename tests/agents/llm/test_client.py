@@ -26,7 +26,7 @@ READ = Tool(name="read", description="Reads.", schema={"type": "object"})
 
 
 @dataclass
-class Desk:
+class AgentContext:
     """A caller with a clock of its own, and what it said."""
 
     caller: Caller
@@ -46,10 +46,10 @@ def server() -> Iterator[MessagesServer]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: MessagesServer) -> Iterator[Callable[..., Desk]]:
-    made: list[Desk] = []
+def context(tmp_path: Path, server: MessagesServer) -> Iterator[Callable[..., AgentContext]]:
+    made: list[AgentContext] = []
 
-    def make(**settings: Any) -> Desk:
+    def make(**settings: Any) -> AgentContext:
         scrub = Scrub([served.KEY])
         provider = AnthropicProvider(
             model=MODEL, key=served.KEY, endpoint=server.url, timeout=settings.pop("timeout", 20.0)
@@ -75,7 +75,7 @@ def desk(tmp_path: Path, server: MessagesServer) -> Iterator[Callable[..., Desk]
             noise=random.Random(3),
             **settings,
         )
-        one = Desk(caller, tmp_path, waits)
+        one = AgentContext(caller, tmp_path, waits)
         made.append(one)
         return one
 
@@ -108,11 +108,11 @@ def in_usd(usage: dict[str, int]) -> Decimal:
     return total / 1_000_000
 
 
-def converse(desk: Desk, turns: int, experiment: int = 1) -> list[Reply]:
+def converse(context: AgentContext, turns: int, experiment: int = 1) -> list[Reply]:
     messages = [said("A brief. " * 500)]
     replies = []
     for _ in range(turns):
-        reply = desk.caller.ask(asked(*messages), experiment)
+        reply = context.caller.ask(asked(*messages), experiment)
         replies.append(reply)
         calls = [block for block in reply.content if block["type"] == "tool_use"]
         results = [{"type": "tool_result", "tool_use_id": call["id"], "content": "line " * 50} for call in calls]
@@ -121,7 +121,7 @@ def converse(desk: Desk, turns: int, experiment: int = 1) -> list[Reply]:
 
 
 def test_every_fault_in_one_conversation_ends_right_and_is_paid_to_the_cent(
-    server: MessagesServer, desk: Callable[..., Desk]
+    server: MessagesServer, context: Callable[..., AgentContext]
 ) -> None:
     server.answer = lambda request: [thinking("Hm. " * 30), text("Look."), tool("read", {"line": len(request)})]
     server.faults = {
@@ -134,7 +134,7 @@ def test_every_fault_in_one_conversation_ends_right_and_is_paid_to_the_cent(
         11: Answer(blocks=(text("0123456789abcdef" * 131_072), tool("read", {}))),
     }
     server.piece = 2000
-    one = desk()
+    one = context()
     replies = converse(one, 8)
     assert [reply.stop_reason for reply in replies] == ["tool_use"] * 8 and not server.refused
     assert len(server.requests) == 13
@@ -170,9 +170,9 @@ def test_every_fault_in_one_conversation_ends_right_and_is_paid_to_the_cent(
 
 
 def test_a_server_that_stays_away_is_an_outage_that_grows_and_is_over_with_the_first_answer(
-    server: MessagesServer, desk: Callable[..., Desk]
+    server: MessagesServer, context: Callable[..., AgentContext]
 ) -> None:
-    one = desk()
+    one = context()
     server.stop()
     seconds, attempts = [], list[int]()
     for _ in range(7):
@@ -196,19 +196,21 @@ def test_a_server_that_stays_away_is_an_outage_that_grows_and_is_over_with_the_f
     assert one.caller.archive.totals().usd == billed(server)
 
 
-def test_a_server_that_asks_for_an_hour_is_an_outage_at_once(server: MessagesServer, desk: Callable[..., Desk]) -> None:
+def test_a_server_that_asks_for_an_hour_is_an_outage_at_once(
+    server: MessagesServer, context: Callable[..., AgentContext]
+) -> None:
     server.faults[0] = served.rate_limited(3600)
-    one = desk()
+    one = context()
     with pytest.raises(Outage, match="rate limit") as told:
         one.caller.ask(asked(), 1)
     assert told.value.seconds == 3600 and one.slept == [] and len(server.requests) == 1
 
 
 def test_a_server_that_was_silent_for_long_is_not_asked_again_at_once(
-    server: MessagesServer, desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+    server: MessagesServer, context: Callable[..., AgentContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The silence counts as waiting."""
-    one = desk()
+    one = context()
 
     def silent(request: Request, on_delta: object) -> Reply:
         one.now += 300.0
@@ -221,11 +223,11 @@ def test_a_server_that_was_silent_for_long_is_not_asked_again_at_once(
 
 
 def test_an_answer_that_streams_when_the_run_is_over_is_cut_off(
-    server: MessagesServer, desk: Callable[..., Desk]
+    server: MessagesServer, context: Callable[..., AgentContext]
 ) -> None:
     server.answer = lambda request: [text("word " * 2000)]
     left = iter([5.0, 3.0, 1.0])
-    one = desk(seconds_left=lambda: next(left, 0.0))
+    one = context(seconds_left=lambda: next(left, 0.0))
     with pytest.raises(TimeOver):
         one.caller.ask(asked(), 1)
     stored = one.caller.archive.exchange(0)
@@ -235,19 +237,21 @@ def test_an_answer_that_streams_when_the_run_is_over_is_cut_off(
     assert "*the run's time is over · " in one.caller.transcript.path(1).read_text(encoding="utf-8")
 
 
-def test_ends_that_are_answers(server: MessagesServer, desk: Callable[..., Desk]) -> None:
+def test_ends_that_are_answers(server: MessagesServer, context: Callable[..., AgentContext]) -> None:
     server.faults = {0: served.refusal(), 1: served.out_of_tokens(), 2: served.context_full()}
-    one = desk()
+    one = context()
     assert [one.caller.ask(asked(), 1).stop_reason for _ in range(3)] == ["refusal", "max_tokens", "context_full"]
     assert one.caller.archive.totals().failed == 0
     assert "refused: frontier_llm" in one.caller.transcript.path(1).read_text(encoding="utf-8")
 
 
-def test_what_a_person_has_to_mend_is_recorded_and_raised(server: MessagesServer, desk: Callable[..., Desk]) -> None:
+def test_what_a_person_has_to_mend_is_recorded_and_raised(
+    server: MessagesServer, context: Callable[..., AgentContext]
+) -> None:
     server.faults[0] = Answer(
         blocks=(text(f"x-api-key: {served.KEY} is malformed"),), status=400, error="invalid_request_error"
     )
-    one = desk()
+    one = context()
     with pytest.raises(UserError, match=r"x-api-key: \[key\] is malformed"):
         one.caller.ask(asked(), 1)
     stored = one.caller.archive.exchange(0)
@@ -257,9 +261,9 @@ def test_what_a_person_has_to_mend_is_recorded_and_raised(server: MessagesServer
 
 
 def test_an_interrupt_in_the_middle_of_an_answer_is_recorded_with_what_it_cost(
-    server: MessagesServer, desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+    server: MessagesServer, context: Callable[..., AgentContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = desk()
+    one = context()
 
     def interrupt(delta: Any) -> None:
         raise KeyboardInterrupt
@@ -276,10 +280,10 @@ def test_an_interrupt_in_the_middle_of_an_answer_is_recorded_with_what_it_cost(
     assert one.caller.ask(asked(), 1).stop_reason == "end_turn"
 
 
-def test_money_ends_before_it_is_spent(server: MessagesServer, desk: Callable[..., Desk]) -> None:
+def test_money_ends_before_it_is_spent(server: MessagesServer, context: Callable[..., AgentContext]) -> None:
     server.answer = lambda request: [text("word " * (request["max_tokens"] * 4 // 5 - 40)), tool("read", {})]
     server.piece = 4000
-    one = desk(max_usd=Decimal("0.30"))
+    one = context(max_usd=Decimal("0.30"))
     with pytest.raises(LimitReached, match=r"--max-cost 0\.3: \$0\.2\d+ is spent"):
         converse(one, 100)
     asked_for = [request["max_tokens"] for request in server.requests]
@@ -288,9 +292,9 @@ def test_money_ends_before_it_is_spent(server: MessagesServer, desk: Callable[..
     assert one.caller.archive.totals().usd == billed(server)
 
 
-def test_tokens_end_before_they_are_used(server: MessagesServer, desk: Callable[..., Desk]) -> None:
+def test_tokens_end_before_they_are_used(server: MessagesServer, context: Callable[..., AgentContext]) -> None:
     server.answer = lambda request: [text("word " * 500), tool("read", {})]
-    one = desk(max_tokens=20_000, price=None)
+    one = context(max_tokens=20_000, price=None)
     with pytest.raises(LimitReached, match="--max-tokens 20,000"):
         converse(one, 100)
     totals = one.caller.archive.totals()
@@ -298,10 +302,12 @@ def test_tokens_end_before_they_are_used(server: MessagesServer, desk: Callable[
     assert totals.unpriced == totals.requests > 2
 
 
-def test_answers_that_break_off_count_against_the_limit(server: MessagesServer, desk: Callable[..., Desk]) -> None:
+def test_answers_that_break_off_count_against_the_limit(
+    server: MessagesServer, context: Callable[..., AgentContext]
+) -> None:
     """The server tells of one token of output, and has generated thousands."""
     server.faults = {number: served.cut(text("word " * 2000), after=150) for number in range(100)}
-    one = desk(max_tokens=20_000)
+    one = context(max_tokens=20_000)
     reached = False
     for _ in range(20):
         try:
@@ -315,6 +321,6 @@ def test_answers_that_break_off_count_against_the_limit(server: MessagesServer, 
     assert 15_000 < one.caller.archive.totals().usage.total <= 20_000  # what the archive holds is what was counted
 
 
-def test_a_limit_of_money_needs_a_price(desk: Callable[..., Desk]) -> None:
+def test_a_limit_of_money_needs_a_price(context: Callable[..., AgentContext]) -> None:
     with pytest.raises(UserError, match='add --price "IN OUT"'):
-        desk(max_usd=Decimal(1), price=None)
+        context(max_usd=Decimal(1), price=None)
