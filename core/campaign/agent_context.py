@@ -10,10 +10,10 @@ from pathlib import Path
 
 from core.agents.base import Checked
 from core.events import OnEvent
-from core.records import TRAINER, Budget, Preset, UserError
+from core.records import TRAINER, Budget, Preset
 from core.store.layout import CampaignFolder
 from core.store.program import Program
-from core.trainer.check import check, fixed_and_changed
+from core.trainer.check import refusal
 from core.trial.engine import Engine
 
 SCORED_BYTES = 65_536  # enough to see that `restore` works; the score itself is looked at by nobody
@@ -51,13 +51,8 @@ class CampaignContext:
     def check(self, text: str) -> Checked:
         """Parses a trainer, holds it against program.md's fixed constants and runs one step of it in the sandbox."""
         begun = time.monotonic()
-        try:
-            check(text)
-            changed = fixed_and_changed(self._program().fixed, self._champion_text(), text)
-        except UserError as error:
-            return _faulty(str(error), begun)
-        if changed:
-            return _faulty(f"changes {', '.join(changed)}, which program.md fixes", begun)
+        if (refused := refusal(text, self._champion_text(), self._program().fixed)) is not None:
+            return _faulty(refused.reason, begun)
         with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
             trainer = Path(temporary) / "trainer" / TRAINER
             trainer.parent.mkdir()

@@ -25,7 +25,7 @@ from core.store import program as programs
 from core.store.layout import CampaignFolder, existing, found
 from core.store.reader import CampaignReader
 from core.system.files import full_disk_told
-from core.trainer.check import check, fixed_and_changed
+from core.trainer.check import check, refusal
 from core.trainer.reference import reference_trainer
 from core.trial.engine import Engine, Local
 
@@ -252,12 +252,9 @@ class Campaign(CampaignReader):
             if (repeat := self._repeat(proposal)) is not None:
                 ratchet.settle(champion, {blob_id(text.encode())})
                 return repeat
-            try:
-                changed = fixed_and_changed(self.program.fixed, champion_text, text)
-            except UserError:
-                changed = []  # a text that can't be parsed gets its verdict without a trial
-            if changed:
-                raise UserError(f"program.md fixes {', '.join(changed)}: put back what it was, then try")
+            refused = refusal(text, champion_text, self.program.fixed)
+            if refused is not None and refused.verdict == "invalid":  # one that can't be parsed is recorded as a crash
+                raise UserError(f"train.py {refused.reason}: put back what it was, then try")
             return ratchet.experiment(proposal, champion)
 
     def confirm(self, seeds: int, on_event: OnEvent | None = None) -> Confirmation:

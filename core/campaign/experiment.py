@@ -18,7 +18,6 @@ from core.campaign.judge import AnotherTrial, Evidence, Policy, Ruling, champion
 from core.campaign.remeasure import Measurer, Reference, same_yardstick
 from core.events import Judged, Notice, OnEvent, Proposed, Reviewing, TrialEnded, TrialProgress, TrialStarted
 from core.records import (
-    PROGRAM,
     TRAINER,
     Audit,
     Budget,
@@ -28,7 +27,6 @@ from core.records import (
     Proposal,
     Trial,
     UserError,
-    Verdict,
 )
 from core.store import commit_message
 from core.store.layout import CampaignFolder
@@ -37,7 +35,7 @@ from core.store.program import Program
 from core.store.recovery import mended
 from core.store.repository import GitFailed, Repo, write_atomically
 from core.system.text import clean
-from core.trainer.check import check, fixed_and_changed
+from core.trainer.check import check, refusal
 from core.trainer.constants import read_constants
 from core.trainer.fingerprint import fingerprint
 from core.trial.engine import Engine
@@ -247,18 +245,10 @@ class Ratchet:
         champion = evidence.champion
         if champion is None:
             return None
-        verdict: Verdict
-        try:
-            check(text)
-            changed = fixed_and_changed(self._program().fixed, self._repo.text(champion.commit), text)
-            if not changed:
-                return None
-            verdict, reason = "invalid", f"changes {', '.join(changed)}, which {PROGRAM} fixes"
-        except UserError as error:
-            verdict, reason = "crash", str(error)
-        return Ruling(
-            verdict=verdict, reason=reason, val_bpb=None, champion_bpb=champion_bpb(evidence, evidence.seeds[0]),
-            spread=spread_of_seeds(evidence),
+        refused = refusal(text, self._repo.text(champion.commit), self._program().fixed)
+        return None if refused is None else Ruling(
+            verdict=refused.verdict, reason=refused.reason, val_bpb=None,
+            champion_bpb=champion_bpb(evidence, evidence.seeds[0]), spread=spread_of_seeds(evidence),
         )  # fmt: skip
 
     def _trial(self, number: int, trial: int, commit: str, text: str, seed: int) -> Trial:

@@ -4,8 +4,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+from core.records import PROGRAM, UserError
 from core.trainer.constants import read_constants, read_tunables, unreadable
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a text gets no trial, and the verdict that it has without one."""
+
+    verdict: Literal["crash", "invalid"]
+    reason: str
+
+
+def refusal(text: str, champion_text: str, fixed: Sequence[str]) -> Refusal | None:
+    """None for a text that may be tried: it compiles, and the constants in `fixed` are the champion's."""
+    try:
+        check(text)
+        before, after = (read_constants(champion_text), read_constants(text)) if fixed else ({}, {})
+    except UserError as error:
+        return Refusal("crash", str(error))
+    changed = [name for name in fixed if before.get(name) != after.get(name)]
+    return Refusal("invalid", f"changes {', '.join(changed)}, which {PROGRAM} fixes") if changed else None
 
 
 def check(text: str, name: str = "train.py") -> None:
@@ -17,11 +39,3 @@ def check(text: str, name: str = "train.py") -> None:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise unreadable(error, name) from None
     read_tunables(text, name)
-
-
-def fixed_and_changed(fixed: Sequence[str], champion_text: str, text: str) -> list[str]:
-    """The fixed constants that differ between two trainers. Raises UserError for a text that can't be parsed."""
-    if not fixed:
-        return []
-    before, after = read_constants(champion_text), read_constants(text)
-    return [name for name in fixed if before.get(name) != after.get(name)]

@@ -241,7 +241,7 @@ def test_a_draft_is_checked_a_few_times(bench: Workbench, context: PlainContext)
         (None, "your draft is the champion's text"),
         (("def main():", "def main(:"), "train.py:5: syntax error"),
         (("log 0.01 .. 1", "logarithmic"), "expected `log 0.005 .. 0.2`"),
-        (("LAYERS = 2", "LAYERS = 3"), "it changes LAYERS, which program.md fixes"),
+        (("LAYERS = 2", "LAYERS = 3"), "changes LAYERS, which program.md fixes"),
         (("RATE = 0.2", "RATE = 0.15"), "#4 discard 1.9850 gain -0.0050 [api:m] idea 4"),
         (("RATE = 0.2", "RATE = 0.1"), "#0 keep 1.9900 [preset] baseline"),
         (("def main():", "def main():  # a comment"), "but for layout and comments this is the champion"),

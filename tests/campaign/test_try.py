@@ -96,7 +96,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="equals the champion's, experiment 0: edit it, then try"):
             campaign.try_worktree("nothing")
         edit(campaign, trainer(1.9, "crash"))
-        with pytest.raises(UserError, match=r"program.md fixes OUTCOME: put back"):
+        with pytest.raises(UserError, match=r"changes OUTCOME, which program.md fixes: put back"):
             campaign.try_worktree("cheat")
         assert in_work_tree(campaign) == trainer(1.9, "crash")
         edit(campaign, trainer(1.9))

@@ -19,7 +19,7 @@ from core.agents.llm.base import Block
 from core.events import Working
 from core.records import UserError
 from core.system.text import one_line
-from core.trainer.check import check, fixed_and_changed
+from core.trainer.check import refusal
 
 _TOOLS = {tool.name: tool for tool in TOOLS}
 _LONGEST_RESULT = 120_000  # characters; every tool stays below it by its own bounds
@@ -185,13 +185,8 @@ class Workbench:
         text = self.draft.text
         if not self.draft.changed:
             raise Refused("your draft is the champion's text: there is nothing to try yet")
-        try:
-            check(text)
-            changed = fixed_and_changed(self._history.program.fixed, self.draft.champion, text)
-        except UserError as error:
-            raise Refused("this can't be run; mend it first:", str(error)) from None
-        if changed:
-            raise Refused(f"it changes {', '.join(changed)}, which program.md fixes: put back what it was")
+        if (refused := refusal(text, self.draft.champion, self._history.program.fixed)) is not None:
+            raise Refused("this can't be tried; mend it first:", refused.reason)
         if (earlier := self._history.repeat_of(text)) is not None:
             if earlier.number == self._history.champion.number:
                 raise Refused("but for layout and comments this is the champion: there is nothing to try yet")

@@ -20,7 +20,7 @@ from core.records import PROGRAM, TRAINER, Proposal, UserError
 from core.sandbox import tier
 from core.sandbox.confine import NOT_CONFINED
 from core.system.text import one_line
-from core.trainer.check import check, fixed_and_changed
+from core.trainer.check import refusal
 from core.trainer.constants import read_constants
 
 KEPT = 100  # files of what the command printed
@@ -203,15 +203,10 @@ class CommandAgent(Agent):
 
 def _fault(text: str, history: History) -> str:
     """Why the trainer would not be run; empty where it would."""
-    try:
-        check(text)
-        if changed := fixed_and_changed(history.program.fixed, history.champion_text, text):
-            return f"it changes {', '.join(changed)}, which {PROGRAM} fixes"
-        if (earlier := history.repeat_of(text)) is not None:
-            return f"it is the trainer of experiment {earlier.number} again, {earlier.verdict}"
-    except UserError as error:
-        return str(error)
-    return ""
+    if (refused := refusal(text, history.champion_text, history.program.fixed)) is not None:
+        return refused.reason
+    earlier = history.repeat_of(text)
+    return "" if earlier is None else f"it is the trainer of experiment {earlier.number} again, {earlier.verdict}"
 
 
 def _summary(ended: Ended, before: str, after: str) -> str:
