@@ -24,7 +24,7 @@ from core.records import Experiment, Preset, Proposal, UserError
 from core.store import program as programs
 from core.store.layout import CampaignFolder, existing, found
 from core.store.reader import CampaignReader
-from core.system.files import full_disk_told
+from core.system.files import disk_full_as_user_error
 from core.trainer.check import check, refusal
 from core.trainer.reference import reference_trainer
 from core.trial.engine import Engine, Local
@@ -287,7 +287,7 @@ class Campaign(CampaignReader):
         from core.store.lock import only_writer
 
         tell = on_event or (lambda event: None)
-        with full_disk_told(self.root), only_writer(self.files.state):
+        with disk_full_as_user_error(self.root), only_writer(self.files.state):
             try:
                 self.ledger.upgrade()
                 self.read_program()

@@ -33,7 +33,8 @@ from core.store.layout import CampaignFolder
 from core.store.ledger import Ledger
 from core.store.program import Program
 from core.store.recovery import mended
-from core.store.repository import GitFailed, Repo, write_atomically
+from core.store.repository import GitFailed, Repo
+from core.system.files import replacing
 from core.system.text import clean
 from core.trainer.check import check, refusal
 from core.trainer.constants import read_constants
@@ -257,7 +258,8 @@ class Ratchet:
             shutil.rmtree(into)  # a trial that was cut off
         into.parent.mkdir(parents=True, exist_ok=True)
         trainer.parent.mkdir(exist_ok=True)
-        write_atomically(trainer, text.encode("utf-8", "backslashreplace"), trainer.parent)
+        with replacing(trainer, through=trainer.parent) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
         self._tell(TrialStarted(number, trial, seed))
         record = self._engine.run_trial(
             trainer=trainer,

@@ -17,7 +17,8 @@ from core.events import Drifted, Measured, Measuring, MeasuringProgress, Notice,
 from core.records import LOSSES, TRAINER, WEIGHTS, Budget, Experiment, Measurement, Preset, Trial, UserError
 from core.store.layout import CampaignFolder
 from core.store.ledger import Ledger
-from core.store.repository import Repo, write_atomically
+from core.store.repository import Repo
+from core.system.files import replacing
 from core.trial.engine import Engine
 
 Purpose = Literal["confirm", "drift"]
@@ -76,7 +77,8 @@ class Measurer:
             shutil.rmtree(into)  # a trial that was cut off
         trainer.parent.mkdir(parents=True, exist_ok=True)
         text = self._repo.text(turn.experiment.commit)
-        write_atomically(trainer, text.encode("utf-8", "backslashreplace"), trainer.parent)
+        with replacing(trainer, through=trainer.parent) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
         record = self._engine.run_trial(
             trainer=trainer,
             preset=self._preset,

@@ -16,6 +16,7 @@ from core.records import FACTS, TRAINER, WEIGHTS, Experiment, Facts, Preset, Tri
 from core.store.layout import CampaignFolder
 from core.store.ledger import Ledger
 from core.store.repository import GitFailed, Repo
+from core.system.files import file_sha256
 from core.trainer.fingerprint import fingerprint
 from core.trial.engine import Engine
 
@@ -132,12 +133,10 @@ def _contradiction(experiment: Experiment, champion: Experiment | None, repo: Re
 
 def _files(at: Path, trial: Trial, subject: str) -> Check:
     """The weights by their hash, and the sum of the losses."""
-    from core.trial.weights import sha256
-
     weights = at / WEIGHTS
     if not weights.is_file():
         return Check(subject=subject, what="weights", fault=f"{weights} is missing")
-    if (found := sha256(weights)) != trial.weights_sha256:
+    if (found := file_sha256(weights)) != trial.weights_sha256:
         return Check(subject=subject, what="weights", fault=f"have the hash {found[:12]}, not {trial.weights_sha256}")
     if not (at / FACTS).is_file():
         return Check(subject=subject, what="weights", fault=f"{at / FACTS} is missing")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from core.data import tokenizer as tokenizers
-from core.data.corpora.base import HELD_OUT, Part, Source, Split
+from core.data.corpora.base import HELD_OUT, OnStage, Part, Source, Split
 from core.data.corpora.registry import find
 from core.data.ragged import Ragged
 from core.data.scored import ScoredText, first_bytes, open_held_out, write_held_out
 from core.data.shards import TokenShards, build_shards, open_shards, sample
 from core.data.tokenizer import Tokenizer
 from core.records import UserError
-from core.system.files import OnProgress, cache_root, digest, locked, sweep
+from core.system.files import cache_root, delete_leftovers, digest
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Dataset:
         }
 
 
-def prepare(corpus: str, vocabulary: int, *, on_progress: OnProgress | None = None) -> Dataset:
+def prepare(corpus: str, vocabulary: int, *, on_progress: OnStage | None = None) -> Dataset:
     """Open `corpus` encoded with `vocabulary` ids; download, train and encode whatever is missing or damaged before.
 
     `on_progress(stage, done, total)` is called while something is built. Two processes may prepare at once: one builds,
@@ -62,7 +62,7 @@ def prepare(corpus: str, vocabulary: int, *, on_progress: OnProgress | None = No
     source = find(corpus)
     if dataset := _open(source, vocabulary):
         return dataset
-    with locked(digest(source.lock)[:24], tell):
+    with _locked(digest(source.lock)[:24], tell):
         dataset = _open(source, vocabulary)  # another process may have built it meanwhile
         if dataset is None:
             source.fetch(tell)
@@ -74,6 +74,26 @@ def prepare(corpus: str, vocabulary: int, *, on_progress: OnProgress | None = No
             "this comes back, check the disk"
         )
     return dataset
+
+
+@contextlib.contextmanager
+def _locked(name: str, on_progress: OnStage) -> Iterator[None]:
+    """Hold the lock `name` among all processes of this cache; the system frees it when its holder dies."""
+    from filelock import FileLock, Timeout  # takes as long to import as NumPy
+
+    folder = cache_root() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
+    while True:
+        try:
+            lock.acquire(timeout=1.0)
+            break
+        except Timeout:
+            on_progress("wait for another prepare", 0, 1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def prepared(corpus: str, vocabulary: int) -> Dataset | None:
@@ -93,7 +113,7 @@ def _open(source: Source, vocabulary: int) -> Dataset | None:
     return None if train is None else Dataset(source.name, tokenizer, train, val, test)
 
 
-def _build(source: Source, vocabulary: int, on_progress: OnProgress) -> None:
+def _build(source: Source, vocabulary: int, on_progress: OnStage) -> None:
     identity = source.identity()
     assert identity is not None, "a source knows its identity once it is fetched"
     parts = source.parts()
@@ -109,11 +129,11 @@ def _build(source: Source, vocabulary: int, on_progress: OnProgress) -> None:
     build_shards(_tokens_folder(identity, tokenizer), parts, tokenizer, on_progress)
 
 
-def _hold_out(name: str, folder: Path, parts: Sequence[Part], on_progress: OnProgress) -> None:
+def _hold_out(name: str, folder: Path, parts: Sequence[Part], on_progress: OnStage) -> None:
     if all(open_held_out(folder / split) for split in HELD_OUT):
         return
     with contextlib.suppress(FileNotFoundError):
-        sweep(folder)
+        delete_leftovers(folder)
     texts: dict[Split, list[str]] = {"train": [], "val": [], "test": []}
     holding = [part for part in parts if not part.splits.isdisjoint(HELD_OUT)]
     trained_on = any("train" in part.splits and part not in holding for part in parts)

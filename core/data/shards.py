@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.data.corpora.base import Part
+from core.data.corpora.base import OnStage, Part
 from core.data.ragged import Ragged, open_ragged, write_ragged
 from core.data.tokenizer import Tokenizer
-from core.system.files import OnProgress, read_json, sweep, write_json
+from core.system.files import delete_leftovers, read_json, write_json
 
 PROGRESS_BYTES = 1 << 19  # of text between two reports
 
@@ -58,14 +58,14 @@ def open_shards(folder: Path, tokenizer: Tokenizer) -> TokenShards | None:
     return TokenShards(whole) if len(whole) == count else None
 
 
-def build_shards(folder: Path, parts: Sequence[Part], tokenizer: Tokenizer, on_progress: OnProgress) -> None:
+def build_shards(folder: Path, parts: Sequence[Part], tokenizer: Tokenizer, on_progress: OnStage) -> None:
     """Encode each part's training documents into a shard of its own; one that is whole already is left as it is.
 
     Each shard is written under another name and put in place at once, so a build that was killed goes on with the
     shard that it was at. Only under the lock of the corpus.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
+    delete_leftovers(folder)
     training = [part for part in parts if "train" in part.splits]
     total = sum(part.size for part in training)
     before = 0
@@ -78,7 +78,7 @@ def build_shards(folder: Path, parts: Sequence[Part], tokenizer: Tokenizer, on_p
     on_progress("tokens", total, total)
 
 
-def _onward(on_progress: OnProgress, before: int, size: int, total: int) -> Callable[[int], None]:
+def _onward(on_progress: OnStage, before: int, size: int, total: int) -> Callable[[int], None]:
     return lambda done: on_progress("tokens", before + min(done, size), total)
 
 

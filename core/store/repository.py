@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.records import TRAINER, UserError
+from core.system.files import replacing
 
 try:
     import git
@@ -196,7 +197,8 @@ class Repo:
 
     def write_work(self, text: str) -> None:
         """Replaces the work tree's trainer in one step."""
-        write_atomically(self.root / TRAINER, text.encode(), self._dir)
+        with replacing(self.root / TRAINER, through=self._dir) as file:
+            file.write(text.encode())
 
     # Upkeep
 
@@ -267,7 +269,8 @@ class Repo:
             said = head.read_bytes().strip()
             if said == whole or not whole.startswith(said):
                 return False  # a commit, or another branch of the person's
-        write_atomically(head, whole + b"\n", self._dir)
+        with replacing(head, through=self._dir) as file:
+            file.write(whole + b"\n")
         return True
 
     def restore_index(self) -> bool:
@@ -338,20 +341,6 @@ class Repo:
                 told += "; free some space and run the same command again"
             raise GitFailed(f"{said or f'git {arguments[0]} in {self.root}'}: {told}")
         return str(out.decode("utf-8").removesuffix("\n"))
-
-
-def write_atomically(path: Path, data: bytes, through: Path) -> None:
-    """Writes `data` to a temporary file in `through` (same file system), makes it durable, and renames it to `path`.
-
-    The temporary file has one name, so that a kill leaves nothing that the next write does not take up: a campaign has
-    one writer.
-    """
-    temporary = through / f"{path.name}.partial"
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def blob_id(data: bytes) -> str:

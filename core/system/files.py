@@ -1,4 +1,4 @@
-"""Files and disks: the cache's folder, files that appear whole or not at all, locks, digests, a disk that is full."""
+"""Files and disks: the cache's folder, files that appear whole or not at all, their hashes, a disk that is full."""
 
 from __future__ import annotations
 
@@ -7,41 +7,55 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import platformdirs
-from filelock import FileLock, Timeout
-
 from core.records import UserError
 
-OnProgress = Callable[[str, int, int], None]  # stage, done, total
-_LEFT = 0.05  # of a disk; with less it counts as full
+_FULL = 0.05  # of a disk: with less of it free it counts as full
 
 
 def cache_root() -> Path:
     """The folder of everything that can be made again. AUTORESEARCH_CACHE overrides the platform's own place."""
     if chosen := os.environ.get("AUTORESEARCH_CACHE"):
         return Path(chosen).expanduser().absolute()
+    import platformdirs
+
     return Path(platformdirs.user_cache_dir("autoresearch", appauthor=False))
 
 
+# Files that appear whole or not at all
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` when the block ends well, and vanishes when it doesn't."""
+def replacing(path: Path, *, through: Path | None = None) -> Iterator[BinaryIO]:
+    """A new binary file that replaces `path` when the block ends, and is deleted if the block raises.
+
+    With `through`, a folder of the same file system with a single writer, the new file lies there and is durable before
+    it replaces `path`; it always has the same name, so that a killed process leaves nothing that piles up.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    name = f".{path.name}.{secrets.token_hex(8)}.tmp" if through is None else f"{path.name}.partial"
+    temporary = (through or path.parent) / name
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             yield file
+            if through is not None:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete what killed processes left of `replacing` in `folder`. Only while no other process writes there."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -59,6 +73,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
+# Hashes
+
+
 def digest(*parts: object) -> str:
     """SHA-256 over the JSON of `parts`: the identity of what they decide."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
@@ -70,39 +87,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def locked(name: str, on_progress: OnProgress) -> Iterator[None]:
-    """Hold the lock `name` among all processes of this cache; the system frees it when its holder dies."""
-    folder = cache_root() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock")
-    while True:
-        try:
-            lock.acquire(timeout=1.0)
-            break
-        except Timeout:
-            on_progress("wait for another prepare", 0, 1)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def sweep(folder: Path) -> None:
-    """Delete what a killed process left half-written in `folder`. Only under the lock of what is built there."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
-    """Turns the system's error of a full disk into a UserError. `folder` is named where the error names no file."""
-    try:
-        yield
-    except OSError as error:
-        if not is_full(error):
-            raise
-        raise no_space(error.filename or folder) from error
+# A disk that is full, a folder that is not empty
 
 
 def is_full(error: OSError) -> bool:
@@ -110,18 +95,29 @@ def is_full(error: OSError) -> bool:
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
+def is_filled(folder: Path) -> bool:
+    """Whether the folder's disk has next to no space left.
+
+    Call it when all that a failed trial wrote is deleted: if there is space again, the trial had filled the disk.
+    """
+    usage = shutil.disk_usage(folder)
+    return usage.free < _FULL * usage.total
+
+
 def no_space(where: object) -> UserError:
     """The error that asks for space."""
     return UserError(f"no space left for {where}: free some, then run the same command again")
 
 
-def is_filled(folder: Path) -> bool:
-    """Whether the folder's disk has next to nothing left. Asked when all that a failed trial wrote is deleted.
-
-    Where there is room again, the trial itself had filled the disk.
-    """
-    usage = shutil.disk_usage(folder)
-    return usage.free < _LEFT * usage.total
+@contextlib.contextmanager
+def disk_full_as_user_error(folder: Path) -> Iterator[None]:
+    """Turn the system's error of a full disk into a UserError. `folder` is named if the error names no file."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise no_space(error.filename or folder) from error
 
 
 def refuse_occupied(folder: Path, what: str) -> None:

@@ -38,7 +38,7 @@ from core.records import (
 )
 from core.sandbox import tier
 from core.system.conditions import Sampler
-from core.system.files import full_disk_told
+from core.system.files import disk_full_as_user_error
 from core.trial import audit, compile_cache, failures
 from core.trial import weights as handed
 from core.trial.course import Course
@@ -101,7 +101,7 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
     environment = backend_environment(spec.preset, hidden=(*outside_cache(spec.dataset.corpus), spec.into))
     seen = _Seen(begun)
     harvest = compile_cache.Harvest(compile_cache.store(spec.preset.backend), spec.into / "compiled")
-    with full_disk_told(spec.into), harvest:
+    with disk_full_as_user_error(spec.into), harvest:
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
         try:

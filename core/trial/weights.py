@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import stat
@@ -15,6 +14,7 @@ import numpy as np
 import psutil
 from safetensors import SafetensorError, safe_open
 
+from core.system.files import file_sha256
 from core.trial.process import TrialFailed
 
 MAX_BYTES = 64 * 2**30
@@ -58,18 +58,12 @@ def inspect(path: Path) -> Weights:
                         raise TrialFailed(f"weight {name[:80]!r} is not finite")
     except SafetensorError as error:
         raise TrialFailed(f"the weights are no safetensors file: {error}") from None
-    return Weights(path, parameters, sha256(path))
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Weights(path, parameters, file_sha256(path))
 
 
 def check_unchanged(weights: Weights) -> None:
     """TrialFailed if the file is not what was inspected: whoever can write it could leave word for an auditor."""
-    if weights.path.is_symlink() or not weights.path.is_file() or sha256(weights.path) != weights.sha256:
+    if weights.path.is_symlink() or not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
         raise TrialFailed("the weights were changed while they were scored", "invalid")
 
 

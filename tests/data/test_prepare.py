@@ -29,8 +29,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def child_code(corpus: str, vocabulary: int, then: str = "") -> str:
     return (
-        f"from core.data import prepare, sources; sources.PART_BYTES = {PART_BYTES}\n"
-        f"dataset = prepare({corpus!r}, {vocabulary}, on_progress=lambda *told: print(*told, flush=True))\n{then}"
+        f"from core.data import prepare; from core.data.corpora import base; base.PART_BYTES = {PART_BYTES}\n"
+        f"dataset = prepare({corpus!r}, {vocabulary}, on_progress=lambda *stage: print(*stage, flush=True))\n{then}"
     )
 
 
@@ -202,7 +202,7 @@ def test_killed_at_any_shard_it_goes_on(
     corpus = f"folder:{corpus_folder}"
     # The child pauses at each report of progress, so that the kill finds it in the middle.
     code = "import time\n" + child_code(corpus, 300).replace(
-        "print(*told, flush=True)", "(print(*told, flush=True), time.sleep(0.05))"
+        "print(*stage, flush=True)", "(print(*stage, flush=True), time.sleep(0.05))"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.records import Experiment
+from core.system.files import replacing
 from core.system.text import gain, one_line
 
 if TYPE_CHECKING:
@@ -41,17 +40,11 @@ def progress(experiments: Sequence[Experiment], path: Path, title: str = "") -> 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, at once or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    try:
-        with warnings.catch_warnings():
-            # A hypothesis may be in any script; where the font lacks it, boxes do.
-            warnings.filterwarnings("ignore", "Glyph .* missing from")
-            figure.savefig(temporary, format="png")
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    """Write a figure as PNG, at once or not at all."""
+    with warnings.catch_warnings(), replacing(path) as file:
+        # A hypothesis may be in any script; where the font lacks it, boxes do.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(file, format="png")
 
 
 def _draw(axes: Axes, experiments: Sequence[Experiment], title: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from core.cli.render import plots, tables, terminal
 from core.cli.render.presets import doubts
 from core.records import Experiment, UserError
-from core.system.files import full_disk_told
+from core.system.files import disk_full_as_user_error
 from core.trial.sampling import Taste
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Rows:
 
 def draw(campaign: Campaign) -> None:
     """progress.png in the campaign's folder."""
-    with full_disk_told(campaign.root):
+    with disk_full_as_user_error(campaign.root):
         _draw(campaign)
 
 

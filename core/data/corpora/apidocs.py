@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.data.corpora.base import PART_BYTES, Part, Split
+from core.data.corpora.base import PART_BYTES, OnStage, Part, Split
 from core.data.corpora.html_text import plain_text
 from core.records import UserError
-from core.system.files import OnProgress, cache_root, digest, file_sha256, replacing
+from core.system.files import cache_root, digest, file_sha256, replacing
 from core.system.text import valid
 
 PACKAGE, VERSION = "botocore", "1.44.5"
@@ -59,7 +59,7 @@ class ApiDocs:
     def identity(self) -> str:
         return digest("apidocs", VERSION, WHEEL_SHA256, EXTRACTION, SHORTEST)
 
-    def fetch(self, on_progress: OnProgress) -> None:
+    def fetch(self, on_progress: OnStage) -> None:
         """Download the wheel unless it is here, and read it. UserError if the installer fails."""
         folder = cache_root() / "downloads"
         for attempt in range(2):
@@ -90,7 +90,7 @@ def split_of_service(service: str) -> Split:
     return "test" if bucket == 0 else "val" if bucket == 1 else "train"
 
 
-def read_models(path: Path, on_progress: OnProgress) -> Iterator[tuple[Split, str]]:
+def read_models(path: Path, on_progress: OnStage) -> Iterator[tuple[Split, str]]:
     """The documents of the newest model of each service in the zip `path`, services in alphabetical order.
 
     No document comes twice, in whatever split: the first service that has it keeps it.

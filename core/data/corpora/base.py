@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
-from core.system.files import OnProgress
 from core.system.text import valid
 
+OnStage = Callable[[str, int, int], None]  # is called with a stage's name, what is done and the total
 Split = Literal["train", "val", "test"]
 HELD_OUT: tuple[Split, Split] = ("val", "test")
 PART_BYTES = 64 << 20  # of text that one part aims at: what a killed prepare has to do again at most
@@ -42,7 +42,7 @@ class Source(Protocol):
     def identity(self) -> str | None:
         """SHA-256 over all that decides the documents; None while that is not known without a download."""
 
-    def fetch(self, on_progress: OnProgress) -> None:
+    def fetch(self, on_progress: OnStage) -> None:
         """Bring what is missing into the cache and check it. UserError if that fails."""
 
     def parts(self) -> Sequence[Part]:

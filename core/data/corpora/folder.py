@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.corpora import base
-from core.data.corpora.base import Part, Split, kept, split_of
+from core.data.corpora.base import OnStage, Part, Split, kept, split_of
 from core.data.corpora.parquet import parquet_parts
 from core.records import UserError
-from core.system.files import OnProgress, cache_root, digest, file_sha256, read_json, write_json
+from core.system.files import cache_root, digest, file_sha256, read_json, write_json
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 READING = 1  # raised when the same files give other documents
@@ -97,7 +97,7 @@ class Folder:
     def identity(self) -> str:
         return self._identity
 
-    def fetch(self, on_progress: OnProgress) -> None:
+    def fetch(self, on_progress: OnStage) -> None:
         """Nothing to fetch: the files are here."""
 
     def parts(self) -> Sequence[Part]:

@@ -15,10 +15,10 @@ from io import FileIO
 from threading import Lock
 from typing import Any
 
-from core.data.corpora.base import Part, Split
+from core.data.corpora.base import OnStage, Part, Split
 from core.data.corpora.parquet import INSTALL, parquet_parts
 from core.records import UserError
-from core.system.files import OnProgress, cache_root, digest, file_sha256, read_json, write_json
+from core.system.files import cache_root, digest, file_sha256, read_json, write_json
 
 READING = 1  # raised when the same files give other documents
 # Upstream's default; its H100 baseline trains on 499.6M tokens.
@@ -52,7 +52,7 @@ class HubCorpus:
             return None
         return digest("hub", READING, self._repo, [(file, known[file]["sha256"]) for file in self._files])
 
-    def fetch(self, on_progress: OnProgress) -> None:
+    def fetch(self, on_progress: OnStage) -> None:
         """Download the files that are missing or damaged. UserError if the hub fails or errs."""
         known = self._known()
         for file in self._files:
@@ -181,7 +181,7 @@ def _even(text: str) -> bool:
 class _Meter:
     """Bytes of all downloads together."""
 
-    def __init__(self, on_progress: OnProgress, total: int) -> None:
+    def __init__(self, on_progress: OnStage, total: int) -> None:
         self._tell = on_progress
         self._total = total
         self._done: dict[str, int] = {}
