@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.events import Notice, Repeat, Working
@@ -150,16 +149,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def stand_in(thinker: Agent, seed: int = 0) -> Agent:
+def stand_in(thinker: Agent, search: Agent) -> Agent:
     """The thinker, with the search in its place while it is unavailable."""
-    from core.agents.search.agent import SearchAgent
-
-    return Hybrid(thinker, SearchAgent(seed), name=thinker.name, after_keep=0, after_rest=0, alone=False)
-
-
-def hybrid(seed: int = 0, **options: Any) -> Agent:
-    """For the registry: the search and a model in turn, or a coding agent's command if `command` is among `options`."""
-    from core import agents
-    from core.agents.search.agent import SearchAgent
-
-    return Hybrid(agents.thinker("command" if "command" in options else "api", **options), SearchAgent(seed))
+    return Hybrid(thinker, search, name=thinker.name, after_keep=0, after_rest=0, alone=False)

@@ -103,7 +103,7 @@ def run(
       autoresearch run night --agent hybrid --max-cost 20 --hours 8
       autoresearch run night --agent command --command "claude -p {prompt}" --command-env ANTHROPIC_API_KEY
     """
-    from core import agents
+    from core.agents import registry
     from core.cli.render.live import Follower
     from core.cli.render.run import Rows, summary
 
@@ -125,7 +125,7 @@ def run(
         replay=replay,
         seed=seed,
     )
-    proposing = agents.make(agent, **_given(options), **_pairs(agent_settings or (), options))
+    proposing = registry.make(agent, **_given(options), **_pairs(agent_settings or (), options))
     campaign = resolve.make_or_open(
         folder,
         Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget),

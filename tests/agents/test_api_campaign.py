@@ -31,7 +31,7 @@ from messages_server import (
 )
 from served_model import NUMBER, SCORE, Planner, billed, exchanges, files_with_the_key
 
-from core import agents
+from core.agents import registry
 from core.agents.hybrid import Hybrid
 from core.agents.llm import prices
 from core.agents.search.agent import SearchAgent
@@ -58,7 +58,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesServer]:
 
 def run(campaign: Campaign, server: MessagesServer, count: int, **options: object) -> list[object]:
     told: list[object] = []
-    agent = agents.make("api", endpoint=server.url, **options)
+    agent = registry.make("api", endpoint=server.url, **options)
     campaign.run(agent, experiments=count, on_event=told.append)
     return told
 
@@ -146,7 +146,7 @@ def test_while_the_server_is_away_the_search_goes_on(
 
     with a_campaign(tmp_path / "c", engine=Engine()) as campaign:
         told: list[object] = []
-        thinker = agents.thinker("api", endpoint=server.url)
+        thinker = registry.thinker("api", endpoint=server.url)
         agent = Hybrid(thinker, SearchAgent(0), after_keep=0, after_rest=0, alone=False, clock=lambda: clock.now)
         campaign.run(agent, experiments=8, on_event=told.append)
         found = campaign.experiments()
@@ -195,7 +195,7 @@ def test_a_model_behind_chat_completions(tmp_path: Path, monkeypatch: pytest.Mon
         7: Completion(text="and then", cut_after=2),
     }
     with a_campaign(tmp_path / "c") as campaign, completions_server.serving(answer, faults=faults) as local:
-        agent = agents.make("api", provider="openai", endpoint=local.url, model="small", price="0 0")
+        agent = registry.make("api", provider="openai", endpoint=local.url, model="small", price="0 0")
         campaign.run(agent, experiments=2)
         found = campaign.experiments()
     assert [(one.verdict, one.val_bpb, one.agent) for one in found[1:]] == [
@@ -220,13 +220,13 @@ def test_a_replay_needs_no_server_and_comes_to_the_same(tmp_path: Path, server: 
         # Others propose too: by hand, and the search.
         (tmp_path / "c" / "train.py").write_text(campaign.trainer_text(campaign.champion.commit).replace("1.7", "1.6"))
         campaign.try_worktree("by hand")
-        campaign.run(agents.make("search"), experiments=1)
+        campaign.run(registry.make("search"), experiments=1)
         run(campaign, server, 1)
         first = facts_of(campaign)
     server.stop()
     with a_campaign(tmp_path / "again") as campaign:
         told: list[object] = []
-        campaign.run(agents.make("replay", replay=tmp_path / "c"), on_event=told.append)
+        campaign.run(registry.make("replay", replay=tmp_path / "c"), on_event=told.append)
         assert facts_of(campaign) == first
     assert asked < len(server.requests) <= asked + 4
     assert events_of(Notice, told) == []
@@ -242,7 +242,7 @@ def test_a_campaign_that_was_interrupted_while_the_model_thought_goes_on_and_is_
 
     with a_campaign(tmp_path / "c") as campaign:
         with pytest.raises(KeyboardInterrupt):
-            campaign.run(agents.make("api", endpoint=server.url), experiments=3, on_event=interrupting)
+            campaign.run(registry.make("api", endpoint=server.url), experiments=3, on_event=interrupting)
         assert len(campaign.experiments()) == 2
         run(campaign, server, 2)
         first = facts_of(campaign)
@@ -250,9 +250,9 @@ def test_a_campaign_that_was_interrupted_while_the_model_thought_goes_on_and_is_
     server.stop()
     with a_campaign(tmp_path / "again") as campaign:
         told: list[object] = []
-        replay = agents.make("replay", replay=tmp_path / "c")
+        replay = registry.make("replay", replay=tmp_path / "c")
         campaign.run(replay, experiments=2, on_event=told.append)
-        campaign.run(agents.make("replay", replay=tmp_path / "c"), on_event=told.append)  # goes on where it was
+        campaign.run(registry.make("replay", replay=tmp_path / "c"), on_event=told.append)  # goes on where it was
         assert facts_of(campaign) == first
     assert events_of(Notice, told) == []
 
@@ -266,7 +266,7 @@ def test_a_replay_on_another_baseline_says_so_and_takes_recorded_trainers_where_
     server.stop()
     with a_campaign(tmp_path / "again", score=3.0) as campaign:
         told: list[object] = []
-        campaign.run(agents.make("replay", replay=tmp_path / "c"), on_event=told.append)
+        campaign.run(registry.make("replay", replay=tmp_path / "c"), on_event=told.append)
         found = campaign.experiments()
         texts = [campaign.trainer_text(one.commit) for one in found]
     assert [one.verdict for one in found] == ["keep", "keep", "discard", "crash"]
@@ -281,7 +281,7 @@ def test_a_replay_with_other_scores_says_once_where_it_diverges(tmp_path: Path, 
     with a_campaign(tmp_path / "c") as campaign:
         run(campaign, server, 2)
         assert [one.verdict for one in campaign.experiments()] == VERDICTS[:3]
-        campaign.run(agents.make("search"), experiments=3)
+        campaign.run(registry.make("search"), experiments=3)
     server.stop()
 
     def luck(shift: Callable[[Trial], float]) -> list[str]:
@@ -292,7 +292,7 @@ def test_a_replay_with_other_scores_says_once_where_it_diverges(tmp_path: Path, 
         root = tmp_path / f"again{len(list(tmp_path.iterdir()))}"
         with a_campaign(root, engine=ScriptedEngine(record=scored)) as campaign:
             told: list[object] = []
-            campaign.run(agents.make("replay", replay=tmp_path / "c"), experiments=4, on_event=told.append)
+            campaign.run(registry.make("replay", replay=tmp_path / "c"), experiments=4, on_event=told.append)
             return [event.text for event in events_of(Notice, told)]
 
     assert luck(lambda trial: 0.123456) == []  # other digits, the same verdicts and champions
@@ -305,10 +305,10 @@ def test_a_replay_with_other_scores_says_once_where_it_diverges(tmp_path: Path, 
 
 def test_a_replay_of_nothing_or_of_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no campaign"):
-        agents.make("replay", replay=tmp_path)
+        registry.make("replay", replay=tmp_path)
     with a_campaign(tmp_path / "c") as campaign:
         with pytest.raises(UserError, match="has no baseline yet"):
-            agents.make("replay", replay=tmp_path / "c")
-        campaign.run(agents.make("search"), experiments=0)
+            registry.make("replay", replay=tmp_path / "c")
+        campaign.run(registry.make("search"), experiments=0)
         with pytest.raises(UserError, match="can't be its own replay"):
-            campaign.run(agents.make("replay", replay=tmp_path / "c"))
+            campaign.run(registry.make("replay", replay=tmp_path / "c"))

@@ -130,9 +130,10 @@ def test_what_can_not_be_taken_is_told_and_the_search_stands_in(
     night: Night, folder: Path, code: str, reason: str
 ) -> None:
     from core.agents.hybrid import stand_in
+    from core.agents.search.agent import SearchAgent
 
     agent = an_agent(folder, code)
-    night.run(stand_in(agent))
+    night.run(stand_in(agent, SearchAgent()))
     assert night.campaign.experiment(1).agent == "search"
     assert [text for text in night.notices() if "is away" in text] == [
         f"command is away ({reason}): asked again in 30 s, the search stands in"
@@ -294,10 +295,10 @@ def test_three_failures_alike_are_told_with_the_end_of_the_output(night: Night, 
     ],
 )
 def test_what_can_not_work_is_told_at_once(command: str, options: dict[str, object], told: str) -> None:
-    from core import agents
+    from core.agents import registry
 
     with pytest.raises(UserError, match=told.replace("(", r"\(")):
-        agents.make("command", command=command, **options)
+        registry.make("command", command=command, **options)
 
 
 def test_a_file_beside_the_person_must_be_named_in_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from campaigns import a_campaign, events_of
 from messages_server import KEY, MessagesServer
 from served_model import Planner, exchanges, files_with_the_key
 
-from core import agents
+from core.agents import registry
 from core.agents.hybrid import TUNED_AFTER_KEEP, TUNED_AFTER_REST
 from core.events import Notice, Stopped
 from core.records import Experiment
@@ -43,15 +43,15 @@ def test_turns_go_on_in_the_next_run_and_the_search_alone_when_the_tokens_are_sp
     tmp_path: Path, server: MessagesServer
 ) -> None:
     with a_campaign(tmp_path / "c") as campaign:
-        campaign.run(agents.make("hybrid", endpoint=server.url), experiments=6)
-        campaign.run(agents.make("hybrid", endpoint=server.url), experiments=8)
+        campaign.run(registry.make("hybrid", endpoint=server.url), experiments=6)
+        campaign.run(registry.make("hybrid", endpoint=server.url), experiments=8)
         found = campaign.experiments()
         turns = who(found)
         assert turns == expected(found)
         assert turns.startswith("Msss") and turns.count("M") >= 4
         asked = len(exchanges(tmp_path / "c"))
         told: list[object] = []
-        campaign.run(agents.make("hybrid", endpoint=server.url, max_tokens=10), experiments=6, on_event=told.append)
+        campaign.run(registry.make("hybrid", endpoint=server.url, max_tokens=10), experiments=6, on_event=told.append)
         found = campaign.experiments()
         assert campaign.champion.val_bpb == min(one.val_bpb for one in found if one.val_bpb is not None)
     assert who(found)[14:] == "ssssss"

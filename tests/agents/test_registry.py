@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from command import call
 
-from core import agents
+from core.agents import registry
 from core.agents.api.agent import ApiAgent
 from core.agents.base import Agent, History
 from core.agents.hybrid import Hybrid
@@ -27,9 +27,9 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_names_that_are_known() -> None:
-    assert {"api", "hybrid", "replay", "search"} <= set(agents.names())
+    assert {"api", "hybrid", "replay", "search"} <= set(registry.names())
     with pytest.raises(UserError, match=r"there is no agent 'apy'; there are .*api, .*search"):
-        agents.make("apy")
+        registry.make("apy")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_names_that_are_known() -> None:
 )
 def test_an_option_that_an_agent_does_not_take_is_named(name: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said) as refused:
-        agents.make(name, **options)
+        registry.make(name, **options)
     assert "\n" not in str(refused.value)
 
 
@@ -92,10 +92,10 @@ def test_without_a_key_one_line_says_what_works_and_nothing_is_made(tmp_path: Pa
 
 
 def test_a_thinker_alone_has_the_search_as_its_stand_in() -> None:
-    made = agents.make("api", seed=3, **LOCAL)
+    made = registry.make("api", seed=3, **LOCAL)
     assert isinstance(made, Hybrid) and made.name == "api:small"
-    assert isinstance(agents.thinker("api", **LOCAL), ApiAgent)
-    assert isinstance(agents.make("search", seed=1), SearchAgent)
+    assert isinstance(registry.thinker("api", **LOCAL), ApiAgent)
+    assert isinstance(registry.make("search", seed=1), SearchAgent)
 
 
 class Eager(Agent):
@@ -119,16 +119,16 @@ def _load(point: EntryPoint) -> Any:
 def test_other_peoples_agents_are_found_by_entry_point_and_get_their_own_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    points = [EntryPoint(name, f"no_such_module:{name}", agents.GROUP) for name in ("eager", "gone")]
-    monkeypatch.setattr(agents, "entry_points", lambda group: points if group == agents.GROUP else [])
+    points = [EntryPoint(name, f"no_such_module:{name}", registry.GROUP) for name in ("eager", "gone")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
     monkeypatch.setattr(EntryPoint, "load", _load)
-    assert {"search", "api", "command", "hybrid", "replay", "eager", "gone"} == set(agents.names())
-    agent = agents.make("eager", pace="fast")
+    assert {"search", "api", "command", "hybrid", "replay", "eager", "gone"} == set(registry.names())
+    agent = registry.make("eager", pace="fast")
     assert isinstance(agent, Eager) and agent.pace == "fast"
     with pytest.raises(UserError, match=r"agent gone: no_such_module:gone can't be loaded: No module named"):
-        agents.make("gone")
+        registry.make("gone")
     with pytest.raises(UserError, match="agent eager takes no --model; it takes --pace"):
-        agents.make("eager", model="x")
+        registry.make("eager", model="x")
 
 
 def test_hybrid_takes_a_coding_agent_where_a_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_hybrid_takes_a_coding_agent_where_a_command_is_named(monkeypatch: pytes
         asked.append(name)
         return Eager()
 
-    monkeypatch.setattr(agents, "thinker", thinker)
-    assert isinstance(agents.make("hybrid", command="true"), Hybrid)
-    assert isinstance(agents.make("hybrid", model="x"), Hybrid)
+    monkeypatch.setattr(registry, "thinker", thinker)
+    assert isinstance(registry.make("hybrid", command="true"), Hybrid)
+    assert isinstance(registry.make("hybrid", model="x"), Hybrid)
     assert asked == ["command", "api"]

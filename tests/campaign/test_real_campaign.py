@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import presets
-from core import agents
+from core.agents import registry
 from core.campaign.campaign import Campaign
 from core.records import Experiment
 
@@ -21,7 +21,7 @@ def campaign(tmp_path: Path, corpus_folder: Path):
 
 
 def test_baseline_search_and_a_try(campaign: Campaign) -> None:
-    campaign.run(agents.make("search", seed=1), experiments=2)
+    campaign.run(registry.make("search", seed=1), experiments=2)
     found = campaign.experiments()
     assert [len(e.trials) for e in found] == [2, 1, 1]
     for e in found:

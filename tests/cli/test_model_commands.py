@@ -15,7 +15,7 @@ from command import call
 from messages_server import KEY, MessagesServer
 from served_model import Planner, billed
 
-from core import agents
+from core.agents import registry
 from core.agents.llm import prices
 from core.campaign.campaign import Campaign
 
@@ -35,7 +35,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesServer]:
 def night(tmp_path: Path, server: MessagesServer) -> Path:
     """Three experiments of a model, two of them kept."""
     with a_campaign(tmp_path / "night") as campaign:
-        campaign.run(agents.make("api", endpoint=server.url, model=MODEL), experiments=3)
+        campaign.run(registry.make("api", endpoint=server.url, model=MODEL), experiments=3)
     return tmp_path / "night"
 
 

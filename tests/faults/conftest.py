@@ -10,7 +10,7 @@ import pytest
 from campaigns import Steps
 
 import presets
-from core import agents
+from core.agents import registry
 from core.campaign.campaign import Campaign
 
 
@@ -20,7 +20,7 @@ def measured(cache: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPath
     root = tmp_path_factory.mktemp("measured") / "night"
     preset = dataclasses.replace(presets.load("numpy"), corpus=f"folder:{corpus_folder}", budget_seconds=1.0)
     with Campaign.create(root, preset, program="Lower it.\n", tag="t", engine=Steps()) as campaign:
-        campaign.run(agents.make("search"), experiments=0)
+        campaign.run(registry.make("search"), experiments=0)
     return root
 
 

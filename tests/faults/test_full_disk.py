@@ -13,7 +13,7 @@ import pytest
 from campaigns import ScriptedAgent, ScriptedEngine, Steps, a_campaign, facts_of, trainer
 from support import trainer_text
 
-from core import agents
+from core.agents import registry
 from core.campaign.campaign import Campaign
 from core.records import UserError
 
@@ -97,11 +97,11 @@ def test_a_full_scratch_is_no_verdict_on_the_trainer(
     filler = fill(small_disk, 90_000)
     with Campaign.open(night, engine=Steps()) as campaign:
         with pytest.raises(UserError, match=f"no space left for {small_disk}: free some"):
-            campaign.run(agents.make("search"), experiments=1)
+            campaign.run(registry.make("search"), experiments=1)
         assert campaign.status().experiments == 0
         assert list(small_disk.iterdir()) == [filler]
         filler.unlink()
-        campaign.run(agents.make("search"), experiments=1)
+        campaign.run(registry.make("search"), experiments=1)
         assert campaign.experiment(1).val_bpb is not None
 
 

@@ -18,7 +18,8 @@ from campaigns import ScriptedAgent, ScriptedEngine, Steps, a_campaign, events_o
 from command import call
 from processes import AUTORESEARCH, wait_for_line
 
-from core import agents, events
+from core import events
+from core.agents import registry
 from core.campaign.campaign import Campaign
 from core.records import Experiment, UserError
 
@@ -198,7 +199,7 @@ class TestClock:
                 turn(3600 * hours)
 
         with Campaign.open(night) as campaign:
-            campaign.run(agents.make("search"), experiments=1, hours=1, on_event=jump)
+            campaign.run(registry.make("search"), experiments=1, hours=1, on_event=jump)
             experiment = campaign.experiment(1)
         assert jumped == ["startup", "train", "score"]
         trial = experiment.trials[0]
@@ -226,7 +227,7 @@ def test_two_at_once_on_one_campaign(night: Path) -> None:
     assert not (night / ".git" / "autoresearch" / "holder.json").exists()
     with Campaign.open(night, engine=Steps()) as campaign:
         before = campaign.status().experiments
-        campaign.run(agents.make("search"), experiments=1)
+        campaign.run(registry.make("search"), experiments=1)
         assert [e.number for e in campaign.experiments()] == list(range(before + 2))
 
 
@@ -263,7 +264,7 @@ def test_a_cache_that_was_deleted_is_made_again(night: Path, cache: Path) -> Non
     for name in ("corpora", "tokens", "tokenizers", "compile"):
         shutil.rmtree(cache / name, ignore_errors=True)
     with Campaign.open(night, engine=Steps()) as campaign:
-        campaign.run(agents.make("search"), experiments=1)
+        campaign.run(registry.make("search"), experiments=1)
         first, second = campaign.experiments()
         assert second.val_bpb is not None
         assert second.trials[0].yardstick == first.trials[0].yardstick
@@ -288,6 +289,6 @@ class TestWeights:
         (weights.parent / "facts.json").write_text("{")
         (weights.parent / "curve.jsonl").write_text('{"step": 1, "seconds": 0.1, "progress": 0.5, "loss": 2}\n{"ste')
         with Campaign.open(night, engine=Steps()) as campaign:
-            campaign.run(agents.make("search"), experiments=1)
+            campaign.run(registry.make("search"), experiments=1)
             assert isinstance(campaign.experiment(1), Experiment)
         assert "at step 1" in call("show", 0, "curve", "--dir", night).out

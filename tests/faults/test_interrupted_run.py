@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from processes import AUTORESEARCH, alive, assert_gone, descendants, wait_for_line
 
-from core import agents
+from core.agents import registry
 from core.campaign.campaign import Campaign
 from core.events import Event, Proposed
 
@@ -45,7 +45,7 @@ def resumes(root: Path) -> None:
     seen: list[Event] = []
     with Campaign.open(root) as campaign:
         assert campaign.status().experiments == 0
-        campaign.run(agents.make("search"), experiments=1, on_event=seen.append)
+        campaign.run(registry.make("search"), experiments=1, on_event=seen.append)
         assert campaign.status().experiments == 1
     proposed = [event for event in seen if isinstance(event, Proposed)]
     assert [(event.number, event.resumed) for event in proposed] == [(1, True)]

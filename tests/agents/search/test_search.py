@@ -13,7 +13,7 @@ from campaigns import PRESET
 from histories import MemoryHistory
 
 from benchmarks.search.opponents import Near, Uniform
-from core import agents
+from core.agents import registry
 from core.agents.base import Agent
 from core.agents.search.agent import SearchAgent
 from core.records import Constant, Proposal, UserError
@@ -261,11 +261,11 @@ def test_it_looks_at_no_more_of_a_long_history() -> None:
 
 
 def test_the_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    known = agents.names()
+    known = registry.names()
     assert "search" in known
-    assert agents.make("search", seed=4).name == "search"
+    assert registry.make("search", seed=4).name == "search"
     with pytest.raises(UserError, match="no agent 'serch'; there are .*search"):
-        agents.make("serch")
+        registry.make("serch")
     package = tmp_path / "theirs-1.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
@@ -276,7 +276,7 @@ def test_the_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "class Theirs:\n    name = 'theirs'\n    def __init__(self, seed=0):\n        self.seed = seed\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert agents.names() == sorted([*known, "broken", "theirs"])
-    assert agents.make("theirs", seed=8).seed == 8  # type: ignore[attr-defined]
+    assert registry.names() == sorted([*known, "broken", "theirs"])
+    assert registry.make("theirs", seed=8).seed == 8  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="agent broken: not_there:Agent can't be loaded"):
-        agents.make("broken")
+        registry.make("broken")
