@@ -36,19 +36,16 @@ def audit(
     console = terminal.out()
     faults = 0
     checks = []
-    with resolve.campaign_of(folder) as campaign, interruptible("nothing was changed"):
-        follower = Follower(terminal.err(), lambda judged: None)
-        try:
-            for check in campaign.verify(follower, scores=not quick):
-                faults += bool(check.fault)
-                checks.append(dataclasses.asdict(check))
-                if not as_json:
-                    told = Text(f"{'FAULT' if check.fault else 'holds'}  ", style="red" if check.fault else "green")
-                    told.append(f"{check.subject}: {check.what}", style="")
-                    told.append(f"  {check.fault or check.found}", style="" if check.fault else "bright_black")
-                    console.print(told, soft_wrap=True)
-        finally:
-            follower.close()
+    stopping = interruptible("nothing was changed")
+    with resolve.campaign_of(folder) as campaign, stopping, Follower(terminal.err()) as follower:
+        for check in campaign.verify(follower, scores=not quick):
+            faults += bool(check.fault)
+            checks.append(dataclasses.asdict(check))
+            if not as_json:
+                told = Text(f"{'FAULT' if check.fault else 'holds'}  ", style="red" if check.fault else "green")
+                told.append(f"{check.subject}: {check.what}", style="")
+                told.append(f"  {check.fault or check.found}", style="" if check.fault else "bright_black")
+                console.print(told, soft_wrap=True)
     if as_json:
         terminal.json_text({"holds": not faults, "faults": faults, "checks": checks})
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,12 @@ from core.cli import resolve
 from core.cli.options import AsJson, Device, Settings, all_of, interruptible
 from core.cli.render import terminal
 from core.records import Preset, UserError
+from core.system.text import count
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from core.measure.bench import BenchmarkRun, Result
 
 
 def bench(
@@ -39,33 +45,32 @@ def bench(
       autoresearch bench --quick
       autoresearch bench step optimizer --preset cpu --backends torch,jax
     """
-    from core.cli.render import bench as view
-    from core.measure import bench as logic
+    from core.measure import bench as suite_runner
 
     if listed:
-        terminal.json_text(logic.SUITES) if as_json else terminal.say(view.listing())
+        terminal.json_text(suite_runner.SUITES) if as_json else terminal.say(listing())
         return
-    chosen = logic.chosen(suites or [])
-    logic.source()
+    chosen = suite_runner.chosen(suites or [])
+    suite_runner.source()
     named = resolve.preset_for(resolve.Asked(preset=preset, device=device, settings=all_of(settings)))
-    sides = _sides(named, backends, device) if backends or set(chosen) & set(logic.OF_BACKENDS) else {}
-    before = logic.read(against) if against is not None else None
+    sides = _sides(named, backends, device) if backends or set(chosen) & set(suite_runner.OF_BACKENDS) else {}
+    before = suite_runner.read(against) if against is not None else None
     with interruptible("nothing was kept: the same command starts again"):
-        held = logic.measure(chosen, named, sides, quick, terminal.notice)
-    run = logic.parse(held)
+        held = suite_runner.measure(chosen, named, sides, quick, terminal.notice)
+    run = suite_runner.parse(held)
     if before is None:
-        before = logic.last_like(run, terminal.notice)
-    elif not logic.comparable(run, before):
+        before = suite_runner.last_like(run, terminal.notice)
+    elif not suite_runner.comparable(run, before):
         terminal.notice(f"{against} is of another machine or preset: its times compare with care")
-    kept = logic.keep(held, named.name)
+    kept = suite_runner.keep(held, named.name)
     if as_json:
-        facts = {"machine": dict(run.machine), "commit": dict(run.commit), "results": logic.rows(run, before)}
-        earlier = before and {"when": before.when, "changes": logic.changes(run, before)}
+        facts = {"machine": dict(run.machine), "commit": dict(run.commit), "results": run.rows(before)}
+        earlier = before and {"when": before.when, "changes": run.changes_since(before)}
         terminal.json_text({"when": run.when, **facts, "before": earlier, "kept": str(kept)})
     else:
-        terminal.say(view.heading(run))
-        terminal.out().print(view.table(run, before))
-        terminal.say("\n".join([*view.notes(run, before), f"kept in {kept}"]))
+        terminal.say(heading(run))
+        terminal.out().print(table(run, before))
+        terminal.say("\n".join([*notes(run, before), f"kept in {kept}"]))
 
 
 def _sides(preset: Preset, names: str | None, device: str | None) -> dict[str, Preset]:
@@ -77,3 +82,66 @@ def _sides(preset: Preset, names: str | None, device: str | None) -> dict[str, P
         raise UserError(f"backend {compare.NO_MODEL!r} counts pairs of tokens and has no steps: leave it out")
     sides = compare.of_backends(preset, wanted, device)
     return dict(sorted(sides.items(), key=lambda side: side[0] != preset.backend))
+
+
+def listing() -> str:
+    """The suites, a line each."""
+    from core.measure.bench import SUITES
+
+    return "\n".join(f"{name:<11} {what}" for name, what in SUITES.items())
+
+
+def heading(run: BenchmarkRun) -> str:
+    """Machine, preset, versions and commit on one line."""
+    machine = run.machine
+    hardware = ", ".join([f"{machine['cores']} cores of {machine['processor']}", *machine["accelerators"]])
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(machine["versions"].items()))
+    return f"{hardware}; preset {machine['preset']['name']}; {versions}; commit {run.short_commit}"
+
+
+def table(run: BenchmarkRun, before: BenchmarkRun | None) -> Table:
+    """A row a benchmark, suite by suite, beside an earlier run if there is one."""
+    from rich.text import Text
+
+    from core.cli.render import tables
+
+    found = tables.headed(("suite", "benchmark"), ("median", "spread", "rate", "of peak", "time to before"))
+    for one in run.results:
+        share, against = run.share_of_peak(one), one.against(before)
+        told = Text("-" if against is None else f"{against[0]:.2f}x")
+        if against is not None and against[1]:
+            told.append(" slower")
+            told.stylize("red")
+        found.add_row(
+            one.suite, Text(one.name), short(one.median), short(one.q3 - one.q1), rate(one),
+            "-" if share is None else f"{share:.1%}", told,
+        )  # fmt: skip
+    return found
+
+
+def notes(run: BenchmarkRun, before: BenchmarkRun | None) -> list[str]:
+    """What the columns of the table are held against."""
+    found = ["spread: between the quartiles"]
+    if any(run.share_of_peak(one) for one in run.results):
+        found.append("of peak: of the FLOP/s of the best matrix product on the same device")
+    if before is not None:
+        found.append(
+            f"before: {before.when[:19]}; {', '.join(run.changes_since(before)) or 'same versions and commit'}"
+        )
+    return found
+
+
+def rate(one: Result) -> str:
+    """Tokens, bytes or FLOPs a second, whichever the benchmark counts first."""
+    for what, unit in (("tokens", "tokens"), ("bytes", "bytes"), ("flops", "FLOP")):
+        if value := one.rate(what):
+            return f"{count(value)} {unit}/s"
+    return "-"
+
+
+def short(seconds: float) -> str:
+    """A duration with its unit: 1.23 s, 4.56 ms, 7.89 us."""
+    for size, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"

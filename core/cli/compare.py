@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,13 +27,19 @@ from core.cli.options import (
 )
 from core.cli.render import terminal
 from core.cli.resolve import Asked
-from core.measure.compare import Curve, Entry
 from core.records import RECORD, Budget, Preset, Trial, UserError, to_json
-from core.store import trial_files
 from core.system import text
 from core.system.files import refuse_occupied
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.table import Table
+
+    from core.measure.compare import Curve, Entry
+
 PLOT = "compare.png"
+COLOURS = ("#1a7f37", "#0969da", "#bc4c00", "#8250df", "#cf222e", "#6e7781", "#9a6700", "#1b7c83")
+SMOOTHED = 30  # windows that a curve is averaged in
 
 
 def compare(
@@ -68,7 +76,6 @@ def compare(
       autoresearch compare --preset cpu --wall 60 --out speed     who is best a minute after the start?
       autoresearch compare night other-night                      two campaigns' champions
     """
-    from core.cli.render import compare as view
     from core.measure import compare as logic
     from core.measure import saved
 
@@ -96,12 +103,12 @@ def compare(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         (output / saved.ROWS).write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        view.plot(entries, output / PLOT)
+        plot(entries, output / PLOT)
         terminal.notice(f"rows and plot: {output / saved.ROWS}, {output / PLOT}")
     if as_json:
         terminal.json_text(rows)
     else:
-        terminal.out().print(view.table(entries))
+        terminal.out().print(table(entries))
         terminal.say(logic.conclusion(entries))
     if any(entry.failure is not None for entry in entries):
         raise typer.Exit(CRASHED)
@@ -111,7 +118,6 @@ def _run(
     wanted: Asked, presets: list[str], backends: list[str], wall: float | None, seeds: list[int], output: Path | None
 ) -> list[Entry]:
     """Runs every side's trials. What ran before Ctrl-C, or before a side that can't, is told."""
-    from core.cli.render import compare as view
     from core.measure import compare as logic
 
     if presets and (backends or wanted.preset):
@@ -133,6 +139,8 @@ def _run(
         ]
     )  # fmt: skip
     done: dict[str, list[tuple[Trial, Curve]]] = {name: [] for name in sides}
+    from core.store import trial_files
+
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
         place = _Places(output or Path(temporary))
 
@@ -156,7 +164,7 @@ def _run(
                     terminal.notice(f"{name}, seed {trial.seed}: {trial.verdict}: {told}")
             except (KeyboardInterrupt, UserError):
                 if entries := _entries(done):
-                    terminal.err().print(view.table(entries))
+                    terminal.err().print(table(entries))
                 raise
     return _entries(done)
 
@@ -184,6 +192,8 @@ def _keep(entry: Entry, places: _Places) -> None:
 
 
 def _entries(done: dict[str, list[tuple[Trial, Curve]]]) -> list[Entry]:
+    from core.measure.compare import Entry
+
     return [
         Entry(name=name, trials=tuple(trial for trial, _ in ran), curves=tuple(curve for _, curve in ran))
         for name, ran in done.items()
@@ -203,3 +213,107 @@ def _seeds(text: str | None) -> list[int]:
     if len(set(seeds)) != len(seeds) or any(seed < 0 for seed in seeds):
         raise UserError(f"--seeds takes different whole numbers, none below 0, not {text!r}")
     return seeds
+
+
+def table(entries: Sequence[Entry]) -> Table:
+    """A row an entry, best first."""
+    from rich.text import Text
+
+    from core.cli.render import tables
+    from core.measure.compare import ranked
+
+    numbers = ("val_bpb", "spread", "seeds", "steps", "tokens/s", "MFU", "memory", "start-up", "overhead", "wall")
+    rows = tables.headed(("name",), numbers, "where")
+    for place, entry in enumerate(ranked(entries)):
+        row = entry.row()
+        where = Text(f"{row['backend']} on {row['device']}")
+        if row["verdict"] != "scored":
+            where = Text(f"{row['verdict']}: {row['reason']}", style="red")
+        rows.add_row(
+            Text(entry.name, style="bold green" if place == 0 and entry.val_bpb is not None else "bold"),
+            text.bpb(row["val_bpb"]),
+            text.bpb(row["val_bpb_spread"]),
+            ",".join(map(str, row["seeds"])),
+            str(row["steps"]),
+            text.count(row["tokens_per_second"]),
+            "-" if row["mfu"] is None else f"{row['mfu']:.1%}",
+            "-" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f} MB",
+            text.seconds(row["startup_seconds"]),
+            text.seconds(row["overhead_seconds"]),
+            text.seconds(row["wall_seconds"]),
+            where,
+        )
+    return rows
+
+
+def plot(entries: Sequence[Entry], path: Path) -> None:
+    """Draws bits per byte over the seconds since each process started: training's as lines, the scores as dots."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from core.cli.render import plots
+    from core.measure.compare import ranked
+
+    figure = Figure(figsize=(9.5, 5.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    lows, highs = [], []
+    for place, entry in enumerate(ranked(entries)):
+        colour = COLOURS[place % len(COLOURS)]
+        for trial, curve in zip(entry.trials, entry.curves, strict=False):
+            points = bits(trial, curve)
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.1, alpha=0.75)
+                highs.append(points[len(points) // 8][1])
+                lows.append(min(value for _, value in points))
+        if entry.val_bpb is not None:
+            ends = [trial.startup_seconds + trial.train_seconds for trial in entry.trials]
+            reach = (entry.spread or 0.0) / 2
+            axes.errorbar(
+                sum(ends) / len(ends),
+                entry.val_bpb,
+                reach or None,
+                fmt="o",
+                color=colour,
+                capsize=4,
+                label=f"{entry.name}: {entry.val_bpb:.4f}",
+            )
+            lows.append(entry.val_bpb - reach)
+            highs.append(entry.val_bpb + reach)
+    _finish(axes, lows, highs)
+    plots.save(figure, path)
+
+
+def bits(trial: Trial, curve: Curve) -> list[tuple[float, float]]:
+    """A trial's training loss as (seconds since its process started, bits per byte), averaged in windows.
+
+    Nats a token become bits per byte by the tokens a byte of the scored text; empty where those are not known.
+    """
+    if not curve or not trial.scored_tokens or not trial.scored_bytes:
+        return []
+    factor = trial.scored_tokens / trial.scored_bytes / math.log(2)
+    width = max(1, math.ceil(len(curve) / SMOOTHED))
+    windows = [curve[first : first + width] for first in range(0, len(curve), width)]
+    return [
+        (
+            trial.startup_seconds + sum(point["seconds"] for point in window) / len(window),
+            factor * sum(point["loss"] for point in window) / len(window),
+        )
+        for window in windows
+    ]
+
+
+def _finish(axes: Axes, lows: Sequence[float], highs: Sequence[float]) -> None:
+    from core.cli.render.plots import FAINT, INK, RULE
+
+    axes.set_xlabel("seconds since the process started, start-up included", color=INK)
+    axes.set_ylabel("bits per byte: training as a line, validation as a dot", color=INK)
+    if lows and highs:
+        margin = 0.06 * (max(highs) - min(lows)) + 1e-3
+        axes.set_ylim(min(lows) - margin, max(highs) + margin)
+        axes.legend(frameon=False, loc="upper right")
+    axes.set_xlim(left=0)
+    axes.grid(color=RULE, linewidth=0.6)
+    axes.tick_params(colors=FAINT, labelcolor=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.campaign.confirm import DEFAULT_SEEDS
+from core.campaign.confirm import DEFAULT_SEEDS, told
 from core.cli import resolve
 from core.cli.options import CRASHED, AsJson, Folder, NoSandbox, interruptible
 from core.cli.render import terminal
+from core.system.text import bpb, gain, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+
+    from core.campaign.confirm import Confirmation
+    from core.campaign.statistics import Interval
 
 
 def confirm(
@@ -31,18 +39,58 @@ def confirm(
       autoresearch confirm
       autoresearch confirm --seeds 6 --json
     """
-    from core.cli.render.confirm import report
     from core.cli.render.live import Follower
 
-    with resolve.campaign_of(folder) as campaign, interruptible("the same command goes on from here"):
-        follower = Follower(terminal.err(), lambda judged: None)
-        try:
-            result = campaign.confirm(seeds, follower)
-        finally:
-            follower.close()
+    stopping = interruptible("the same command goes on from here")
+    with resolve.campaign_of(folder) as campaign, stopping, Follower(terminal.err()) as follower:
+        result = campaign.confirm(seeds, follower)
     if as_json:
         terminal.json_text(dataclasses.asdict(result))
     else:
-        terminal.out().print(report(result))
+        terminal.out().print(_report(result))
     if not result.pairs:
         raise typer.Exit(CRASHED)
+
+
+def _report(one: Confirmation) -> Group:
+    """All of it for a person: a row a seed, the gains with their intervals, and what they mean."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [
+        Text(f"experiment {one.champion} ({one.commit[:9]}) against the baseline", style="bold")
+    ]
+    if one.pairs:
+        parts.append(_table(one))
+    parts += [Text(f"failed and left out: {one_line(failed)}", style="red") for failed in one.failed]
+    parts += [Text(f"seed {seed} has run on one side only; the same command goes on") for seed in one.unpaired]
+    for name, mean, interval in (("val", one.val_gain, one.val), ("test", one.test_gain, one.test)):
+        if mean is not None:
+            parts.append(Text(f"{name + ' gain':10} {_gain(mean, interval)}"))
+    if one.val_gain is not None:
+        share = "none" if one.share is None else f"{one.share:.0%} of it is left on fresh seeds"
+        parts.append(Text(f"{'claimed':10} {one.claimed:.4f}: {share}"))
+    parts.append(Text(one.conclusion, style="bold"))
+    if one.note:
+        parts.append(Text(f"note: {one.note}"))
+    if one.alarm:
+        parts.append(Text(f"alarm: {one.alarm}", style="bold red"))
+    return Group(*parts)
+
+
+def _table(one: Confirmation) -> Table:
+    from core.cli.render import tables
+
+    names = ("seed", "baseline val", "champion val", "gain", "baseline test", "champion test", "gain")
+    rows = tables.headed((), names)
+    for pair in one.pairs:
+        val = (bpb(pair.baseline_bpb), bpb(pair.champion_bpb), gain(pair.val))
+        test = (bpb(pair.baseline_test_bpb), bpb(pair.champion_test_bpb), gain(pair.test))
+        rows.add_row(str(pair.seed), *val, *test)
+    return rows
+
+
+def _gain(mean: float, interval: Interval | None) -> str:
+    if interval is None:
+        return f"{mean:.4f}, of one seed: how far it can be trusted is not known"
+    return f"{told(interval)} (95 % interval, Student's t over {interval.count} pairs of equal seeds)"

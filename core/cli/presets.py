@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import backends
+import presets as library
 from core.cli import resolve
 from core.cli.options import AsJson, Device, Settings, all_of, interruptible
 from core.cli.render import terminal
 from core.cli.resolve import Asked
-from core.records import to_json
+from core.records import Preset, Trial, to_json
+from core.system.text import count
+from presets import cost, devices
+from presets.estimate import Estimate, estimate, of_trial
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 
 def presets(
@@ -29,26 +39,131 @@ def presets(
       autoresearch presets auto > mine.toml
       autoresearch run night --preset mine.toml
     """
-    import backends
-    import presets as rooms
-    from core.cli.render import presets as view
-
     chosen = Asked(device=device, settings=all_of(settings)).changes()
     if name == resolve.AUTO:
         with interruptible("what was measured is lost: run the command again"):
             preset, text = resolve.measured_preset(chosen, again=again)
         terminal.json_text(to_json(preset)) if as_json else sys.stdout.write(text)
         return
-    if name is not None and name not in rooms.names():
-        preset = rooms.load(name, chosen)
-        terminal.json_text(to_json(preset)) if as_json else sys.stdout.write(rooms.dump(preset))
+    if name is not None and name not in library.names():
+        preset = library.load(name, chosen)
+        terminal.json_text(to_json(preset)) if as_json else sys.stdout.write(library.dump(preset))
         return
-    every = [view.listed(one, chosen) for one in ([name] if name is not None else rooms.names())]
+    every = [listed(one, chosen) for one in ([name] if name is not None else library.names())]
     missing = {backend: backends.get(backend).missing() for backend in sorted({one.preset.backend for one in every})}
     if as_json:
-        rows = [view.row(one, missing[one.preset.backend]) for one in every]
+        rows = [row(one, missing[one.preset.backend]) for one in every]
         terminal.json_text(rows if name is None else rows[0])
     elif name is not None:
-        sys.stdout.write(view.toml(every[0]))
+        sys.stdout.write(toml(every[0]))
     else:
-        terminal.out().print(view.table(every, missing))
+        terminal.out().print(_table(every, missing))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A preset that comes with autoresearch, with what is known and estimated of it."""
+
+    preset: Preset
+    about: library.About
+    estimate: Estimate | None
+    elsewhere: bool = False  # settings put it on another device or backend than its numbers are for
+
+    @property
+    def doubts(self) -> list[str]:
+        """The rules of meaning that it breaks on its device; those that are exempt break none."""
+        return [] if self.about.exempt or self.estimate is None else self.estimate.doubts()
+
+    @property
+    def origin(self) -> str:
+        """`measured` with date and result, or `derived`."""
+        if self.about.exempt:
+            return f"exempt: {self.about.exempt}"
+        if self.elsewhere:
+            place = f"{self.preset.backend} on {self.preset.device}"
+            return f"numbers for another device or backend; of {place} nothing is measured or estimated"
+        if self.about.measured:
+            return f"measured {self.about.measured}"
+        return f"derived: {self.about.note}" if self.about.note else "derived"
+
+
+def listed(name: str, settings: Mapping[str, str]) -> Listed:
+    """The preset `name` of `library.names()` with `--set` values put over it."""
+    preset, about, own = library.load(name, settings), library.about(name), library.load(name)
+    elsewhere = (preset.backend, preset.device.partition(":")[0]) != (own.backend, own.device.partition(":")[0])
+    held_against = devices.named(about.device) if about.device and not about.exempt and not elsewhere else None
+    found = estimate(preset, held_against) if held_against else None
+    return Listed(preset=preset, about=about, estimate=found, elsewhere=elsewhere)
+
+
+def doubts(trial: Trial) -> list[str]:
+    """The rules of meaning that a finished trial broke; none for presets that are exempt and for failed trials."""
+    if trial.preset in library.names() and library.about(trial.preset).exempt:
+        return []
+    from core.system import hardware
+
+    memory_gb = hardware.memory_mb() / 1024 if trial.device.startswith("cpu") else None
+    found = of_trial(trial, memory_gb)
+    return [] if found is None else found.doubts()
+
+
+def row(one: Listed, missing: str | None) -> dict[str, Any]:
+    """A preset as JSON's own types; `missing` says why its backend can't run here."""
+    facts = {} if one.estimate is None else to_json(one.estimate)
+    return {
+        **to_json(one.preset),
+        "measured": (one.about.measured or None) if not one.elsewhere else None,
+        "derived": not one.about.measured and not one.about.exempt and not one.elsewhere,
+        "note": one.about.note,
+        "exempt": one.about.exempt,
+        "estimate": facts,
+        "doubts": one.doubts,
+        "missing": missing,
+    }
+
+
+def _table(every: Sequence[Listed], missing: Mapping[str, str | None]) -> Group:
+    """All presets; `missing` says for a backend why it can't run here."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from core.cli.render import tables
+
+    sizes = ("depth", "width", "context", "vocab", "batch", "steps", "tok/par", "memory")
+    columns = tables.headed(("preset", "backend", "corpus"), sizes, "numbers")
+    for one in every:
+        preset, found = one.preset, one.estimate
+        lacks = missing.get(preset.backend) is not None
+        told = Text(one.origin, style="green" if one.about.measured and not one.elsewhere else "")
+        for doubt in one.doubts:
+            told.append(f"\n{doubt}", style="yellow")
+        columns.add_row(
+            Text(preset.name, style="bright_black" if lacks else "bold"),
+            preset.backend,
+            Text(preset.corpus),
+            str(preset.depth),
+            str(cost.width(preset)) if found else "",
+            str(preset.sequence_length),
+            str(preset.vocabulary),
+            count(preset.total_batch_size),
+            f"{found.steps:.0f}" if found else "",
+            f"{found.tokens_per_parameter:.1f}" if found else "",
+            f"{found.memory_share:.0%}" if found and found.memory_share is not None else "",
+            told,
+        )
+    lines = [
+        Text("Steps, tokens a parameter and memory are estimates for five minutes; `autoresearch train` measures.")
+    ]
+    lines += [Text(f"{backend}: {why}", style="yellow") for backend, why in missing.items() if why is not None]
+    return Group(columns, *lines)
+
+
+def toml(one: Listed) -> str:
+    """A preset as TOML that can be saved, with a comment on its numbers."""
+    lines = [f"# {one.preset.name}: {one.origin}"]
+    if one.about.device and not one.about.exempt and not one.elsewhere:
+        device = devices.named(one.about.device)
+        lines[0] += f", for {device.name}"
+        lines.append(f"# The device's facts: {device.source}")
+    lines += [f"# doubt: {doubt}" for doubt in one.doubts]
+    return "\n".join(lines) + "\n" + library.dump(one.preset)

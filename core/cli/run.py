@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +25,15 @@ from core.cli.options import (
 )
 from core.cli.render import terminal
 from core.cli.resolve import Asked
-from core.records import UserError
+from core.records import Experiment, UserError
+
+if TYPE_CHECKING:
+    from core.campaign.campaign import Campaign
+    from core.events import Judged
+
+# Of a longer campaign the summary lists what was kept and the last few.
+ALL, LAST = 40, 10
+PROMPT, SAMPLE_TOKENS = "The ", 120
 
 
 def run(
@@ -105,7 +115,6 @@ def run(
     """
     from core.agents import registry
     from core.cli.render.live import Follower
-    from core.cli.render.run import Rows, summary
 
     options: dict[str, Any] = dict(
         max_cost=max_cost,
@@ -131,16 +140,15 @@ def run(
         Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget),
         like=replay,
     )
-    rows = Rows(campaign, as_json)
-    follower = Follower(terminal.err(), rows)
+    rows = _Rows(campaign, as_json)
     with campaign, interruptible(f"`{same_command()}` goes on from here"):
         try:
-            campaign.run(proposing, experiments=experiments, hours=hours, on_event=follower)
+            with Follower(terminal.err(), rows) as follower:
+                campaign.run(proposing, experiments=experiments, hours=hours, on_event=follower)
         finally:
-            follower.close()
             rows.plot()
         if not as_json:
-            summary(campaign, resolve.text_from)
+            _summary(campaign)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,3 +169,77 @@ def _pairs(settings: Sequence[str], own: Mapping[str, Any]) -> dict[str, str]:
             raise UserError(f"--agent-set {name}: given twice, as {pairs[name]!r} and {value!r}; leave one out")
         pairs[name] = value
     return pairs
+
+
+class _Rows:
+    """Prints each experiment as it ends, and draws progress.png where one was kept."""
+
+    def __init__(self, campaign: Campaign, as_json: bool) -> None:
+        self._campaign = campaign
+        self._as_json = as_json
+        self._console = terminal.out()
+        self._ended = 0
+        self._stale = False
+
+    def __call__(self, judged: Judged) -> None:
+        experiment = judged.experiment
+        from core.cli.presets import doubts
+        from core.cli.render import tables
+
+        if self._as_json:
+            terminal.json_line(terminal.with_gain(experiment))
+        else:
+            if self._ended == 0:
+                tables.emit(self._console, tables.header())
+            tables.emit(self._console, tables.row(experiment))
+        if experiment.number == 0 and experiment.trials:
+            for doubt in doubts(experiment.trials[0]):
+                terminal.notice(f"doubt about preset {self._campaign.preset.name}: {doubt}")
+        self._ended += 1
+        self._stale = True
+        if experiment.verdict == "keep" and experiment.number > 0:
+            self.plot()
+
+    def plot(self) -> None:
+        """Draws what the last picture doesn't show yet."""
+        from core.cli.render import plots
+
+        if self._stale:
+            plots.campaign_progress(self._campaign)
+            self._stale = False
+
+
+def _summary(campaign: Campaign) -> None:
+    """What a run ends with: the experiments, the champion against the baseline, its text, and the picture's path."""
+    from core.cli.render import plots, tables
+    from core.trial.sampling import Taste
+
+    console = terminal.out()
+    console.print()
+    tables.emit(console, tables.header())
+    records = campaign.experiments()
+    for record in _worth_listing(records):
+        tables.emit(console, tables.row(record))
+    if len(records) > ALL:
+        console.print(
+            f"what was kept and the last {LAST} of {len(records)}; all of them: autoresearch log", style="dim"
+        )
+    console.print()
+    champion = campaign.champion
+    console.print(tables.status(dataclasses.asdict(campaign.status()), champion, str(campaign.root)))
+    console.print(f"\ntext from experiment {champion.number}:", style="bold")
+    try:
+        text = resolve.text_from(campaign, champion, PROMPT, Taste(length=SAMPLE_TOKENS))
+        sys.stdout.write(f"{PROMPT}{text}\n\n")
+    except UserError as error:
+        terminal.notice(f"no sample: {error}")
+    picture = campaign.root / "progress.png"
+    if not picture.exists():
+        plots.campaign_progress(campaign)
+    terminal.say(f"plot: {picture}")
+
+
+def _worth_listing(records: list[Experiment]) -> list[Experiment]:
+    if len(records) <= ALL:
+        return records
+    return [record for record in records if record.verdict == "keep" or record.number > records[-1].number - LAST]

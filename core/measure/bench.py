@@ -63,9 +63,18 @@ class Result:
         amount = self.facts.get(what)
         return float(amount) / self.median if amount else None
 
+    def against(self, before: BenchmarkRun | None) -> tuple[float, bool] | None:
+        """Seconds now over seconds before, and whether that is slower beyond the spread of both; None if it is new."""
+        names = (self.suite, self.name)
+        old = next((one for one in (before.results if before else ()) if (one.suite, one.name) == names), None)
+        if old is None:
+            return None
+        times = self.median / old.median
+        return times, times > SLOWER and self.q1 > old.q3
+
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class BenchmarkRun:
     """What one call measured, when and where."""
 
     when: str  # in UTC
@@ -82,6 +91,39 @@ class Run:
         """FLOP/s of a benchmark over the peak of its device."""
         rate, peak = result.rate("flops"), self.peak(result.facts.get("device"))
         return rate / peak if rate and peak else None
+
+    @property
+    def short_commit(self) -> str:
+        """The commit that was measured, short; with `+` if the work tree differed from it."""
+        return str(self.commit["id"])[:10] + ("+" if self.commit.get("dirty") else "")
+
+    def changes_since(self, before: BenchmarkRun) -> list[str]:
+        """What differs between two runs that compare: `torch 2.9.0 -> 2.10.0`, and the commit."""
+        old, new = before.machine["versions"], self.machine["versions"]
+        shared = sorted(old.keys() & new.keys())
+        found = [f"{name} {old[name]} -> {new[name]}" for name in shared if old[name] != new[name]]
+        if before.short_commit != self.short_commit:
+            found.append(f"commit {before.short_commit} -> {self.short_commit}")
+        return found
+
+    def rows(self, before: BenchmarkRun | None) -> list[dict[str, Any]]:
+        """A row a benchmark, as JSON's own types; `before` is what they are compared with."""
+        return [
+            {
+                "suite": one.suite,
+                "name": one.name,
+                "median_seconds": one.median,
+                "iqr_seconds": one.q3 - one.q1,
+                "rounds": one.rounds,
+                **{f"{what}_per_second": one.rate(what) for what in ("tokens", "bytes", "flops")},
+                "share_of_peak": self.share_of_peak(one),
+                "against_before": against[0] if against else None,
+                "slower": against[1] if against else None,
+                **one.facts,
+            }
+            for one in self.results
+            for against in [one.against(before)]
+        ]
 
 
 def source() -> Path:
@@ -187,7 +229,7 @@ def _follow(process: subprocess.Popen[str], tell: Tell) -> None:
         raise UserError("a benchmark failed:\n" + "".join(printed[-40:]).rstrip())
 
 
-def parse(held: Mapping[str, Any]) -> Run:
+def parse(held: Mapping[str, Any]) -> BenchmarkRun:
     """A run from pytest-benchmark's document. KeyError, TypeError or ValueError if it is none of these."""
     results = tuple(
         Result(
@@ -202,10 +244,12 @@ def parse(held: Mapping[str, Any]) -> Run:
         )
         for one in held["benchmarks"]
     )
-    return Run(when=held["datetime"], machine=held["machine_info"], commit=held["commit_info"], results=results)
+    return BenchmarkRun(
+        when=held["datetime"], machine=held["machine_info"], commit=held["commit_info"], results=results
+    )
 
 
-def read(path: Path) -> Run:
+def read(path: Path) -> BenchmarkRun:
     """A run that was kept. UserError if the file is none."""
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")))
@@ -225,12 +269,12 @@ def keep(held: Mapping[str, Any], preset: str) -> Path:
     return path
 
 
-def comparable(run: Run, other: Run) -> bool:
+def comparable(run: BenchmarkRun, other: BenchmarkRun) -> bool:
     """Whether both ran on one machine with the same shapes."""
     return all(run.machine.get(key) == other.machine.get(key) for key in SAME)
 
 
-def last_like(run: Run, tell: Tell) -> Run | None:
+def last_like(run: BenchmarkRun, tell: Tell) -> BenchmarkRun | None:
     """The newest kept run that compares with this one. A file that can't be read is passed over, and told."""
     for path in sorted(folder().glob("*.json"), reverse=True):
         try:
@@ -239,49 +283,3 @@ def last_like(run: Run, tell: Tell) -> Run | None:
         except UserError as error:
             tell(f"passed over: {error}")
     return None
-
-
-def changes(run: Run, before: Run) -> list[str]:
-    """What differs between two runs that compare: `torch 2.9.0 -> 2.10.0`, and the commit."""
-    old, new = before.machine["versions"], run.machine["versions"]
-    found = [f"{name} {old[name]} -> {new[name]}" for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
-    if commit(before) != commit(run):
-        found.append(f"commit {commit(before)} -> {commit(run)}")
-    return found
-
-
-def commit(run: Run) -> str:
-    """The commit that was measured, short; with `+` if the work tree differed from it."""
-    return str(run.commit["id"])[:10] + ("+" if run.commit.get("dirty") else "")
-
-
-def ratio(result: Result, before: Run | None) -> tuple[float, bool] | None:
-    """Seconds now over seconds before, and whether that is slower beyond the spread of both; None if it is new."""
-    names = (result.suite, result.name)
-    old = next((one for one in (before.results if before else ()) if (one.suite, one.name) == names), None)
-    if old is None:
-        return None
-    times = result.median / old.median
-    return times, times > SLOWER and result.q1 > old.q3
-
-
-def rows(run: Run, before: Run | None) -> list[dict[str, Any]]:
-    """A row a benchmark, as JSON's own types."""
-    every = []
-    for one in run.results:
-        against = ratio(one, before)
-        every.append(
-            {
-                "suite": one.suite,
-                "name": one.name,
-                "median_seconds": one.median,
-                "iqr_seconds": one.q3 - one.q1,
-                "rounds": one.rounds,
-                **{f"{what}_per_second": one.rate(what) for what in ("tokens", "bytes", "flops")},
-                "share_of_peak": run.share_of_peak(one),
-                "against_before": against[0] if against else None,
-                "slower": against[1] if against else None,
-                **one.facts,
-            }
-        )
-    return every

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from core.cli.render import bench as view
+from core.cli import bench as view
 from core.cli.render import terminal
-from core.measure.bench import Result, Run
+from core.measure.bench import BenchmarkRun, Result
 
 CPU = "cpu (a processor)"
 
@@ -19,7 +19,7 @@ def result(suite: str, name: str, median: float, **facts: object) -> Result:
     )
 
 
-RUN = Run(
+RUN = BenchmarkRun(
     when="2026-01-02T03:04:05.678",
     machine={
         "processor": "a processor", "cores": 2, "accelerators": ["a card"], "preset": {"name": "cpu"}, "quick": False,

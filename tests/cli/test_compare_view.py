@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from campaigns import a_trial
 
-from core.cli.render import compare as view
+from core.cli import compare as view
 from core.cli.render import terminal
 from core.measure.compare import Entry
 

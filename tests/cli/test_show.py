@@ -1,6 +1,6 @@
 """One experiment in full."""
 
-from core.cli.render import show
+from core.cli import show
 from core.store.trial_files import Point
 
 

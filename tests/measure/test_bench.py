@@ -13,7 +13,7 @@ from command import call
 import backends
 import presets
 from core.measure import bench
-from core.measure.bench import Result, Run
+from core.measure.bench import BenchmarkRun, Result
 from core.records import UserError
 
 CPU, GPU = "cpu (a processor)", "cuda (a card)"
@@ -29,9 +29,9 @@ def result(suite: str = "step", name: str = "step[torch]", median: float = 1.0, 
     return Result(suite=suite, name=name, median=median, **held)
 
 
-def a_run(*results: Result, dirty: bool = False, **machine: Any) -> Run:
+def a_run(*results: Result, dirty: bool = False, **machine: Any) -> BenchmarkRun:
     commit = {"id": "0123456789abcdef", "dirty": dirty}
-    return Run(when="2026-01-02T03:04:05.678", machine={**MACHINE, **machine}, commit=commit, results=results)
+    return BenchmarkRun(when="2026-01-02T03:04:05.678", machine={**MACHINE, **machine}, commit=commit, results=results)
 
 
 def document(name: str = "test_a", median: float = 1.0, **machine: Any) -> dict[str, Any]:
@@ -75,19 +75,19 @@ def test_the_peak_is_the_best_product_on_the_same_device() -> None:
 )
 def test_slower_is_what_lies_beyond_the_spread_of_both(median: float, expected: tuple[float, bool]) -> None:
     before = a_run(result(median=1.0), result("optimizer", "update[torch]", 9.0))
-    found = bench.ratio(result(median=median), before)
+    found = result(median=median).against(before)
     assert found == (pytest.approx(expected[0]), expected[1])
 
 
 def test_a_steady_benchmark_is_slower_only_beyond_a_tenth() -> None:
     before = a_run(result(q3=1.0))
-    assert bench.ratio(result(median=1.09, q1=1.09), before) == (pytest.approx(1.09), False)
-    assert bench.ratio(result(median=1.11, q1=1.11), before) == (pytest.approx(1.11), True)
+    assert result(median=1.09, q1=1.09).against(before) == (pytest.approx(1.09), False)
+    assert result(median=1.11, q1=1.11).against(before) == (pytest.approx(1.11), True)
 
 
 def test_what_is_new_has_no_ratio() -> None:
-    assert bench.ratio(result(), None) is None
-    assert bench.ratio(result(), a_run(result("optimizer"), result(name="step[jax]"))) is None
+    assert result().against(None) is None
+    assert result().against(a_run(result("optimizer"), result(name="step[jax]"))) is None
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def test_runs_compare_on_one_machine_at_the_same_shapes(change: dict[str, Any], 
 
 def test_versions_and_commits_that_differ_are_told() -> None:
     new = a_run(dirty=True, versions={"torch": "2.10.0", "numpy": "2.1", "jax": "0.7"})
-    assert bench.changes(new, a_run()) == ["torch 2.9.0 -> 2.10.0", "commit 0123456789 -> 0123456789+"]
-    assert bench.changes(new, new) == []
+    assert new.changes_since(a_run()) == ["torch 2.9.0 -> 2.10.0", "commit 0123456789 -> 0123456789+"]
+    assert new.changes_since(new) == []
 
 
 def test_rows_are_json_with_every_rate_and_fact() -> None:
     facts = {"device": CPU, "backend": "torch", "tokens": 100, "flops": 4e9}
     run = a_run(result("peak", "numpy", facts={"device": CPU, "flops": 8e9}), result(median=2.0, facts=facts))
-    row = bench.rows(run, a_run(result(median=1.0)))[1]
+    row = run.rows(a_run(result(median=1.0)))[1]
     assert row == json.loads(json.dumps(row))
     assert (row["suite"], row["name"], row["rounds"], row["backend"]) == ("step", "step[torch]", 5, "torch")
     assert (row["tokens_per_second"], row["bytes_per_second"], row["flops_per_second"]) == (50.0, None, 2e9)

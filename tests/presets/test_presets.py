@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import backends
 import presets
-from core.cli.render.presets import listed, row, toml
+from core.cli.presets import listed, row, toml
 from core.records import UserError
 from core.trainer.constants import read_constants
 from core.trainer.reference import reference_trainer

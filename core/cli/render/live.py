@@ -97,13 +97,24 @@ class Preparation(Bars):
 
 
 class Follower:
-    """A campaign's events: a bar while a trial runs, notices as lines, and `on_experiment` for every verdict."""
+    """A campaign's events: a bar while a trial runs, notices as lines, and `on_experiment` for every verdict.
 
-    def __init__(self, console: Console, on_experiment: Callable[[events.Judged], None]) -> None:
+    A context manager; bars that are still drawn are gone afterwards.
+    """
+
+    def __init__(self, console: Console, on_experiment: Callable[[events.Judged], None] = lambda judged: None) -> None:
         self._console = console
         self._on_experiment = on_experiment
         self._bar: TrialBar | None = None
         self._preparation: Preparation | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __call__(self, event: events.Event) -> None:
         match event:

@@ -9,17 +9,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.records import Experiment
-from core.system.files import replacing
+from core.system.files import disk_full_as_user_error, replacing
 from core.system.text import gain, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from core.campaign.campaign import Campaign
+
 INK, FAINT, KEPT, FAILED, BAND, RULE = "#24292f", "#8b949e", "#1a7f37", "#cf222e", "#54aeff", "#d0d7de"
 SIZE_INCHES, DPI = (13.0, 6.2), 150
 MOST_NAMED = 14  # kept experiments whose hypotheses stand beside the plot
 LINE_LETTERS, MOST_LINES = 44, 2  # of a hypothesis there
+
+
+def campaign_progress(campaign: Campaign) -> Path:
+    """Draws progress.png in the campaign's folder, and returns its path."""
+    path = campaign.root / "progress.png"
+    # The spread's band needs the baseline's trials, and nothing needs the others'.
+    records = [*campaign.experiments(0, 1), *campaign.experiments(1, trials=False)]
+    with disk_full_as_user_error(campaign.root):
+        progress(records, path, campaign.root.name)
+    return path
 
 
 def progress(experiments: Sequence[Experiment], path: Path, title: str = "") -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,18 @@ COLUMNS = (
     ("steps", 6, ">"),
     ("seconds", 7, ">"),
 )
+
+
+def headed(left: Sequence[str], right: Sequence[str], wrapped: str = "") -> Table:
+    """An empty table: columns that are aligned `left`, columns aligned `right`, and one whose cells may wrap."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    if wrapped:
+        table.add_column(wrapped)
+    return table
 
 
 def header() -> Text:

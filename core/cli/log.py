@@ -1,0 +1,38 @@
+"""`autoresearch log`: a campaign's experiments as a list."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from core.cli import resolve
+from core.cli.options import AsJson, Folder
+from core.cli.render import terminal
+
+
+def log(
+    folder: Folder = None,
+    last: Annotated[int | None, typer.Option(metavar="N", help="only the last N")] = None,
+    tsv: Annotated[
+        bool, typer.Option("--tsv", help="results.tsv: commit, val_bpb, memory_gb, status, description")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the experiments."""
+    from core.campaign.results_tsv import results
+    from core.cli.render import tables
+
+    with resolve.campaign_of(folder) as campaign:
+        first = max(0, campaign.status().experiments + 1 - last) if last is not None else 0
+        records = campaign.experiments(first)
+    if as_json:
+        terminal.json_text([terminal.with_gain(record) for record in records])
+    elif tsv:
+        sys.stdout.write(results(records))
+    else:
+        console = terminal.out()
+        tables.emit(console, tables.header())
+        for record in records:
+            tables.emit(console, tables.row(record))

@@ -1,0 +1,111 @@
+"""`autoresearch show`: one experiment in full: what it changed, how its training went, what it printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from core.cli import resolve
+from core.cli.options import AsJson, Folder
+from core.cli.render import terminal
+from core.records import UserError
+from core.store import trial_files
+
+if TYPE_CHECKING:
+    from rich.syntax import Syntax
+
+    from core.store.trial_files import Point
+
+PARTS = ("diff", "hypothesis", "curve", "output", "train.py")
+CHART_WIDTH, CHART_HEIGHT = 72, 9
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def show(
+    number: Annotated[int, typer.Argument(metavar="N", help="the experiment; 0 is the baseline")],
+    part: Annotated[str, typer.Argument(metavar="[PART]", help="diff, hypothesis, curve, output or train.py")] = "",
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one experiment, or one part of it.
+
+    The whole has verdict, diff, loss curve and the trials' numbers.
+    """
+    from core.cli.render import tables
+
+    if part and part not in PARTS:
+        raise UserError(f"an experiment has no part {part!r}: name one of {', '.join(PARTS)}, or none for all")
+    with resolve.campaign_of(folder) as campaign:
+        experiment = campaign.experiment(number)
+        trials = trial_files.trials(campaign.folder(number))
+        curves = [trial_files.points(trial) for trial in trials]
+        diff = campaign.diff(number)
+        trainer = campaign.trainer_text(experiment.commit) if part == "train.py" else ""
+    if as_json:
+        outputs = [trial_files.printed(trial) for trial in trials]
+        terminal.json_text({**terminal.with_gain(experiment), "diff": diff, "curves": curves, "outputs": outputs})
+        return
+    plain = {"diff": diff, "hypothesis": experiment.hypothesis, "train.py": trainer}
+    console = terminal.out()
+    if part in plain and not (part == "diff" and console.is_terminal):
+        sys.stdout.write(plain[part].rstrip("\n") + "\n")
+        return
+    if not part:
+        console.print(tables.verdict(experiment))
+    if part in ("", "diff"):
+        console.print(_coloured(diff))
+    for index, (trial, curve) in enumerate(zip(trials, curves, strict=True)):
+        if part in ("", "curve"):
+            recorded = index < len(experiment.trials)
+            terminal.say(f"trial {index}, seed {experiment.trials[index].seed}" if recorded else "trial")
+            console.print(chart(curve))
+        if part == "output":
+            sys.stdout.write(trial_files.printed(trial))
+    if not part:
+        for record in experiment.trials:
+            console.print(tables.trial(record))
+        terminal.notice(f"what it printed: autoresearch show {number} output")
+
+
+def _coloured(text: str) -> Syntax | Text:
+    """A unified diff in colours."""
+    from rich.syntax import Syntax
+
+    if not text.strip():
+        return Text("nothing: this is the baseline", style="bright_black")
+    return Syntax(text, "diff", background_color="default", word_wrap=True)
+
+
+def chart(curve: Sequence[Point]) -> Text:
+    """The loss over the budget, left to right, as blocks; its ends and its lowest as numbers."""
+    if not curve:
+        return Text("no loss was reported", style="bright_black")
+    means = list(_means(curve))
+    # The first losses of a model that knows nothing would flatten all that follows.
+    low, high = min(means), max(means[1:] or means)
+    reach = (high - low) or 1.0
+    heights = [(mean - low) / reach * (CHART_HEIGHT * 8 - 1) + 1 for mean in means]
+    chart = Text()
+    for line in range(CHART_HEIGHT - 1, -1, -1):
+        mark = f"{high:9.3f} " if line == CHART_HEIGHT - 1 else f"{low:9.3f} " if line == 0 else " " * 10
+        chart.append(mark, style="bright_black")
+        chart.append("".join(BLOCKS[min(8, max(0, round(height - 8 * line)))] for height in heights) + "\n", "green")
+    last = curve[-1]
+    told = f"{'':10}loss in nats a token; the last is {last['loss']:.4f} at step {last['step']:.0f}"
+    return chart.append(f"{told}, {last['seconds']:.1f} s", style="bright_black")
+
+
+def _means(curve: Sequence[Point]) -> Iterator[float]:
+    """Means of the loss over as many equal runs of points as there are columns."""
+    columns = min(CHART_WIDTH, len(curve))
+    sums, counts = [0.0] * columns, [0] * columns
+    for index, point in enumerate(curve):
+        column = index * columns // len(curve)
+        sums[column] += point["loss"]
+        counts[column] += 1
+    for total, number in zip(sums, counts, strict=True):
+        yield total / number

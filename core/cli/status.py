@@ -1,0 +1,23 @@
+"""`autoresearch status`: how a campaign stands."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from core.cli import resolve
+from core.cli.options import AsJson, Folder
+from core.cli.render import terminal
+
+
+def status(folder: Folder = None, as_json: AsJson = False) -> None:
+    """How the campaign stands."""
+    from core.cli.render import tables
+
+    with resolve.campaign_of(folder) as campaign:
+        values = dataclasses.asdict(campaign.status())
+        if as_json:
+            terminal.json_text(values)
+            return
+        champion = campaign.champion if values["champion_commit"] else None
+        title = f"{campaign.root}  ({campaign.branch}, preset {campaign.preset.name})"
+        terminal.out().print(tables.status(values, champion, title))
