@@ -1,6 +1,7 @@
 """The plan of the house: rooms on floors, imports that point down, no circle, and a core that names no backend."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -124,3 +125,13 @@ def test_core_names_no_backend() -> None:
         ]
     named = [one for one in named if not one.startswith("core.trial.weights:")]  # safetensors' word for arrays
     assert named == []
+
+
+def test_the_page_about_the_architecture_has_these_rooms_and_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| `([a-z.]+)` \|", page, flags=re.MULTILINE)
+    assert {room: int(floor) for floor, room in rows} == FLOOR
+    paths = set(re.findall(r"`((?:core|backends|presets|tests)/[\w/.]+)`", page))
+    paths |= {f"core/{path}" for path in re.findall(r"`((?:campaign|trial|store|sandbox|trainer|data)/\w+\.py)`", page)}
+    assert len(paths) > 20
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []

@@ -1,0 +1,5 @@
+"""Fixtures of real trials."""
+
+from trial_runs import dataset, run
+
+__all__ = ["dataset", "run"]
