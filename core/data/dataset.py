@@ -1,4 +1,4 @@
-"""`prepare`: from a corpus's name to a Dataset, building what is missing. What corpora hold is not known here."""
+"""`prepare` opens a corpus by its name as a Dataset, and builds what is missing of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.data import tokenizer as tokenizers
-from core.data.corpora.base import HELD_OUT, OnStage, Part, Source, Split
+from core.data.corpora.base import HELD_OUT, Corpus, OnStage, Part, Split
 from core.data.corpora.registry import find
 from core.data.ragged import Ragged
 from core.data.scored import ScoredText, first_bytes, open_held_out, write_held_out
@@ -31,7 +31,7 @@ class Dataset:
     _scored: dict[tuple[str, int], ScoredText] = field(default_factory=dict, repr=False, compare=False)
 
     def scored(self, split: Literal["val", "test"], score_bytes: int) -> ScoredText:
-        """The first documents of a held-out split, whole, until `score_bytes` are reached; all where it has fewer.
+        """The first documents of a held-out split, whole, until they have `score_bytes` bytes; all if it has fewer.
 
         The order is by the hash of a document, so neither vocabulary nor length nor batch changes what is scored.
         """
@@ -52,25 +52,25 @@ class Dataset:
 
 
 def prepare(corpus: str, vocabulary: int, *, on_progress: OnStage | None = None) -> Dataset:
-    """Open `corpus` encoded with `vocabulary` ids; download, train and encode whatever is missing or damaged before.
+    """Open `corpus` encoded with `vocabulary` ids; first download, train and encode what is missing or damaged.
 
-    `on_progress(stage, done, total)` is called while something is built. Two processes may prepare at once: one builds,
-    the other waits. Killed at any moment, the next call goes on. UserError for a corpus that can't be had.
+    `on_progress(stage, done, total)` is called while something is built. If two processes prepare at once, one builds
+    and the other waits. After a kill at any moment, the next call goes on. UserError for a corpus that can't be had.
     """
     tell = on_progress or (lambda stage, done, total: None)
     tokenizers.check_vocabulary(vocabulary)
-    source = find(corpus)
-    if dataset := _open(source, vocabulary):
+    found = find(corpus)
+    if dataset := _open(found, vocabulary):
         return dataset
-    with _locked(digest(source.lock)[:24], tell):
-        dataset = _open(source, vocabulary)  # another process may have built it meanwhile
+    with _locked(digest(found.lock)[:24], tell):
+        dataset = _open(found, vocabulary)  # another process may have built it meanwhile
         if dataset is None:
-            source.fetch(tell)
-            _build(source, vocabulary, tell)
-            dataset = _open(source, vocabulary)
+            found.fetch(tell)
+            _build(found, vocabulary, tell)
+            dataset = _open(found, vocabulary)
     if dataset is None:
         raise UserError(
-            f"{cache_root()} was changed while {source.name} was prepared; run `autoresearch prepare` again, and if "
+            f"{cache_root()} was changed while {found.name} was prepared; run `autoresearch prepare` again, and if "
             "this comes back, check the disk"
         )
     return dataset
@@ -97,12 +97,12 @@ def _locked(name: str, on_progress: OnStage) -> Iterator[None]:
 
 
 def prepared(corpus: str, vocabulary: int) -> Dataset | None:
-    """The dataset if all of it is in the cache and whole, else None: nothing is fetched or built."""
+    """The dataset if all of it is in the cache and whole, else None. Nothing is downloaded or built."""
     return _open(find(corpus), vocabulary)
 
 
-def _open(source: Source, vocabulary: int) -> Dataset | None:
-    identity = source.identity()
+def _open(corpus: Corpus, vocabulary: int) -> Dataset | None:
+    identity = corpus.identity()
     if identity is None:
         return None
     val, test = (open_held_out(_corpus_folder(identity) / split) for split in HELD_OUT)
@@ -110,14 +110,14 @@ def _open(source: Source, vocabulary: int) -> Dataset | None:
     if val is None or test is None or tokenizer is None or tokenizer.vocabulary != vocabulary:
         return None
     train = open_shards(_tokens_folder(identity, tokenizer), tokenizer)
-    return None if train is None else Dataset(source.name, tokenizer, train, val, test)
+    return None if train is None else Dataset(corpus.name, tokenizer, train, val, test)
 
 
-def _build(source: Source, vocabulary: int, on_progress: OnStage) -> None:
-    identity = source.identity()
-    assert identity is not None, "a source knows its identity once it is fetched"
-    parts = source.parts()
-    _hold_out(source.name, _corpus_folder(identity), parts, on_progress)
+def _build(corpus: Corpus, vocabulary: int, on_progress: OnStage) -> None:
+    identity = corpus.identity()
+    assert identity is not None, "a corpus knows its identity once it is fetched"
+    parts = corpus.parts()
+    _hold_out(corpus.name, _corpus_folder(identity), parts, on_progress)
     path = _tokenizer_path(identity, vocabulary)
     tokenizer = Tokenizer.load(path)
     if tokenizer is None:

@@ -16,16 +16,16 @@ REFILL = 128  # documents that join the buffer at once
 
 
 class Packer:
-    """Endless batches of token ids, decided by the shards, the seed, the rows and the length alone.
+    """Endless batches of token ids. The shards, the seed, the rows and the length alone decide what they hold.
 
     Best fit with a crop, as in nanochat's and upstream's loaders: a row takes the longest document of the buffer that
-    fits whole into what is left of it; when none fits, the shortest one is cropped to fill the row. So every row starts
-    with BOS and no place is padded. Documents come in an order shuffled for each epoch, and an epoch's last documents
-    are placed before the next epoch's first: each document is placed once an epoch. One that is longer than a row
-    counts as its beginning, so that it opens a row of its own; else it would wait in the buffer until it is cropped to
-    some small rest (in a simulation with lengths of apidocs and rows of 257: 76 % of all tokens placed, not 65 %).
+    fits whole into the rest of the row; if none fits, the shortest one is cropped to fill it. So every row starts with
+    BOS, and nothing is padded. Each epoch places every document once, in an order of its own; its last documents are
+    placed before the next epoch's first. Of a document that is longer than a row only the beginning counts: it opens a
+    row of its own, where it would otherwise wait in the buffer until it is cropped to some small rest (in a simulation
+    with the lengths of apidocs and rows of 257, 76 % of all tokens are placed, not 65 %).
 
-    Sorted by length, the buffer answers by bisection, and a batch is copied by one concatenation of slices.
+    The buffer is sorted by length and searched by bisection. One concatenation of slices makes a batch.
     """
 
     def __init__(self, train: TokenShards, rows: int, length: int, seed: int) -> None:
@@ -33,13 +33,11 @@ class Packer:
             raise UserError(f"expected a batch of at least 1 row and 1 token, got {rows} rows of {length}")
         if not len(train):
             raise UserError("expected training documents to pack, got none; run `autoresearch prepare`")
-        self.rows = rows
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-        """Of the documents that the next batch starts with: 0 is the first."""
+        self.epoch = 0  # of the document that the next batch starts with
         self._train = train
+        self._rows = rows
         self._width = length + 1
+        self._seed = seed
         self._by_rank: npt.NDArray[np.int64]  # documents from the shortest to the longest
         self._order: npt.NDArray[np.int64]  # ranks in the order in which they join the buffer
         self._joined = 0
@@ -48,18 +46,12 @@ class Packer:
         self._lengths: list[int] = []
         self._shuffle()
 
-    def next_batch(self, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32]:
-        """The next batch, int32 [rows, length + 1]: an array of the caller's own, or `out` where it is given."""
-        if out is None:
-            out = np.empty((self.rows, self._width), dtype=np.int32)
-        elif out.shape != (self.rows, self._width) or out.dtype != np.int32 or not out.flags.c_contiguous:
-            raise ValueError(
-                f"out must be C-contiguous int32 [{self.rows}, {self._width}], got {out.dtype} {out.shape}"
-            )
+    def next_batch(self) -> npt.NDArray[np.int32]:
+        """The next batch, int32 [rows, length + 1], in an array of its own."""
         pieces: list[npt.NDArray[Any]] = []
         placed: list[int] = []
         taken: list[int] = []
-        for _ in range(self.rows):
+        for _ in range(self._rows):
             left = self._width
             while left:
                 if len(self._lengths) < BUFFER and not self._refill():
@@ -76,8 +68,7 @@ class Packer:
                 taken.append(size)
                 left -= size
         pieces += self._slices(placed, taken)
-        np.concatenate(pieces, out=out.reshape(-1), casting="same_kind")
-        return out
+        return np.concatenate(pieces, dtype=np.int32, casting="same_kind").reshape(self._rows, self._width)
 
     def _refill(self) -> bool:
         """Top the buffer up from the epoch's order. False if both are empty."""
@@ -96,7 +87,7 @@ class Packer:
         """Draw the order of this epoch."""
         # Raw output, unlike NumPy's `permutation`, is the same in every version.
         count = len(self._train)
-        draw = np.random.Philox(key=np.array([self.seed % 2**64, self.epoch], dtype=np.uint64)).random_raw(count)
+        draw = np.random.Philox(key=np.array([self._seed % 2**64, self.epoch], dtype=np.uint64)).random_raw(count)
         order = np.argsort(draw, kind="stable")
         # Among documents of one length, the one that joined first has the highest rank and is placed first.
         lengths = np.minimum(self._train.lengths, self._width)
@@ -105,15 +96,14 @@ class Packer:
         self._joined = 0
 
     def _slices(self, placed: list[int], taken: list[int]) -> list[npt.NDArray[Any]]:
-        documents = self._by_rank[placed] if placed else np.empty(0, dtype=np.int64)
+        if not placed:
+            return []
+        documents = self._by_rank[placed]
         starts = self._train.starts[documents]
         ends = (starts + taken).tolist()
-        values = self._train.values
-        if len(values) == 1:
-            only = values[0]
-            return [only[start:end] for start, end in zip(starts.tolist(), ends, strict=True)]
         shards = self._train.shard_of[documents].tolist()
-        return [values[s][start:end] for s, start, end in zip(shards, starts.tolist(), ends, strict=True)]
+        values = self._train.values
+        return [values[shard][start:end] for shard, start, end in zip(shards, starts.tolist(), ends, strict=True)]
 
 
 def _inverse(permutation: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

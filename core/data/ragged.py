@@ -1,13 +1,12 @@
 """Rows of unequal length on disk: one flat file of values, one of offsets, and a manifest with checksums.
 
-Texts are rows of bytes, token shards rows of ids. What the rows mean is not known here.
+Held-out texts are rows of bytes, token shards rows of ids.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ class Ragged:
     Attributes:
         values: all rows one after the other, [sum of lengths].
         offsets: int64 [rows + 1]; row i is values[offsets[i]:offsets[i + 1]].
-        note: what the writer had to say about the rows.
+        note: what the writer recorded about the rows.
     """
 
     def __init__(self, values: npt.NDArray[Any], offsets: npt.NDArray[np.int64], note: dict[str, Any]) -> None:
@@ -47,14 +46,13 @@ class Ragged:
 def write_ragged(path: Path, rows: Iterable[npt.NDArray[Any]], dtype: npt.DTypeLike, note: dict[str, Any]) -> None:
     """Write `rows` as PATH.values, PATH.offsets and PATH.json.
 
-    `note` is read after the last row, so that it can hold what was counted meanwhile. The manifest comes last: without
-    it, or with one of an earlier writing, `open_ragged` finds nothing.
+    `note` is read after the last row, so that it can hold what was counted meanwhile. The manifest is written last:
+    without it, or with an older one, `open_ragged` returns None.
     """
     kind = np.dtype(dtype).newbyteorder("<")
     lengths: list[int] = []
     checksum = 0
-    with ExitStack() as files:
-        values = files.enter_context(replacing(_values(path)))
+    with replacing(_values(path)) as values:
         for row in rows:
             data = np.ascontiguousarray(row, dtype=kind).tobytes()
             values.write(data)

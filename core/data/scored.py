@@ -23,7 +23,7 @@ SCORING_VERSION = 1
 class Rows:
     """Windows of the scored stream, int32 [B, T] each: row b's targets are its inputs moved by one.
 
-    `bytes_BT` holds the UTF-8 bytes that each target stands for; 0 means that the target doesn't count (a BOS, or the
+    `bytes_BT` holds the number of UTF-8 bytes that each target stands for; a target with 0 doesn't count (a BOS, or the
     padding after the last document).
     """
 
@@ -60,7 +60,7 @@ class ScoredText:
         return np.concatenate([np.empty(0, dtype=np.int32), *pieces])
 
     def rows(self, length: int) -> Rows:
-        """The stream in consecutive windows of `length` predictions, the last one padded with BOS that don't count."""
+        """The stream in consecutive windows of `length` targets, the last one padded with BOS that don't count."""
         if length < 1:
             raise UserError(f"expected rows of at least 1 token, got {length}; set sequence_length")
         bos = self._tokenizer.bos
@@ -72,7 +72,7 @@ class ScoredText:
 
 
 def write_held_out(path: Path, texts: Iterable[str]) -> None:
-    """Store a held-out split in the order of scoring: by the SHA-256 of the text, equal texts once."""
+    """Store a held-out split in the order of scoring, by the SHA-256 of each text; of equal texts one."""
     distinct = {hashlib.sha256(data).digest(): data for data in (text.encode() for text in texts)}
     rows = (np.frombuffer(distinct[key], dtype=np.uint8) for key in sorted(distinct))
     write_ragged(path, rows, np.uint8, {})
@@ -84,6 +84,6 @@ def open_held_out(path: Path) -> Ragged | None:
 
 
 def first_bytes(held_out: Ragged, score_bytes: int) -> Iterator[bytes]:
-    """The first documents, whole, until they have `score_bytes` bytes together, or all of them."""
-    needed = int(np.searchsorted(held_out.offsets, score_bytes)) if score_bytes > 0 else 0
+    """The first documents, whole, until they have `score_bytes` bytes together; all if there are fewer."""
+    needed = int(np.searchsorted(held_out.offsets, score_bytes))
     return (held_out[row].tobytes() for row in range(min(needed, len(held_out))))

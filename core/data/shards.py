@@ -1,4 +1,4 @@
-"""Token shards: the ids of the training documents, memory-mapped. How they are packed is not known here."""
+"""Token shards: the ids of the training documents, memory-mapped. Packing them into rows is `packing.py`'s."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def open_shards(folder: Path, tokenizer: Tokenizer) -> TokenShards | None:
 
 
 def build_shards(folder: Path, parts: Sequence[Part], tokenizer: Tokenizer, on_progress: OnStage) -> None:
-    """Encode each part's training documents into a shard of its own; one that is whole already is left as it is.
+    """Encode each part's training documents into a shard of its own; a shard that is there and whole stays.
 
-    Each shard is written under another name and put in place at once, so a build that was killed goes on with the
-    shard that it was at. Only under the lock of the corpus.
+    Each shard appears at once, so that a build that was killed goes on with the shard that it was at. Call it only
+    while holding the lock of the corpus.
     """
     folder.mkdir(parents=True, exist_ok=True)
     delete_leftovers(folder)
@@ -86,12 +86,12 @@ def _write_shard(path: Path, part: Part, tokenizer: Tokenizer, on_bytes: Callabl
     note = {"bytes": 0}
 
     def texts() -> Iterator[str]:
-        read = told = 0
+        read = reported = 0
         for split, text in part.documents():
             size = len(text.encode())
             read += size
-            if read - told >= PROGRESS_BYTES:
-                on_bytes(told := read)
+            if read - reported >= PROGRESS_BYTES:
+                on_bytes(reported := read)
             if split == "train":
                 note["bytes"] += size
                 yield text
@@ -102,9 +102,9 @@ def _write_shard(path: Path, part: Part, tokenizer: Tokenizer, on_bytes: Callabl
 
 
 def sample(parts: Sequence[Part], characters: int, document: int) -> Iterator[str]:
-    """Training documents up to `characters` in all, of which each document counts for `document` at most.
+    """Training documents of `characters` characters in all, where none counts for more than `document`.
 
-    Every part gives from its beginning, in equal shares, and what one can't give the later ones do.
+    Every part gives an equal share from its beginning; what one lacks comes from the later ones.
     """
     training = [part for part in parts if "train" in part.splits]
     left = characters

@@ -1,7 +1,4 @@
-"""Byte-level BPE: rustbpe trains, tiktoken encodes; with a vocabulary of 256, plain bytes.
-
-Knows nothing of corpora: what to train on is given.
-"""
+"""Byte-level BPE: rustbpe trains, tiktoken encodes. A vocabulary of 256 is plain bytes."""
 
 from __future__ import annotations
 
@@ -23,17 +20,18 @@ from core.system.files import digest, read_json, write_json
 from core.system.text import valid
 
 BYTES = 256  # the vocabulary of plain bytes
-# What GPT-4 splits text with before merging, but numbers in pieces of two digits, as nanochat and upstream have it for
-# small vocabularies.
+# GPT-4's pattern for splitting text before merging, but with numbers in pieces of two digits, as nanochat and upstream
+# have it for small vocabularies.
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-SAMPLE_CHARACTERS = 64_000_000  # that a tokenizer is trained on, spread over the parts of the training split
+SAMPLE_CHARACTERS = 64_000_000  # to train a tokenizer on, spread over the parts of the training split
 SAMPLE_DOCUMENT = 10_000  # characters of one document that count, as upstream has it
 # The splitter's backtracking overflows somewhere between 400,000 and a million blanks in a row, so that longer texts
 # are encoded in pieces.
 PIECE = 100_000
 ENCODING_BATCH = 64  # documents that a thread takes at once
+ENCODING_AHEAD = 64  # batches
 _BOS_NAME = "<|bos|>"
 
 
@@ -44,13 +42,13 @@ class Tokenizer:
         vocabulary: number of ids, the special one included.
         bos: the id that starts a document. No text is ever encoded to it.
         byte_lengths: int32 [vocabulary], the bytes that each id stands for; 0 for the special one.
-        identity: SHA-256 over all that decides what `encode` does.
+        identity: SHA-256 over everything that decides what `encode` returns.
     """
 
     def __init__(self, tokens: Sequence[bytes], pattern: str = PATTERN) -> None:
-        """`tokens` are the raw bytes of each id in the order of their merges, without the special one.
+        """`tokens` are the raw bytes of each id in the order of the merges, without the special one.
 
-        An empty sequence stands for plain bytes. 0xFF occurs in no UTF-8 text, so it is BOS there and 256 ids do.
+        An empty sequence means plain bytes; BOS is 0xFF there, which occurs in no UTF-8 text, so that 256 ids suffice.
         """
         self.plain = not tokens
         self.pattern = pattern
@@ -71,19 +69,18 @@ class Tokenizer:
         """The ids of `text`, without BOS; text that looks like a special token is text."""
         return self._ids(valid(text)).tolist()  # type: ignore[no-any-return]
 
-    def encode_many(self, texts: Sequence[str]) -> list[npt.NDArray[Any]]:
-        """The ids of each text, without BOS, by as many threads as there are cores (tiktoken frees the interpreter)."""
-        return list(self.encode_stream(map(valid, texts)))
+    def encode_stream(self, texts: Iterable[str]) -> Iterator[npt.NDArray[Any]]:
+        """The ids of each text, which must be valid UTF-8, without BOS, as they are ready.
 
-    def encode_stream(self, texts: Iterable[str], *, window: int = 64) -> Iterator[npt.NDArray[Any]]:
-        """`encode_many` for a stream of valid texts: at most `window` batches of 64 are in memory at once."""
+        As many threads as there are cores encode (tiktoken frees the interpreter), at most 64 batches ahead.
+        """
         if self.plain:
             yield from map(self._ids, texts)
             return
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             source = iter(texts)
             batches = iter(lambda: list(itertools.islice(source, ENCODING_BATCH)), [])
-            pending = [threads.submit(self._batch, batch) for batch in itertools.islice(batches, window)]
+            pending = [threads.submit(self._batch, batch) for batch in itertools.islice(batches, ENCODING_AHEAD)]
             while pending:
                 yield from pending.pop(0).result()
                 pending.extend(threads.submit(self._batch, batch) for batch in itertools.islice(batches, 1))
@@ -156,12 +153,12 @@ def check_vocabulary(vocabulary: int) -> None:
 
 
 def key(corpus_identity: str, vocabulary: int) -> str:
-    """SHA-256 over all that decides a trained tokenizer."""
+    """SHA-256 over everything that decides a trained tokenizer."""
     return digest(corpus_identity, PATTERN, vocabulary, SAMPLE_CHARACTERS, SAMPLE_DOCUMENT, version("rustbpe"))
 
 
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Train on `texts`, of each the first 10,000 characters. UserError if they hold too few different pairs."""
+    """Train on the first 10,000 characters of each text. UserError if they hold too few different pairs."""
     check_vocabulary(vocabulary)
     if vocabulary == BYTES:
         return Tokenizer(())

@@ -158,17 +158,6 @@ def test_a_batch_is_never_written_again() -> None:
     assert not any(np.shares_memory(kept[0], batch) for batch in kept[1:])
 
 
-def test_writes_to_the_array_that_it_is_given() -> None:
-    shards = shards_of([7, 30, 12, 90] * 20)
-    out = np.full((2, 41), -1, dtype=np.int32)
-    assert Packer(shards, 2, 40, seed=0).next_batch(out) is out
-    assert (out == Packer(shards, 2, 40, seed=0).next_batch()).all()
-    wrongs: list[Any] = [np.empty((2, 40), np.int32), np.empty((2, 41), np.int64), np.empty((41, 2), np.int32).T]
-    for wrong in wrongs:
-        with pytest.raises(ValueError, match="C-contiguous int32"):
-            Packer(shards, 2, 40, seed=0).next_batch(wrong)
-
-
 def test_large_vocabularies_are_packed_from_uint32() -> None:
     values = np.array([0, 70_000, 5, 0, 90_000], dtype=np.uint32)
     shards = TokenShards([Ragged(values, np.array([0, 3, 5]), {})])

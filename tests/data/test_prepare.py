@@ -14,7 +14,7 @@ import pytest
 from core.data import Dataset, prepare
 from core.data import tokenizer as tokenizers
 from core.data.corpora import base
-from core.data.corpora.folder import Folder
+from core.data.corpora.folder import FolderCorpus
 from core.records import UserError
 from core.system.files import cache_root
 
@@ -53,7 +53,7 @@ def test_train_shards_hold_the_training_documents(
     corpus_folder: Path, small_parts: None, fresh_cache: Path, vocabulary: int, dtype: type
 ) -> None:
     dataset = prepare(f"folder:{corpus_folder}", vocabulary)
-    documents = [document for part in Folder(corpus_folder).parts() for document in part.documents()]
+    documents = [document for part in FolderCorpus(corpus_folder).parts() for document in part.documents()]
     assert train_texts(dataset) == [text for split, text in documents if split == "train"]
     train = dataset.train
     assert len(train.values) > 5
@@ -76,7 +76,7 @@ def test_large_vocabularies_are_stored_in_uint32(fresh_cache: Path, tmp_path: Pa
     root = tmp_path / "texts"
     root.mkdir()
     (root / "a.txt").write_text("a" * 500, encoding="utf-8")
-    parts = Folder(root).parts()
+    parts = FolderCorpus(root).parts()
     build_shards(tmp_path / "tokens", parts, tokenizer, lambda *told: None)
     shards = open_shards(tmp_path / "tokens", tokenizer)
     assert shards is not None
@@ -140,7 +140,7 @@ def test_the_tokenizer_is_trained_on_a_capped_sample_from_every_part(
 ) -> None:
     from core.data.shards import sample
 
-    parts = Folder(corpus_folder).parts()
+    parts = FolderCorpus(corpus_folder).parts()
     texts = list(sample(parts, 60_000, 1000))
     counted = sum(min(len(text), 1000) for text in texts)
     assert 60_000 <= counted < 60_000 + 1000 * len(parts)
@@ -220,7 +220,9 @@ def test_killed_at_any_shard_it_goes_on(
     dataset = prepare(corpus, 300)
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in done.items()), "whole shards are kept"
     assert not half.exists()
-    whole = [text for part in Folder(corpus_folder).parts() for split, text in part.documents() if split == "train"]
+    whole = [
+        text for part in FolderCorpus(corpus_folder).parts() for split, text in part.documents() if split == "train"
+    ]
     assert train_texts(dataset) == whole
 
 

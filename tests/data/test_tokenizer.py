@@ -72,7 +72,7 @@ def test_the_text_of_a_special_token_is_ordinary_text(trained: dict[int, Tokeniz
 def test_threads_encode_as_one_does(trained: dict[int, Tokenizer]) -> None:
     texts = [*synthetic_documents(300, seed=4, words=20), "", "x"]
     for tokenizer in trained.values():
-        assert [ids.tolist() for ids in tokenizer.encode_many(texts)] == [tokenizer.encode(text) for text in texts]
+        assert [ids.tolist() for ids in tokenizer.encode_stream(texts)] == [tokenizer.encode(text) for text in texts]
 
 
 def test_merges_compress_more_with_more_of_them(trained: dict[int, Tokenizer]) -> None:

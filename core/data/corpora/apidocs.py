@@ -44,17 +44,12 @@ class _Documents:
         return iter(self.texts)
 
 
-class ApiDocs:
-    """About 35,000 English documents, 17 MB, of 200 characters or more; split by the service that they tell of."""
-
-    name = "apidocs"
+class ApiDocsCorpus:
+    """About 35,000 English documents, 17 MB, of 200 characters or more; split by the service that they describe."""
 
     def __init__(self) -> None:
+        self.name = self.lock = "apidocs"
         self._parts: Sequence[Part] = ()
-
-    @property
-    def lock(self) -> str:
-        return self.name
 
     def identity(self) -> str:
         return digest("apidocs", VERSION, WHEEL_SHA256, EXTRACTION, SHORTEST)
@@ -186,10 +181,10 @@ def _install(command: list[str]) -> None:
     )
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        told = "\n  ".join(lines[-8:])
+        end = "\n  ".join(lines[-8:])
         raise UserError(
             f"expected the installer to fetch botocore {VERSION} (17 MB) for the corpus apidocs, but it failed:\n"
-            f"  {told}\n"
+            f"  {end}\n"
             "go online (or set the installer's package index) and run `autoresearch prepare` again; to work without "
             "it, name a folder of your own text: `--corpus folder:PATH`"
         )

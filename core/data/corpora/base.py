@@ -1,4 +1,4 @@
-"""What a corpus is: documents in parts, each document in one split for ever. The corpora themselves are elsewhere."""
+"""What a corpus is: documents in parts, each document in one split for ever. The other files here hold one each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ BUCKETS = 20  # a hash puts one document of twenty into val, and one into test
 
 
 class Part(Protocol):
-    """A piece of a corpus that becomes one token shard; small enough to be encoded again when it is damaged."""
+    """A piece of a corpus that becomes one token shard; small enough to be encoded again if it is damaged."""
 
     @property
     def splits(self) -> frozenset[Split]:
-        """Those that its documents can be in."""
+        """The splits that its documents can be in."""
 
     @property
     def size(self) -> int:
@@ -30,31 +30,28 @@ class Part(Protocol):
         """Its documents in their order, each with its split; the same ones at every call."""
 
 
-class Source(Protocol):
-    """A named corpus."""
+class Corpus(Protocol):
+    """Documents under a name."""
 
-    name: str  # as `find` takes it
-
-    @property
-    def lock(self) -> str:
-        """What all sources that write the same files have in common, and no others."""
+    name: str  # as `registry.find` takes it
+    lock: str  # the same for all corpora that write the same files, and for no others
 
     def identity(self) -> str | None:
-        """SHA-256 over all that decides the documents; None while that is not known without a download."""
+        """SHA-256 over all that decides the documents; None if that takes a download to know."""
 
     def fetch(self, on_progress: OnStage) -> None:
-        """Bring what is missing into the cache and check it. UserError if that fails."""
+        """Download what is missing into the cache, and check it. UserError if that fails."""
 
     def parts(self) -> Sequence[Part]:
         """The parts, in their order. Only after `fetch`."""
 
 
 def split_of(text: str) -> Split:
-    """The split of a document by the hash of its text: the rule never changes, and equal documents stay together."""
+    """The split of a document, by the hash of its text: the rule never changes, and equal documents stay together."""
     bucket = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % BUCKETS
     return "val" if bucket == 0 else "test" if bucket == 1 else "train"
 
 
-def kept(texts: Iterable[str]) -> Iterator[str]:
-    """The documents that hold anything at all."""
+def not_blank(texts: Iterable[str]) -> Iterator[str]:
+    """The texts that are not blank, made valid UTF-8."""
     return (valid(text) for text in texts if text and not text.isspace())

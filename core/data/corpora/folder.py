@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.corpora import base
-from core.data.corpora.base import OnStage, Part, Split, kept, split_of
+from core.data.corpora.base import OnStage, Part, Split, not_blank, split_of
 from core.data.corpora.parquet import parquet_parts
 from core.records import UserError
 from core.system.files import cache_root, digest, file_sha256, read_json, write_json
@@ -31,7 +31,7 @@ class _TextFiles:
 
     def documents(self) -> Iterator[tuple[Split, str]]:
         for path in self.paths:
-            for text in kept(cut(_decoded(path, path.read_bytes()))):
+            for text in not_blank(cut(_decoded(path, path.read_bytes()))):
                 yield split_of(text), text
 
 
@@ -55,7 +55,7 @@ class _Lines:
                 file.readline()  # the part before has the line that this point is in
             while (position := file.tell()) < self.end and (line := file.readline()):
                 if not line.isspace():
-                    for text in kept([self._text(line, position)]):
+                    for text in not_blank([self._text(line, position)]):
                         yield split_of(text), text
 
     def _text(self, line: bytes, position: int) -> str:
@@ -71,7 +71,7 @@ class _Lines:
         return text
 
 
-class Folder:
+class FolderCorpus:
     """Files of text below a folder, in the order of their paths; hidden ones are left out.
 
     A .txt or .md file is one document, or, where it is longer than 65,536 characters, many: cut at blank lines.
@@ -88,14 +88,10 @@ class Folder:
                 f"expected {', '.join(SUFFIXES)} files in {root}, found none; put some there or name another folder: "
                 "`--corpus folder:PATH`"
             )
-        self._identity = digest("folder", READING, self._hashes())
-
-    @property
-    def lock(self) -> str:
-        return self._identity  # a copy of the folder elsewhere is the same corpus
+        self.lock = digest("folder", READING, self._hashes())  # a copy of the folder elsewhere is the same corpus
 
     def identity(self) -> str:
-        return self._identity
+        return self.lock
 
     def fetch(self, on_progress: OnStage) -> None:
         """Nothing to fetch: the files are here."""

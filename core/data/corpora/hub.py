@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import FileIO
 from threading import Lock
 from typing import Any
@@ -19,14 +20,14 @@ from core.data.corpora.base import OnStage, Part, Split
 from core.data.corpora.parquet import INSTALL, parquet_parts
 from core.records import UserError
 from core.system.files import cache_root, digest, file_sha256, read_json, write_json
+from core.system.text import one_line
 
 READING = 1  # raised when the same files give other documents
 # Upstream's default; its H100 baseline trains on 499.6M tokens.
 CLIMBMIX_SHARDS = 10
 CLIMBMIX_LAST = 6542  # upstream's validation shard
-TINYSTORIES_HELD_OUT = (
-    10_000  # rows of each held-out split: the first are test, the next val, as forks of upstream have it
-)
+# Rows of each held-out split: the first are test, the next val, as forks of upstream have it.
+TINYSTORIES_HELD_OUT = 10_000
 DOWNLOADS = 4  # files at once
 
 
@@ -37,14 +38,11 @@ class HubCorpus:
         self, name: str, repo: str, files: dict[str, frozenset[Split]], rule: Callable[[str, int, str], Split]
     ) -> None:
         self.name = name
+        self.lock = repo  # climbmix:2 and climbmix:10 share their files
         self._repo = repo
         self._files = files
         self._rule = rule
         self._folder = cache_root() / "hub" / repo.replace("/", "--")
-
-    @property
-    def lock(self) -> str:
-        return self._repo  # climbmix:2 and climbmix:10 share their files
 
     def identity(self) -> str | None:
         known = self._known()
@@ -67,15 +65,11 @@ class HubCorpus:
                 pass
 
     def parts(self) -> Sequence[Part]:
-        return list(self._parts())
-
-    def _parts(self) -> Iterator[Part]:
-        for file, splits in self._files.items():
-
-            def rule(row: int, text: str, file: str = file) -> Split:
-                return self._rule(file, row, text)
-
-            yield from parquet_parts(self._folder / file, rule, splits)
+        return [
+            part
+            for file, splits in self._files.items()
+            for part in parquet_parts(self._folder / file, partial(self._rule, file), splits)
+        ]
 
     def _known(self) -> dict[str, dict[str, Any]]:
         return read_json(self._folder / "files.json") or {}
@@ -103,13 +97,13 @@ class HubCorpus:
         from huggingface_hub.file_download import http_get
 
         path = self._folder / file
-        partial = path.with_name(f"{path.name}.{known['sha256'][:16]}.partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
+        cut_off = path.with_name(f"{path.name}.{known['sha256'][:16]}.partial")
+        cut_off.parent.mkdir(parents=True, exist_ok=True)
         url = hub.hf_hub_url(self._repo, file, repo_type="dataset", revision=known["revision"], endpoint=_endpoint())
         while True:
             begun = 0
             try:
-                with partial.open("ab", buffering=0) as opened:
+                with cut_off.open("ab", buffering=0) as opened:
                     if (begun := opened.tell()) > known["size"]:
                         opened.truncate(begun := 0)
                     http_get(
@@ -123,15 +117,15 @@ class HubCorpus:
                 break
             except Exception as error:
                 # http_get itself resumes after some kinds of cuts; after the others, go on while there is headway.
-                if partial.stat().st_size <= begun:
+                if cut_off.stat().st_size <= begun:
                     raise self._failure(file, error) from error
-        if (got := file_sha256(partial)) != known["sha256"]:
-            partial.unlink()
+        if (got := file_sha256(cut_off)) != known["sha256"]:
+            cut_off.unlink()
             raise UserError(
                 f"expected {self._repo}/{file} with SHA-256 {known['sha256']}, got {got}: what was downloaded is "
                 "damaged and was deleted; run `autoresearch prepare` again"
             )
-        partial.replace(path)
+        cut_off.replace(path)
 
     def _failure(self, file: str, error: Exception) -> UserError:
         from huggingface_hub import errors
@@ -142,7 +136,7 @@ class HubCorpus:
             reason = f"{_endpoint() or 'the hub'} has no such file"
             mend = "check HF_ENDPOINT, and HF_TOKEN if the dataset is private"
         else:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+            reason = f"{type(error).__name__}: {one_line(str(error), 200) or 'no reason given'}"
             mend = "check the network (and HF_ENDPOINT)"
         return UserError(
             f"expected to fetch {self._repo}/{file} for the corpus {self.name}, but {reason}; {mend} and run "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.corpora import base
-from core.data.corpora.base import Split, kept
+from core.data.corpora.base import Split, not_blank
 from core.records import UserError
 
 INSTALL = 'pip install "autoresearch[hub]"'
@@ -36,7 +36,7 @@ class ParquetPart:
         with _opened(self.path) as file:
             for batch in file.iter_batches(batch_size=1024, row_groups=list(self.groups), columns=[COLUMN]):
                 for text in batch.column(0).to_pylist():
-                    for document in kept([text or ""]):
+                    for document in not_blank([text or ""]):
                         yield self.rule(row, document), document
                     row += 1
 

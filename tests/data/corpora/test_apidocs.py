@@ -15,7 +15,7 @@ from synthetic import synthetic_documents
 
 from core.data import prepare
 from core.data.corpora import apidocs
-from core.data.corpora.apidocs import ApiDocs, read_models, split_of_service
+from core.data.corpora.apidocs import ApiDocsCorpus, read_models, split_of_service
 from core.records import UserError
 from core.system.files import cache_root, file_sha256
 
@@ -120,18 +120,18 @@ def test_the_split_is_by_service_and_a_family_stays_together(wheel: Path) -> Non
 @pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this interpreter has no pip")
 def test_pip_fetches_the_wheel(index: Path, fresh_cache: Path) -> None:
     stages: list[str] = []
-    source = ApiDocs()
-    source.fetch(lambda stage, done, total: stages.append(stage))
+    corpus = ApiDocsCorpus()
+    corpus.fetch(lambda stage, done, total: stages.append(stage))
     assert file_sha256(fresh_cache / "downloads" / index.name) == file_sha256(index)
-    assert [d for part in source.parts() for d in part.documents()] == list(read_models(index, lambda *a: None))
+    assert [d for part in corpus.parts() for d in part.documents()] == list(read_models(index, lambda *a: None))
     assert stages[0] == "download"
     # The second time nothing is fetched; damaged, it is fetched again.
     stages.clear()
-    ApiDocs().fetch(lambda stage, done, total: stages.append(stage))
+    ApiDocsCorpus().fetch(lambda stage, done, total: stages.append(stage))
     assert "download" not in stages
     kept = fresh_cache / "downloads" / index.name
     kept.write_bytes(kept.read_bytes()[:-5000])
-    ApiDocs().fetch(lambda stage, done, total: stages.append(stage))
+    ApiDocsCorpus().fetch(lambda stage, done, total: stages.append(stage))
     assert "download" in stages
     assert file_sha256(kept) == file_sha256(index)
 
@@ -139,13 +139,13 @@ def test_pip_fetches_the_wheel(index: Path, fresh_cache: Path) -> None:
 @pytest.mark.skipif(apidocs._find_uv() is None, reason="no uv beside this interpreter or on PATH")
 def test_uv_fetches_it_where_there_is_no_pip(index: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_pip(monkeypatch)
-    source = ApiDocs()
-    source.fetch(lambda stage, done, total: None)
-    assert [d for part in source.parts() for d in part.documents()] == list(read_models(index, lambda *a: None))
+    corpus = ApiDocsCorpus()
+    corpus.fetch(lambda stage, done, total: None)
+    assert [d for part in corpus.parts() for d in part.documents()] == list(read_models(index, lambda *a: None))
     assert [path.suffix for path in (fresh_cache / "downloads").iterdir()] == [".zip"]
     damaged = next((fresh_cache / "downloads").iterdir())
     damaged.write_bytes(damaged.read_bytes()[:-3000])
-    ApiDocs().fetch(lambda stage, done, total: None)
+    ApiDocsCorpus().fetch(lambda stage, done, total: None)
     assert zipfile.ZipFile(damaged).testzip() is None
     assert "botocore" not in sys.modules
 
@@ -160,7 +160,7 @@ def test_another_wheel_than_the_pinned_one_is_refused(
         pytest.skip(f"no {installer} here")
     monkeypatch.setattr(apidocs, "WHEEL_SHA256", "0" * 64)
     with pytest.raises(UserError, match="(?is)installer.*hash.*autoresearch prepare"):
-        ApiDocs().fetch(lambda stage, done, total: None)
+        ApiDocsCorpus().fetch(lambda stage, done, total: None)
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])

@@ -13,12 +13,12 @@ from synthetic import synthetic_documents
 from core.data import prepare
 from core.data.corpora import base
 from core.data.corpora.base import split_of
-from core.data.corpora.folder import LONG_FILE, PIECE, Folder, cut
+from core.data.corpora.folder import LONG_FILE, PIECE, FolderCorpus, cut
 from core.records import UserError
 
 
 def texts_of(root: Path) -> list[str]:
-    return [text for part in Folder(root).parts() for _, text in part.documents()]
+    return [text for part in FolderCorpus(root).parts() for _, text in part.documents()]
 
 
 def test_reads_every_kind_of_file(tmp_path: Path, parquet: Callable[..., bytes]) -> None:
@@ -48,7 +48,7 @@ def test_small_parts_have_the_same_documents(
         whole = sorted(texts_of(root))
         for size in (50, 5000):
             monkeypatch.setattr(base, "PART_BYTES", size)
-            assert len(Folder(root).parts()) > 1
+            assert len(FolderCorpus(root).parts()) > 1
             assert sorted(texts_of(root)) == whole
         monkeypatch.undo()
 
@@ -86,19 +86,19 @@ def test_its_identity_follows_the_content(tmp_path: Path, fresh_cache: Path) -> 
     root.mkdir()
     (root / "a.txt").write_text("one", encoding="utf-8")
     (root / "b.txt").write_text("two", encoding="utf-8")
-    first = Folder(root).identity()
-    assert Folder(root).identity() == first
+    first = FolderCorpus(root).identity()
+    assert FolderCorpus(root).identity() == first
     status = (root / "a.txt").stat()
     (root / "a.txt").write_text("ONE", encoding="utf-8")
     os.utime(root / "a.txt", ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same time of change
-    second = Folder(root).identity()
+    second = FolderCorpus(root).identity()
     (root / "c.txt").write_text("three", encoding="utf-8")
-    third = Folder(root).identity()
+    third = FolderCorpus(root).identity()
     (root / "c.txt").unlink()
     assert len({first, second, third}) == 3
-    assert Folder(root).identity() == second
+    assert FolderCorpus(root).identity() == second
     moved = root.rename(tmp_path / "moved")
-    assert Folder(moved).identity() == second
+    assert FolderCorpus(moved).identity() == second
 
 
 def test_settled_files_are_not_read_again(tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +108,9 @@ def test_settled_files_are_not_read_again(tmp_path: Path, fresh_cache: Path, mon
     root.mkdir()
     (root / "a.txt").write_text("one", encoding="utf-8")
     monkeypatch.setattr(folder, "SETTLED", -(10**12))  # as if the file were old
-    first = Folder(root).identity()
+    first = FolderCorpus(root).identity()
     monkeypatch.setattr(folder, "file_sha256", lambda path: pytest.fail("read again"))
-    assert Folder(root).identity() == first
+    assert FolderCorpus(root).identity() == first
 
 
 def test_changed_content_is_encoded_anew(tmp_path: Path, fresh_cache: Path) -> None:
