@@ -6,10 +6,9 @@ the same. Nothing here fails because something was slow: machines are noisy.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.records import Preset, UserError, to_json
-from core.sandbox.limits import limits
+from core.sandbox.spawn import ReapedProcess
 from core.system.files import cache_root, write_json
 from core.trial import compile_cache
 from core.trial.environment import scrubbed
@@ -175,7 +174,7 @@ def measure(
 def _measure_part(
     suites: Sequence[str], preset: Preset, side: Preset | None, quick: bool, tell: Tell
 ) -> dict[str, Any]:
-    """One process, with the environment of a trial's and under the same keeper: nothing of it outlives this call."""
+    """One process, with the environment of a trial's and under a reaper: nothing of it outlives this call."""
     told = {"suites": suites, "preset": to_json(preset), "side": side and to_json(side), "quick": quick}
     with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as temporary:
         into, scratch = Path(temporary) / "run.json", Path(temporary) / "scratch"
@@ -185,46 +184,40 @@ def _measure_part(
             surroundings = backend_environment(side)
             compile_cache.copy(compile_cache.store(side.backend), surroundings.cache(scratch))
             variables = surroundings.variables(scratch)
-        python = [sys.executable, "-P", "-m"]
-        usage = Path(temporary) / "usage.json"
-        keeper = [*python, "core.sandbox.reaper", str(os.getpid()), str(usage), str(scratch), limits().text()]
         command = [
-            *python, "pytest", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", str(source()), "-q", "-s",
-            "--benchmark-only", "--benchmark-quiet", "--timeout=0", "-W", "default", f"--benchmark-json={into}",
+            sys.executable, "-P", "-m", "pytest", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
+            str(source()), "-q", "-s", "--benchmark-only", "--benchmark-quiet", "--timeout=0", "-W", "default",
+            f"--benchmark-json={into}",
         ]  # fmt: skip
-        process = subprocess.Popen(
-            [*keeper, *command],
+        with ReapedProcess(
+            command,
+            folder=scratch,
+            private=scratch,
+            usage=Path(temporary) / "usage.json",
             cwd=source().parent,
-            env={**variables, SETTINGS: json.dumps(told)},
+            environment={**variables, SETTINGS: json.dumps(told)},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=sys.platform != "win32",
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
-        with process:
+        ) as process:
             try:
                 _follow(process, tell)
             finally:
-                with contextlib.suppress(OSError):
-                    process.terminate()
-                process.wait()
+                process.end()
         return dict(json.loads(into.read_text(encoding="utf-8")))
 
 
-def _follow(process: subprocess.Popen[str], tell: Tell) -> None:
+def _follow(process: ReapedProcess, tell: Tell) -> None:
     """Tells the progress of a process until it ends. UserError if it names a mistake or fails."""
     printed: list[str] = []
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(PROGRESS):
-            tell(line.strip())
-        elif line.startswith(MISTAKE):
-            raise UserError(line.removeprefix(MISTAKE).strip())
-        else:
-            printed.append(line)
+    with io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith(PROGRESS):
+                tell(line.strip())
+            elif line.startswith(MISTAKE):
+                raise UserError(line.removeprefix(MISTAKE).strip())
+            else:
+                printed.append(line)
     if process.wait() != 0:
         raise UserError("a benchmark failed:\n" + "".join(printed[-40:]).rstrip())
 

@@ -1,4 +1,4 @@
-"""What the processes of a trial may take together, and the look that the keeper takes at it."""
+"""What the processes under one reaper may take together, and the reaper's look at what they take."""
 
 from __future__ import annotations
 
@@ -8,41 +8,44 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 MEMORY_SHARE = 0.9  # of the machine's: above it the kernel would choose whom to end
 PROCESSES = 512  # compilers take at most 32 workers at once
 LOOK_SECONDS = 1.0
+# psutil is imported where it is needed: on Linux no reaper needs it, and it would double a reaper's start-up.
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """`memory_mb` of all processes together, shared pages counted once; `processes` at one time."""
+class ProcessLimits(NamedTuple):
+    """What all processes under one reaper may take together."""
 
-    memory_mb: float
-    processes: int = PROCESSES
+    memory_mb: float  # shared pages count once
+    processes: int = PROCESSES  # at one time
 
-    def text(self) -> str:
-        """For the keeper's command line."""
-        return json.dumps(asdict(self))
+    def to_json(self) -> str:
+        """The argument on the reaper's command line."""
+        return json.dumps(self._asdict())
 
 
-def limits() -> Limits:
-    """This machine's: so high that no trial that could go on meets them."""
+def machine_limits() -> ProcessLimits:
+    """The limits on this machine: so high that no trial that could go on meets them."""
+    import psutil
+
     total = psutil.virtual_memory().total
     with contextlib.suppress(OSError, ValueError):  # "max", or another kind of system
         total = min(total, int(_CGROUP.read_text()))
-    return Limits(memory_mb=MEMORY_SHARE * total / 2**20)
+    return ProcessLimits(memory_mb=MEMORY_SHARE * total / 2**20)
 
 
-class Watch:
-    """Looks at all descendants of this process, at most once a second."""
+class LimitWatch:
+    """Holds all descendants of this process against the limits, at most once a second."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ProcessLimits) -> None:
         self._limits = limits
         self._looked = time.monotonic()
 
@@ -63,7 +66,7 @@ class Watch:
 def descendants() -> list[int]:
     """Process ids of all that descend from this process."""
     if sys.platform != "linux":
-        return [process.pid for process in _children()]
+        return [process.pid for process in descendants_by_psutil()]
     found: list[int] = []
     ahead = [os.getpid()]
     try:
@@ -72,7 +75,7 @@ def descendants() -> list[int]:
             found += children
             ahead += children
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return [process.pid for process in _children()]
+        return [process.pid for process in descendants_by_psutil()]
     return found
 
 
@@ -91,19 +94,31 @@ def _children_of(pid: int) -> Iterator[int]:
         yield from map(int, text.split())
 
 
-def _children() -> Iterator[psutil.Process]:
+def descendants_by_psutil() -> Iterator[psutil.Process]:
+    """All that descend from this process, on any platform, with what tells a process from a later one of its id."""
+    import psutil
+
     with contextlib.suppress(psutil.Error):
         yield from psutil.Process().children(recursive=True)
 
 
 def _resident_mb(pid: int) -> float:
+    """0 for a process that has ended."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return 0.0
+    import psutil
+
     with contextlib.suppress(psutil.Error, OSError):
         return float(psutil.Process(pid).memory_info().rss) / 2**20
     return 0.0
 
 
 def _proportional_mb(pid: int) -> float:
-    """Shared pages are divided among those that share them, where the platform tells; slow, so asked only in doubt."""
+    """Divides shared pages among those that share them, where the platform can. Slow: only for who seems to exceed."""
+    import psutil
+
     if sys.platform == "linux":
         with contextlib.suppress(psutil.Error, OSError):
             return float(psutil.Process(pid).memory_full_info().pss) / 2**20

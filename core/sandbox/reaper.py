@@ -1,11 +1,11 @@
-"""Stands between supervisor and trial so that no process of a trial outlives it, whatever happens to either.
+"""Stands between a process and the command it starts, so that nothing of the command outlives either of them.
 
-`python -P -m core.sandbox.reaper [--leave] PARENT USAGE SCRATCH LIMITS COMMAND...` starts the command with this
-process's own stdin, stdout and stderr, waits for it, ends everything that descends from it (also what left its process
-group), writes {"returncode", "peak_memory_mb", "exceeded"} to the file USAGE, and deletes the folder SCRATCH; with
---leave only where nobody is left to look into it. It does the same at SIGTERM, when a limit is exceeded, and when
-the process PARENT has gone. Linux: a subreaper, to which orphans fall. Windows: a job object, which ends with this
-process. Elsewhere: what was ever seen as a descendant is ended.
+`python -P -m core.sandbox.reaper [--keep] PARENT USAGE FOLDER LIMITS COMMAND...` starts the command with this
+process's own stdin, stdout and stderr, and waits for it. Then it ends everything that descends from it (also what left
+its process group), writes an `Outcome` as JSON to the file USAGE, and deletes FOLDER; with --keep only where PARENT
+has gone. It does the same at SIGTERM, when a limit is exceeded, and when the process PARENT has gone. Linux: a
+subreaper, to which orphans fall. Windows: a job object, which ends with this process. Elsewhere: what was ever seen as
+a descendant is ended. Three start in every trial, so it imports little.
 """
 
 from __future__ import annotations
@@ -19,27 +19,36 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
 
-import psutil
+from core.sandbox.limits import LimitWatch, ProcessLimits, descendants, descendants_by_psutil
 
-from core.sandbox.limits import Limits, Watch
+if TYPE_CHECKING:
+    import psutil
 
 POLL_SECONDS = 0.25
 
 
-class Ended(Exception):
-    """The supervisor asked for the end, or is gone; or a limit is exceeded, and the text says which."""
+class Outcome(NamedTuple):
+    """How the command ended."""
+
+    returncode: int | None = None  # negative: a signal
+    peak_memory_mb: float | None = None
+    exceeded: str = ""  # the limit that it exceeded, as a reason
+
+
+class EndRequested(Exception):
+    """The parent asks for the end, or is gone; or a limit is exceeded, and the text says which."""
 
 
 def main(arguments: list[str]) -> int:
-    """Keeps one command. Returns its exit status, or 1 if it was ended."""
-    if leave := arguments[0] == "--leave":
+    """Runs one command. Returns its exit status (of a signal its number), or 1 if that is unknown."""
+    if keep := arguments[0] == "--keep":
         arguments = arguments[1:]
-    parent, usage, scratch = int(arguments[0]), Path(arguments[1]), Path(arguments[2])
-    watch, command = Watch(Limits(**json.loads(arguments[3]))), arguments[4:]
+    parent, usage, folder = int(arguments[0]), Path(arguments[1]), Path(arguments[2])
+    watch, command = LimitWatch(ProcessLimits(**json.loads(arguments[3]))), arguments[4:]
     exceeded = ""
     seen: dict[int, psutil.Process] = {}
     returncode: int | None = None
@@ -51,15 +60,15 @@ def main(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, lambda signum, frame: early.append(signum))
         _become_subreaper()
     # Safe between fork and exec: this process has one thread.
-    at_start = _die_with_keeper if sys.platform == "linux" else None
+    at_start = _die_with_parent if sys.platform == "linux" else None
     child = subprocess.Popen(command, start_new_session=sys.platform != "win32", preexec_fn=at_start)  # noqa: PLW1509
-    _let_go_of_the_channel()
+    _let_go_of_the_streams()
     try:
         if sys.platform != "win32":
             signal.signal(signal.SIGTERM, _end)
         if not early:
             returncode, peak_mb = _wait(child, parent, watch, seen)
-    except (Ended, KeyboardInterrupt) as ended:
+    except (EndRequested, KeyboardInterrupt) as ended:
         exceeded = str(ended)
     if sys.platform != "win32":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -67,21 +76,25 @@ def main(arguments: list[str]) -> int:
     returncode = status if returncode is None else returncode
     peak_mb = ended_peak if peak_mb is None else peak_mb
     with contextlib.suppress(OSError):
-        usage.write_text(json.dumps({"returncode": returncode, "peak_memory_mb": peak_mb, "exceeded": exceeded}))
-    if not leave or _gone(parent):
-        shutil.rmtree(scratch, ignore_errors=True)
+        usage.write_text(json.dumps(Outcome(returncode, peak_mb, exceeded)._asdict()))
+    if not keep or _gone(parent):
+        shutil.rmtree(folder, ignore_errors=True)
     return 1 if returncode is None else min(abs(returncode), 255)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
-    raise Ended
+    raise EndRequested
 
 
 def _gone(parent: int) -> bool:
-    return not psutil.pid_exists(parent) if sys.platform == "win32" else os.getppid() != parent
+    if sys.platform != "win32":
+        return os.getppid() != parent
+    import psutil
+
+    return not psutil.pid_exists(parent)
 
 
-def _let_go_of_the_channel() -> None:
+def _let_go_of_the_streams() -> None:
     """Only the child may hold the pipes, so that its end is seen as the end of the channel."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
@@ -90,10 +103,12 @@ def _let_go_of_the_channel() -> None:
 
 
 def _wait(
-    child: subprocess.Popen[bytes], parent: int, watch: Watch, seen: dict[int, psutil.Process]
+    child: subprocess.Popen[bytes], parent: int, watch: LimitWatch, seen: dict[int, psutil.Process]
 ) -> tuple[int, float | None]:
-    """Exit status and peak memory of the child. Raises Ended when told to end, and when the parent is gone."""
+    """Exit status and peak memory of the child. Raises EndRequested."""
     if sys.platform == "win32":
+        import psutil
+
         peak: float | None = None
         handle = psutil.Process(child.pid)
         while True:
@@ -102,9 +117,9 @@ def _wait(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return child.wait(POLL_SECONDS), peak
             if _gone(parent):
-                raise Ended
+                raise EndRequested
             if exceeded := watch.exceeded():
-                raise Ended(exceeded)
+                raise EndRequested(exceeded)
     last_look = 0.0
     pause = 0.002
     while True:
@@ -115,11 +130,11 @@ def _wait(
         if pid:
             continue  # an orphan that fell to this process
         if _gone(parent):
-            raise Ended
+            raise EndRequested
         if exceeded := watch.exceeded():
-            raise Ended(exceeded)
+            raise EndRequested(exceeded)
         if sys.platform != "linux" and time.monotonic() - last_look > 1:
-            seen.update((process.pid, process) for process in _descendants())
+            seen.update((process.pid, process) for process in descendants_by_psutil())
             last_look = time.monotonic()
         time.sleep(pause)
         pause = min(2 * pause, POLL_SECONDS)
@@ -128,9 +143,7 @@ def _wait(
 def _end_all(child: subprocess.Popen[bytes], seen: dict[int, psutil.Process]) -> tuple[int | None, float | None]:
     """Kills every descendant until none is left. Exit status and peak memory of the child, if it was still there."""
     if sys.platform == "win32":
-        for process in _descendants():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        _kill_descendants(seen)
         return child.wait(), None
     status: int | None = None
     peak_mb: float | None = None
@@ -139,9 +152,7 @@ def _end_all(child: subprocess.Popen[bytes], seen: dict[int, psutil.Process]) ->
         if child.returncode is None:
             with contextlib.suppress(OSError):
                 os.killpg(child.pid, signal.SIGKILL)
-        for process in {*_descendants(), *seen.values()}:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        _kill_descendants(seen)
         try:
             pid, raw, used = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
@@ -154,9 +165,18 @@ def _end_all(child: subprocess.Popen[bytes], seen: dict[int, psutil.Process]) ->
     return status, peak_mb
 
 
-def _descendants() -> Iterator[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        yield from psutil.Process().children(recursive=True)
+def _kill_descendants(seen: dict[int, psutil.Process]) -> None:
+    """Kills all descendants, and what was ever seen as one."""
+    if sys.platform == "linux":
+        for pid in descendants():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        return
+    import psutil
+
+    for process in {*descendants_by_psutil(), *seen.values()}:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def _megabytes(maxrss: int) -> float:
@@ -169,7 +189,7 @@ def _become_subreaper() -> None:
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
 
-def _die_with_keeper() -> None:
+def _die_with_parent() -> None:
     """Linux: the kernel kills this process when its parent ends (prctl(2), PR_SET_PDEATHSIG = 1)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
@@ -184,7 +204,7 @@ def _job_object() -> object:
         return None
     from ctypes import wintypes
 
-    class Limits(ctypes.Structure):
+    class JobLimits(ctypes.Structure):
         """JOBOBJECT_EXTENDED_LIMIT_INFORMATION."""
 
         _fields_ = [
@@ -210,7 +230,7 @@ def _job_object() -> object:
     kernel.SetInformationJobObject.argtypes = [wintypes.HANDLE, ctypes.c_int, ctypes.c_void_p, wintypes.DWORD]
     kernel.AssignProcessToJobObject.argtypes = [wintypes.HANDLE, wintypes.HANDLE]
     job = kernel.CreateJobObjectW(None, None)
-    limits = Limits(LimitFlags=0x2000)
+    limits = JobLimits(LimitFlags=0x2000)
     if not kernel.SetInformationJobObject(job, 9, ctypes.byref(limits), ctypes.sizeof(limits)):
         raise ctypes.WinError(ctypes.get_last_error())
     if not kernel.AssignProcessToJobObject(job, kernel.GetCurrentProcess()):

@@ -1,11 +1,9 @@
-"""A process of a trial as the supervisor holds it: started under a keeper, heard over a channel, ended for good."""
+"""A process of a trial as the supervisor holds it: started under a reaper, heard over a channel, ended for good."""
 
 from __future__ import annotations
 
 import builtins
 import contextlib
-import json
-import os
 import queue
 import re
 import shutil
@@ -19,11 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
-import psutil
-
 from core.sandbox.confine import NOT_CONFINED
-from core.sandbox.limits import limits
 from core.sandbox.policy import confined
+from core.sandbox.reaper import Outcome
+from core.sandbox.spawn import ReapedProcess
 from core.system.signals import deferred
 from core.trial import compile_cache
 from core.trial.channel import Channel, ChannelError, Message
@@ -57,56 +54,30 @@ def _class_and_line(reason: str, trainer: Path) -> str:
     return f"{told} (line {place[1]} of {trainer.name})" if place and int(place[1]) <= lines else told
 
 
-def end_keeper(keeper: subprocess.Popen[bytes]) -> None:
-    """Has a keeper end what it keeps and waits for that; one that doesn't answer is killed with its group."""
-    if keeper.poll() is None:
-        with contextlib.suppress(OSError):
-            keeper.terminate()
-        try:
-            keeper.wait(40)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(OSError):
-                if sys.platform == "win32":
-                    keeper.kill()
-                else:
-                    os.killpg(keeper.pid, signal.SIGKILL)
-            keeper.wait()
-
-
-def sweep(variable: str, scratch: Path) -> None:
-    """Kills what a keeper that was killed itself has left: processes in whose environment the variable is `scratch`."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(variable) == str(scratch):
-                process.kill()
-
-
 class Process:
     """A trial's process of one role. Use as a context manager: on leaving, it and all it started have ended.
 
     It writes in its `scratch`, and reads what `hand` puts into a folder beside it.
     """
 
-    @deferred()  # from its scratch's folder on there is a keeper who deletes it
+    @deferred()  # as soon as there is a folder, there is a reaper that deletes it
     def __init__(
         self, role: str, trainer: Path, backend: str, device: str, environment: Surroundings, usage: Path
     ) -> None:
         self.role = role
         self._trainer = trainer
-        self._usage = usage
-        self._usage.unlink(missing_ok=True)
         with room_told(Path(tempfile.gettempdir())):
             self._root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
         self.scratch, self._inbox = self._root / "scratch", self._root / "inbox"
         self.cache = environment.cache(self.scratch)
         try:
             with room_told(self._root):
-                self._keeper = self._kept(environment)
+                self._reaper = self._start(environment, usage)
         except BaseException:
             shutil.rmtree(self._root, ignore_errors=True)
             raise
-        assert self._keeper.stdin and self._keeper.stdout and self._keeper.stderr
-        self._channel = Channel(cast(BinaryIO, self._keeper.stdout), cast(BinaryIO, self._keeper.stdin))
+        assert self._reaper.stdin and self._reaper.stdout and self._reaper.stderr
+        self._channel = Channel(cast(BinaryIO, self._reaper.stdout), cast(BinaryIO, self._reaper.stdin))
         self._messages: queue.Queue[Message | ChannelError | None] = queue.Queue(64)
         self._head, self._tail, self._printed = b"", b"", 0
         self._ready = False  # before that, only the fixed side has run
@@ -121,22 +92,19 @@ class Process:
             self.end()
             raise
 
-    def _kept(self, environment: Surroundings) -> subprocess.Popen[bytes]:
-        """The process under its keeper, confined."""
+    def _start(self, environment: Surroundings, usage: Path) -> ReapedProcess:
+        """Starts the process, confined, under its reaper."""
         self.scratch.mkdir()
         self._inbox.mkdir()
-        python = [sys.executable, "-P", "-m"]
-        keeper = [*python, "core.sandbox.reaper", str(os.getpid()), str(self._usage), str(self._root), limits().text()]
+        command = [sys.executable, "-P", "-m", "core.trial.child.worker"]
         policy = environment.policy(self.scratch, also_read=(self._trainer, self._inbox))
-        return subprocess.Popen(
-            [*keeper, *confined([*python, "core.trial.child.worker"], policy, self._root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        return ReapedProcess(
+            confined(command, policy, self._root),
+            folder=self._root,
+            private=self.scratch,
+            usage=usage,
             cwd=self.scratch,
-            env=environment.variables(self.scratch),
-            start_new_session=sys.platform != "win32",
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            environment=environment.variables(self.scratch),
         )
 
     def send(self, kind: str, **content: Any) -> None:
@@ -196,9 +164,7 @@ class Process:
     @deferred()
     def end(self) -> None:
         """Ends the process and everything it started, and deletes its scratch. Safe to call again."""
-        end_keeper(self._keeper)
-        if not self._usage.exists():
-            sweep("HOME", self.scratch)
+        self._reaper.end()
         # The listener may wait for room in the queue; room lets it see the end of the channel.
         deadline = time.monotonic() + 10
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline:
@@ -209,10 +175,9 @@ class Process:
         self._channel.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def usage(self) -> tuple[int | None, float | None]:
-        """Exit status (negative: a signal) and peak memory in MB, as the keeper saw them; after the end."""
-        told = self._told()
-        return told.get("returncode"), told.get("peak_memory_mb")
+    def outcome(self) -> Outcome:
+        """How the process ended, as the reaper recorded it."""
+        return self._reaper.outcome()
 
     def output(self) -> str:
         """What it printed, both streams: the first and the last kilobytes, with what was left out named."""
@@ -227,21 +192,15 @@ class Process:
                 reason = _class_and_line(reason, self._trainer)
             raise Mistake(reason) if message.get("mistake") is True and not self._ready else TrialFailed(reason)
 
-    def _told(self) -> dict[str, Any]:
-        """What the keeper wrote: returncode, peak_memory_mb, and exceeded, the limit that the process did not keep."""
-        with contextlib.suppress(OSError, ValueError):
-            told: dict[str, Any] = json.loads(self._usage.read_text())
-            return told
-        return {}
-
     def _gone(self) -> TrialFailed | Mistake:
         try:
-            self._keeper.wait(40)
+            self._reaper.wait(40)
         except subprocess.TimeoutExpired:
             return TrialFailed("closed its channel and went on running")
-        if exceeded := self._told().get("exceeded"):
-            return TrialFailed(exceeded)
-        returncode, _ = self.usage()
+        outcome = self.outcome()
+        if outcome.exceeded:
+            return TrialFailed(outcome.exceeded)
+        returncode = outcome.returncode
         if returncode == NOT_CONFINED and not self._ready:
             self._threads[1].join(5)
             reason = self.output().strip().splitlines()[-1:] or ["no reason given"]
@@ -264,8 +223,8 @@ class Process:
                 return
 
     def _drain(self) -> None:
-        assert self._keeper.stderr
-        with self._keeper.stderr as stream:
+        assert self._reaper.stderr
+        with self._reaper.stderr as stream:
             while part := stream.read1(65536):  # type: ignore[attr-defined]
                 self._printed += len(part)
                 room = HEAD_BYTES - len(self._head)

@@ -190,7 +190,7 @@ def _train_and_score(
             seen.conditions = sampler.stop()
             # Nothing of training is left while the weights are judged, on the device neither.
             trainer.end()
-            _, seen.process_peak_mb = trainer.usage()
+            seen.process_peak_mb = trainer.outcome().peak_memory_mb
 
         scoring = time.monotonic()
         step, loss = seen.course.step, seen.course.loss

@@ -102,7 +102,7 @@ def watch(target: str, role: str, phase: str) -> None:
             time.sleep(0.002)
         if target == "supervisor":
             os.kill(os.getpid(), signal.SIGKILL)
-        keeper = psutil.Process(next(one for one in made if one.role == target.partition("-")[0])._keeper.pid)
+        keeper = psutil.Process(next(one for one in made if one.role == target.partition("-")[0])._reaper.pid)
         victims = [keeper] if target.endswith("keeper") else keeper.children()
         for victim in victims:
             with contextlib.suppress(psutil.NoSuchProcess):

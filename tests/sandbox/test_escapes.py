@@ -19,7 +19,7 @@ from support import trainer_text
 
 import core
 from core.records import UserError
-from core.sandbox import limits, tier
+from core.sandbox import limits, spawn, tier
 from core.system.files import cache_root
 from core.trial import environment, process
 
@@ -382,8 +382,8 @@ HOG = "import time; kept = [bytearray(b'x' * 2**20) for _ in range({mb})]; time.
 
 @pytest.mark.parametrize("where", ["itself", "children"])
 def test_a_memory_hog_is_ended_with_its_reason(run: Run, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    small = limits.Limits(memory_mb=400)
-    monkeypatch.setattr(process, "limits", lambda: small)
+    small = limits.ProcessLimits(memory_mb=400)
+    monkeypatch.setattr(spawn, "machine_limits", lambda: small)
     hog = HOG.format(mb=500)
     if where == "children":
         each = HOG.format(mb=250)
@@ -395,7 +395,7 @@ def test_a_memory_hog_is_ended_with_its_reason(run: Run, monkeypatch: pytest.Mon
 
 
 def test_a_fork_bomb_is_ended_with_its_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "limits", lambda: limits.Limits(memory_mb=10_000, processes=40))
+    monkeypatch.setattr(spawn, "machine_limits", lambda: limits.ProcessLimits(memory_mb=10_000, processes=40))
     bomb = "import os, time; [os.fork() or time.sleep(30) for _ in range(60)]; time.sleep(30)"
     trial = run(trainer_text(before=bomb))
     assert trial.verdict == "crash"
@@ -403,7 +403,7 @@ def test_a_fork_bomb_is_ended_with_its_reason(run: Run, monkeypatch: pytest.Monk
 
 
 def test_pages_that_processes_share_count_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "limits", lambda: limits.Limits(memory_mb=400))
+    monkeypatch.setattr(spawn, "machine_limits", lambda: limits.ProcessLimits(memory_mb=400))
     forks = "[os.fork() or (time.sleep(3), os._exit(0)) for _ in 'abc']"
     code = f"import os, time; kept = bytearray(b'x' * 2**20) * 200; {forks}; time.sleep(3)"
     assert run(trainer_text(before=code)).reason == ""

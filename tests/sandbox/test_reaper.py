@@ -1,4 +1,4 @@
-"""The keeper: nothing that a trial starts outlives it, by whatever way the trial or its supervisor ends."""
+"""The reaper: nothing that a trial starts outlives it, by whatever way the trial or its supervisor ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.sandbox.limits import Limits
+from core.sandbox.limits import ProcessLimits
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and sessions of POSIX")
 
@@ -35,12 +35,12 @@ sys.exit(7)
 """
 
 
-def keeper(tmp_path: Path, mode: str, parent: int | None = None) -> list[str]:
+def reaper(tmp_path: Path, mode: str, parent: int | None = None) -> list[str]:
     (tmp_path / "scratch").mkdir(exist_ok=True)
     python = [sys.executable, "-P"]
-    limits = Limits(memory_mb=200, processes=20).text()
-    kept = [str(parent or os.getpid()), str(tmp_path / "usage.json"), str(tmp_path / "scratch"), limits]
-    return [*python, "-m", "core.sandbox.reaper", *kept, *python, "-c", RUNAWAY, str(tmp_path / "pids"), mode]
+    limits = ProcessLimits(memory_mb=200, processes=20).to_json()
+    given = [str(parent or os.getpid()), str(tmp_path / "usage.json"), str(tmp_path / "scratch"), limits]
+    return [*python, "-m", "core.sandbox.reaper", *given, *python, "-c", RUNAWAY, str(tmp_path / "pids"), mode]
 
 
 def wait_for(path: Path) -> int:
@@ -71,7 +71,7 @@ def pids(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_command_that_ends_by_itself_takes_its_runaways_along(tmp_path: Path, pids: Path) -> None:
-    status = subprocess.run(keeper(tmp_path, "leave"), capture_output=True, timeout=60, check=False)
+    status = subprocess.run(reaper(tmp_path, "leave"), capture_output=True, timeout=60, check=False)
     assert (status.returncode, status.stdout) == (7, b"started\n")
     assert gone(wait_for(pids))
     usage = json.loads((tmp_path / "usage.json").read_text())
@@ -81,7 +81,7 @@ def test_a_command_that_ends_by_itself_takes_its_runaways_along(tmp_path: Path, 
 
 
 def test_sigterm_ends_all(tmp_path: Path, pids: Path) -> None:
-    with subprocess.Popen(keeper(tmp_path, "stay"), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(reaper(tmp_path, "stay"), stdout=subprocess.PIPE) as process:
         runaway = wait_for(pids)
         process.terminate()
         assert process.wait(30) == 9
@@ -91,7 +91,7 @@ def test_sigterm_ends_all(tmp_path: Path, pids: Path) -> None:
 
 
 def test_the_death_of_the_supervisor_ends_all(tmp_path: Path, pids: Path) -> None:
-    command = keeper(tmp_path, "stay", parent=1)
+    command = reaper(tmp_path, "stay", parent=1)
     command[command.index("1")] = "PARENT"
     supervisor = (
         "import os, subprocess, sys, time\n"
@@ -104,3 +104,22 @@ def test_the_death_of_the_supervisor_ends_all(tmp_path: Path, pids: Path) -> Non
         process.kill()
     assert gone(runaway)
     assert not (tmp_path / "scratch").exists() or gone(runaway)
+
+
+def test_a_reaper_loads_neither_numpy_nor_on_linux_psutil(tmp_path: Path) -> None:
+    """Three start in each trial: they would cost it the better part of a second."""
+    command = reaper(tmp_path, "leave")
+    command.insert(1, "-Ximporttime")  # of the reaper alone: the command has options of its own
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert {"core", "json"} <= loaded
+    assert not loaded & {"numpy", "filelock", "platformdirs"}
+    if sys.platform == "linux":
+        assert "psutil" not in loaded
+
+
+@pytest.mark.parametrize("module", ["core.sandbox.reaper", "core.trial"])
+def test_a_module_beside_a_trainer_loads_no_numpy(module: str) -> None:
+    code = f"import sys, {module}; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

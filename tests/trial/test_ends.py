@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from processes import alive, assert_gone
 from support import trainer_text
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -73,18 +73,8 @@ def hanging(tmp_path: Path, cache: Path, corpus_folder: Path, temporary: Path) -
 
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
     found = psutil.Process(process.pid).children(recursive=True)
-    assert len(found) >= 5  # two keepers, trainer, scorer and the trainer's child
+    assert len(found) >= 5  # two reapers, trainer, scorer and the trainer's child
     return found
-
-
-def assert_gone(processes: list[psutil.Process], temporary: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        alive = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        if not alive and not list(temporary.iterdir()):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"left behind: {alive}, {list(temporary.iterdir())}")
 
 
 def test_ctrl_c_ends_every_process(hanging: subprocess.Popen[str], temporary: Path) -> None:
@@ -102,14 +92,13 @@ def test_sigkill_of_the_supervisor_ends_every_process(hanging: subprocess.Popen[
     assert_gone(processes, temporary)
 
 
-def test_sigkill_of_a_keeper_ends_the_trial_as_a_crash(hanging: subprocess.Popen[str]) -> None:
-    keeper = next(p for p in descendants(hanging) if "core.sandbox.reaper" in p.cmdline())
-    trainer = keeper.children()
-    keeper.kill()
+def test_sigkill_of_a_reaper_ends_the_trial_as_a_crash(hanging: subprocess.Popen[str]) -> None:
+    reaper = next(p for p in descendants(hanging) if "core.sandbox.reaper" in p.cmdline())
+    trainer = reaper.children()
+    reaper.kill()
     out, _ = hanging.communicate(timeout=60)
     assert out.split() == ["crash"]
-    for process in trainer:
-        assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert alive(trainer) == []
 
 
 @pytest.fixture

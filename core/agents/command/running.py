@@ -1,13 +1,11 @@
-"""Runs a coding agent's command confined and under a keeper, with its output bounded, cleaned and kept."""
+"""Runs a coding agent's command confined and under a reaper, with its output bounded, cleaned and kept."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from core.sandbox.limits import limits
 from core.sandbox.policy import Policy, confined
+from core.sandbox.spawn import ReapedProcess
 from core.system.signals import deferred
-from core.trial.process import end_keeper, sweep
 
 LOG_BYTES = 2**20  # of its output that are kept as they come; after that only the end is
 TAIL_BYTES = 64 * 2**10
@@ -107,7 +104,7 @@ class Output:
 
 
 class Running:
-    """A command under its keeper. A context manager: on leaving, it and all it started have ended."""
+    """A command under its reaper. A context manager: on leaving, it and all it started have ended."""
 
     def __init__(
         self,
@@ -122,39 +119,34 @@ class Running:
         output: Output,
     ) -> None:
         """`root` holds the other folders, and is left behind unless this process is killed; TMPDIR is `temporary`."""
-        self._root, self._temporary, self._usage = root, temporary, root / "usage.json"
         self._output = output
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._reaper: ReapedProcess | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
         try:
-            self._start(confined(command, policy, root), environment, work, stdin)
+            # An interrupt waits until it is known what to end.
+            with open(os.devnull if stdin is None else stdin, "rb") as given, deferred():
+                self._reaper = ReapedProcess(
+                    confined(command, policy, root),
+                    folder=root,
+                    private=temporary,
+                    usage=root / "usage.json",
+                    cwd=work,
+                    environment=environment,
+                    stdin=given,
+                    stderr=subprocess.STDOUT,
+                    keep_folder=True,
+                )
+                self._reader.start()
         except BaseException:
             self.end()
             raise
 
-    @deferred()  # an interrupt waits until it is known what to end
-    def _start(self, command: Sequence[str], environment: Mapping[str, str], work: Path, stdin: Path | None) -> None:
-        self._usage.unlink(missing_ok=True)
-        keeper = [sys.executable, "-P", "-m", "core.sandbox.reaper", "--leave", str(os.getpid())]
-        with open(os.devnull if stdin is None else stdin, "rb") as given:
-            self._keeper = subprocess.Popen(
-                [*keeper, str(self._usage), str(self._root), limits().text(), *command],
-                stdin=given,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=work,
-                env=dict(environment),
-                start_new_session=sys.platform != "win32",
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            )
-        self._reader.start()
-
     def wait(self, seconds: float, meanwhile: Callable[[], None]) -> Ended:
         """Until it ends, or is ended after so long; `meanwhile` is called now and then, and its time is free."""
-        assert self._keeper is not None
+        assert self._reaper is not None
         deadline = time.monotonic() + seconds
         cut = ""
-        while self._keeper.poll() is None:
+        while self._reaper.poll() is None:
             begun = time.monotonic()
             meanwhile()
             deadline += time.monotonic() - begun
@@ -162,27 +154,23 @@ class Running:
                 cut = f"its {seconds / 60:.3g} minutes were over"
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._keeper.wait(POLL_SECONDS)
+                self._reaper.wait(POLL_SECONDS)
         self.end()
-        told = {}
-        with contextlib.suppress(OSError, ValueError):
-            told = json.loads(self._usage.read_text())
-        return Ended(told.get("returncode"), cut or told.get("exceeded", ""), self._output.first, self._output.tail())
+        outcome = self._reaper.outcome()
+        return Ended(outcome.returncode, cut or outcome.exceeded, self._output.first, self._output.tail())
 
     @deferred()
     def end(self) -> None:
         """Ends the command and everything it started. Safe to call again."""
-        if self._keeper is None:
+        if self._reaper is None:
             return
-        end_keeper(self._keeper)
-        if not self._usage.exists():
-            sweep("TMPDIR", self._temporary)
+        self._reaper.end()
         if self._reader.ident is not None:
             self._reader.join(10)
 
     def _read(self) -> None:
-        assert self._keeper is not None and self._keeper.stdout is not None
-        with self._keeper.stdout as stream:
+        assert self._reaper is not None and self._reaper.stdout is not None
+        with self._reaper.stdout as stream:
             while part := stream.read1(65536):  # type: ignore[attr-defined]
                 self._output.feed(part)
         self._output.close()

@@ -1,0 +1,90 @@
+"""Starts a command under a reaper, ends both, and reads what the reaper recorded of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import psutil
+
+from core.sandbox.limits import machine_limits
+from core.sandbox.reaper import Outcome
+from core.system.files import read_json
+
+END_SECONDS = 40.0  # that a reaper has to end everything; it takes at most 30
+
+
+class ReapedProcess(subprocess.Popen[bytes]):
+    """A command under its reaper. Streams are the command's; `pid`, `wait` and `returncode` are the reaper's.
+
+    Whoever starts one calls `end`, whatever happens.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        private: Path,
+        usage: Path,
+        cwd: Path,
+        environment: Mapping[str, str],
+        stdin: int | BinaryIO = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        keep_folder: bool = False,
+    ) -> None:
+        """Starts it. The reaper writes its record to `usage` and deletes `folder`: with `keep_folder` only where this
+        process is gone. `private` is a folder that a variable of the environment names, and of no other process.
+        """
+        self._private, self._usage = private, usage
+        usage.unlink(missing_ok=True)
+        reaper = [sys.executable, "-P", "-m", "core.sandbox.reaper", *(["--keep"] if keep_folder else [])]
+        super().__init__(
+            [*reaper, str(os.getpid()), str(usage), str(folder), machine_limits().to_json(), *command],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            cwd=cwd,
+            env=dict(environment),
+            start_new_session=sys.platform != "win32",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+
+    def end(self) -> None:
+        """Has the reaper end everything and waits for that. Safe to call again.
+
+        A reaper that doesn't answer is killed with its group. What a killed reaper left is ended here.
+        """
+        if self.poll() is None:
+            with contextlib.suppress(OSError):
+                self.terminate()
+            try:
+                self.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(OSError):
+                    if sys.platform == "win32":
+                        self.kill()
+                    else:
+                        os.killpg(self.pid, signal.SIGKILL)
+                self.wait()
+        if not self._usage.exists():
+            _kill_those_with(self._private)
+
+    def outcome(self) -> Outcome:
+        """What the reaper recorded. All of it is unknown before the end, and where the reaper was killed."""
+        record = read_json(self._usage) or {}
+        return Outcome(record.get("returncode"), record.get("peak_memory_mb"), record.get("exceeded", ""))
+
+
+def _kill_those_with(private: Path) -> None:
+    """Kills the processes in whose environment a variable is that folder."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if str(private) in process.environ().values():
+                process.kill()
