@@ -26,7 +26,8 @@ from core.records import Budget, Constant, Preset, Trial, UserError
 from core.system import hardware
 from core.trainer.constants import read_constants, read_tunables, write_constants
 from core.trainer.reference import reference_trainer
-from core.trial.supervisor import TrialSpec, run_trial
+from core.trial.spec import TrialSpec
+from core.trial.supervisor import run_trial
 
 # Of fourteen rows. `feasible` is uniform among the points that should make FEWEST_STEPS steps: of the uniform ones most
 # are too large for the budget, and tell of nothing but their failure.
@@ -97,13 +98,8 @@ def record(preset: Preset, count: int, seed: int, path: Path) -> None:
 def measured(text: str, seed: int, preset: Preset, dataset: Dataset) -> Trial:
     """One real trial of the trainer, of which nothing but its record is kept."""
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-        trainer = Path(temporary) / "trainer" / "train.py"
-        trainer.parent.mkdir()
-        trainer.write_text(text, encoding="utf-8", newline="\n")
         budget, into = Budget(seconds=preset.budget_seconds), Path(temporary) / "trial"
-        return run_trial(
-            TrialSpec(trainer=trainer, preset=preset, budget=budget, seed=seed, dataset=dataset, into=into)
-        )
+        return run_trial(TrialSpec(trainer=text, preset=preset, budget=budget, seed=seed, into=into), dataset)
 
 
 def preset_of(budget: float) -> Preset:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 from core.agents.base import Agent, History
 from core.campaign.campaign import Campaign
-from core.events import OnEvent, Repeat
+from core.events import OnEvent, OnProgress, Repeat
 from core.records import (
     FACTS,
     WEIGHTS,
@@ -27,8 +29,9 @@ from core.records import (
     to_json,
 )
 from core.trainer.constants import read_constants
-from core.trial.audit import Finding
+from core.trial.audit import AuditResult
 from core.trial.engine import Local
+from core.trial.spec import AuditSpec, TrialSpec, read_facts, trainer_file
 
 YARDSTICK = hashlib.sha256(b"yardstick").hexdigest()
 WEIGHTS_BYTES = b"weights"
@@ -66,29 +69,22 @@ class ScriptedEngine:
     ran: list[tuple[float, int]] = field(default_factory=list)  # (SCORE, seed)
     reviewed: list[tuple[str, str, float | None]] = field(default_factory=list)  # (experiment, trial, noise)
     drifted: float = 0.0  # that weights score worse when they are scored again
-    during: Callable[[Path], None] = lambda trainer: None  # called while a trial runs
+    during: Callable[[TrialSpec], None] = lambda spec: None  # called while a trial runs
     record: Callable[[Path, Trial], Trial] = lambda into, trial: trial  # what becomes of a trial's record
 
     def prepare(self, preset: Preset, tell: OnEvent) -> None:
         pass
 
-    def run_trial(
-        self,
-        *,
-        trainer: Path,
-        preset: Preset,
-        budget: Budget,
-        seed: int,
-        into: Path,
-        on_progress: Callable[..., None],
-        test: bool = False,
-    ) -> Trial:
-        constants = read_constants(trainer.read_text(encoding="utf-8"))
+    def run_trial(self, spec: TrialSpec, on_progress: OnProgress = lambda progress: None) -> Trial:
+        constants = read_constants(spec.trainer)
         score, outcome = float(str(constants["SCORE"])), str(constants["OUTCOME"])
+        into, seed = spec.into, spec.seed
+        shutil.rmtree(into, ignore_errors=True)
         into.mkdir(parents=True)
         (into / "output.txt").write_text(f"first line\nended as {outcome}\n", encoding="utf-8")
         (into / "curve.jsonl").write_text('{"step": 1, "seconds": 0.1, "progress": 1.0, "loss": 5.0}\n')
-        self.during(trainer)
+        with trainer_file(spec.trainer, spec.trainer_path):
+            self.during(spec)
         self.ran.append((score, seed))
         scored = outcome in {"scored", "nan", "cheat"}
         if scored:
@@ -97,45 +93,36 @@ class ScriptedEngine:
                 vocabulary=256, bos=255, seed=seed, backend="numpy", device="cpu", sequence_length=32
             )  # fmt: skip
             (into / FACTS).write_text(json.dumps(to_json(facts)), encoding="utf-8")
-        bpb = math.nan if outcome == "nan" else score + SEED_NOISE * (seed != preset.seeds[0])
+        bpb = math.nan if outcome == "nan" else score + SEED_NOISE * (seed != spec.preset.seeds[0])
         trial = a_trial(
             verdict="scored" if scored else outcome,
             reason="" if scored else f"ended as {outcome}",
             val_bpb=bpb if scored else None,
             seed=seed,
             yardstick=self.yardstick,
-            test_bpb=bpb + TEST_HARDER if scored and test else None,
-            test_yardstick=TEST_YARDSTICK if test else "",
+            test_bpb=bpb + TEST_HARDER if scored and spec.test else None,
+            test_yardstick=TEST_YARDSTICK if spec.test else "",
         )
         return self.record(into, trial)
 
-    def score(self, *, trainer: Path, preset: Preset, weights: Path, facts: Facts) -> Score:
-        constants = read_constants(trainer.read_text(encoding="utf-8"))
-        bpb = float(str(constants["SCORE"])) + SEED_NOISE * (facts.seed != preset.seeds[0]) + self.drifted
+    def score(self, spec: AuditSpec) -> Score:
+        constants, seed = read_constants(spec.trainer), read_facts(spec.folder).seed
+        bpb = float(str(constants["SCORE"])) + SEED_NOISE * (seed != spec.preset.seeds[0]) + self.drifted
         return Score(val_bpb=bpb, bytes=1000, tokens=1000, yardstick=self.yardstick)
 
-    def review(
-        self,
-        *,
-        trainer: Path,
-        preset: Preset,
-        trial: Trial,
-        folder: Path,
-        reference: Path | None,
-        noise_bpb: float | None,
-    ) -> Finding:
+    def review(self, spec: AuditSpec) -> AuditResult:
         """Holds but where the trainer is a cheat."""
-        assert (folder / "weights.safetensors").exists()
-        self.reviewed.append((trainer.parents[1].name, folder.name, noise_bpb))
-        outcome = read_constants(trainer.read_text(encoding="utf-8"))["OUTCOME"]
-        return Finding(an_audit(), "its logits depend on tokens that come later" if outcome == "cheat" else "")
+        assert spec.weights.exists()
+        self.reviewed.append((spec.folder.parent.name, spec.folder.name, spec.noise_bpb))
+        outcome = read_constants(spec.trainer)["OUTCOME"]
+        return AuditResult(an_audit(), "its logits depend on tokens that come later" if outcome == "cheat" else "")
 
 
 class Steps(Local):
     """Real trials on this machine, of five steps each: what comes of them repeats to the last bit."""
 
-    def run_trial(self, **named: Any) -> Trial:  # type: ignore[override]
-        return super().run_trial(**{**named, "budget": Budget(steps=5)})
+    def run_trial(self, spec: TrialSpec, on_progress: OnProgress = lambda progress: None) -> Trial:
+        return super().run_trial(dataclasses.replace(spec, budget=Budget(steps=5)), on_progress)
 
 
 def a_trial(**values: Any) -> Trial:

@@ -14,7 +14,8 @@ from support import PRESET
 import backends
 from core.data import Dataset, prepare
 from core.records import Budget, Trial
-from core.trial.supervisor import TrialSpec, run_trial
+from core.trial.spec import TrialSpec
+from core.trial.supervisor import run_trial
 
 
 @pytest.fixture(scope="session")
@@ -38,18 +39,15 @@ def run(dataset: Dataset, tmp_path: Path) -> Callable[..., Trial]:
     ) -> Trial:
         nonlocal count
         count += 1
-        path = backends.trainer_path("numpy")
-        if text is not None:
-            path = tmp_path / "train.py"
-            path.write_text(textwrap.dedent(text), encoding="utf-8")
+        if text is None:
+            text = backends.trainer_path("numpy").read_text(encoding="utf-8")
         spec = TrialSpec(
-            trainer=path,
+            trainer=textwrap.dedent(text),
             preset=dataclasses.replace(PRESET, **preset),
             budget=Budget(seconds=seconds, steps=None if seconds else steps),
             seed=seed,
-            dataset=data or dataset,
             into=tmp_path / "trial" / str(count),
         )
-        return run_trial(spec)
+        return run_trial(spec, data or dataset)
 
     return run

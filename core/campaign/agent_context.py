@@ -10,11 +10,12 @@ from pathlib import Path
 
 from core.agents.base import Checked
 from core.events import OnEvent
-from core.records import TRAINER, Budget, Preset
+from core.records import Budget, Preset
 from core.store.layout import CampaignFolder
 from core.store.program import Program
 from core.trainer.check import refusal
 from core.trial.engine import Engine
+from core.trial.spec import TrialSpec
 
 SCORED_BYTES = 65_536  # enough to see that `restore` works; the score itself is looked at by nobody
 SHOWN_CHARACTERS = 8_000
@@ -54,17 +55,15 @@ class CampaignContext:
         if (refused := refusal(text, self._champion_text(), self._program().fixed)) is not None:
             return _faulty(refused.reason, begun)
         with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-            trainer = Path(temporary) / "trainer" / TRAINER
-            trainer.parent.mkdir()
-            trainer.write_bytes(text.encode("utf-8", "backslashreplace"))
             into = Path(temporary) / "trial"
             record = self._engine.run_trial(
-                trainer=trainer,
-                preset=replace(self._preset, score_bytes=min(SCORED_BYTES, self._preset.score_bytes)),
-                budget=Budget(steps=1),
-                seed=self._preset.seeds[0],
-                into=into,
-                on_progress=lambda progress: None,
+                TrialSpec(
+                    trainer=text,
+                    preset=replace(self._preset, score_bytes=min(SCORED_BYTES, self._preset.score_bytes)),
+                    budget=Budget(steps=1),
+                    seed=self._preset.seeds[0],
+                    into=into,
+                )
             )
             printed = into / "output.txt"
             output = printed.read_text(encoding="utf-8", errors="replace") if printed.exists() else ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -34,12 +33,12 @@ from core.store.ledger import Ledger
 from core.store.program import Program
 from core.store.recovery import mended
 from core.store.repository import GitFailed, Repo
-from core.system.files import replacing
 from core.system.text import clean
 from core.trainer.check import check, refusal
 from core.trainer.constants import read_constants
 from core.trainer.fingerprint import fingerprint
 from core.trial.engine import Engine
+from core.trial.spec import AuditSpec, TrialSpec
 
 _TIDY_EVERY = 256  # experiments, each three loose objects and a ref
 _SHOWN_LINES = 20
@@ -204,7 +203,7 @@ class Ratchet:
         assert champion is not None or ruling.verdict == "keep", "a baseline that failed has been told before"
         audit = None
         if ruling.verdict == "keep":
-            ruling, audit = self._reviewed(number, ruling, trials, champion)
+            ruling, audit = self._reviewed(number, text, ruling, trials, champion)
         if champion is not None and self._repo.head() != champion.commit:
             raise self._elsewhere(self._repo.head(), champion.commit)
         now = time.monotonic()
@@ -253,22 +252,16 @@ class Ratchet:
         )  # fmt: skip
 
     def _trial(self, number: int, trial: int, commit: str, text: str, seed: int) -> Trial:
-        into, trainer = self._folder.trial(number, trial), self._folder.trainer(number)
-        if into.exists():
-            shutil.rmtree(into)  # a trial that was cut off
-        into.parent.mkdir(parents=True, exist_ok=True)
-        trainer.parent.mkdir(exist_ok=True)
-        with replacing(trainer, through=trainer.parent) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
         self._tell(TrialStarted(number, trial, seed))
-        record = self._engine.run_trial(
-            trainer=trainer,
+        spec = TrialSpec(
+            trainer=text,
             preset=self._preset,
             budget=Budget(seconds=self._preset.budget_seconds),
             seed=seed,
-            into=into,
-            on_progress=lambda progress: self._tell(TrialProgress(number, trial, progress)),
+            into=self._folder.trial(number, trial),
+            trainer_path=self._folder.trainer(number),
         )
+        record = self._engine.run_trial(spec, lambda progress: self._tell(TrialProgress(number, trial, progress)))
         if number == 0 and (record.verdict != "scored" or record.val_bpb is None or not math.isfinite(record.val_bpb)):
             raise self._no_baseline(record, trial)
         same_yardstick(self._ledger, record)
@@ -277,19 +270,21 @@ class Ratchet:
         return record
 
     def _reviewed(
-        self, number: int, ruling: Ruling, trials: Sequence[Trial], champion: Experiment | None
+        self, number: int, text: str, ruling: Ruling, trials: Sequence[Trial], champion: Experiment | None
     ) -> tuple[Ruling, Audit | None]:
         """What becomes of a keep: it stays one if a deep audit finds nothing wrong with the score that it rests on."""
         self._tell(Reviewing(number))
         place = _with_seed(trials, self._preset.seeds[0]) or 0
         held_against = None if champion is None else self._folder.trial_with(champion, trials[place].seed)
         found = self._engine.review(
-            trainer=self._folder.trainer(number),
-            preset=self._preset,
-            trial=trials[place],
-            folder=self._folder.trial(number, place),
-            reference=held_against,
-            noise_bpb=ruling.spread,
+            AuditSpec(
+                trainer=text,
+                preset=self._preset,
+                trial=trials[place],
+                folder=self._folder.trial(number, place),
+                reference=held_against,
+                noise_bpb=ruling.spread,
+            )
         )
         if not found.fault:
             return ruling, found.audit

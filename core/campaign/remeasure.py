@@ -5,7 +5,6 @@ Whether that is needed is `core.campaign.drift`'s and what came of a confirmatio
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -18,8 +17,8 @@ from core.records import LOSSES, TRAINER, WEIGHTS, Budget, Experiment, Measureme
 from core.store.layout import CampaignFolder
 from core.store.ledger import Ledger
 from core.store.repository import Repo
-from core.system.files import replacing
 from core.trial.engine import Engine
+from core.trial.spec import TrialSpec
 
 Purpose = Literal["confirm", "drift"]
 
@@ -72,24 +71,18 @@ class Measurer:
 
     def _trial(self, purpose: Purpose, series: int, turn: Turn, test: bool) -> Trial:
         folder = self._folder.measurements(purpose, series)
-        trainer, into = folder / turn.role / TRAINER, folder / f"{turn.role}-{turn.seed}"
-        if into.exists():
-            shutil.rmtree(into)  # a trial that was cut off
-        trainer.parent.mkdir(parents=True, exist_ok=True)
-        text = self._repo.text(turn.experiment.commit)
-        with replacing(trainer, through=trainer.parent) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
-        record = self._engine.run_trial(
-            trainer=trainer,
+        spec = TrialSpec(
+            trainer=self._repo.text(turn.experiment.commit),
             preset=self._preset,
             budget=Budget(seconds=self._preset.budget_seconds),
             seed=turn.seed,
-            into=into,
-            on_progress=lambda progress: self._tell(MeasuringProgress(progress)),
+            into=folder / f"{turn.role}-{turn.seed}",
+            trainer_path=folder / turn.role / TRAINER,
             test=test,
         )
+        record = self._engine.run_trial(spec, lambda progress: self._tell(MeasuringProgress(progress)))
         for name in (WEIGHTS, LOSSES):
-            (into / name).unlink(missing_ok=True)
+            (spec.into / name).unlink(missing_ok=True)
         same_yardstick(self._ledger, record)
         return record
 

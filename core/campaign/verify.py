@@ -5,20 +5,19 @@ Reads; changes nothing. What a check found is for whoever asked to judge.
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.records import FACTS, TRAINER, WEIGHTS, Experiment, Facts, Preset, Trial, UserError, from_json
+from core.records import FACTS, WEIGHTS, Experiment, Preset, Trial, UserError
 from core.store.layout import CampaignFolder
 from core.store.ledger import Ledger
 from core.store.repository import GitFailed, Repo
 from core.system.files import file_sha256
 from core.trainer.fingerprint import fingerprint
 from core.trial.engine import Engine
+from core.trial.spec import AuditSpec
 
 UNREADABLE = (UserError, ValueError, TypeError, OSError)  # what damaged rows and objects end in
 
@@ -81,31 +80,28 @@ def of_scores(folder: CampaignFolder, ledger: Ledger, repo: Repo, preset: Preset
             continue
         if experiment is None or experiment.verdict != "keep":
             continue
-        with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-            trainer = Path(temporary) / TRAINER
-            trainer.write_text(text, encoding="utf-8", newline="")
-            for place, trial in enumerate(experiment.trials):
-                at, subject = folder.trial(number, place), f"trial {place} of experiment {number}"
-                if not (at / WEIGHTS).is_file() or not (at / FACTS).is_file():
-                    continue  # told by `of_records`
-                yield _scored_again(engine, trainer, preset, trial, at, subject)
-                reference = None if champion is None else folder.trial_with(champion, trial.seed)
-                found = engine.review(
-                    trainer=trainer,
-                    preset=preset,
-                    trial=trial,
-                    folder=at,
-                    reference=reference,
-                    noise_bpb=baseline.spread if baseline is not None else None,
-                )
-                told = found.audit
-                closely = (
-                    f"{told.positions} places, largest difference {told.largest:.2g} nats of {told.tolerance:g}, "
-                    f"a gain of {told.hidden_bpb:.4f} bpb could be hidden"
-                    if told is not None
-                    else ""
-                )
-                yield Check(subject=subject, what="audit", fault=found.fault, found=closely)
+        for place, trial in enumerate(experiment.trials):
+            at, subject = folder.trial(number, place), f"trial {place} of experiment {number}"
+            if not (at / WEIGHTS).is_file() or not (at / FACTS).is_file():
+                continue  # told by `of_records`
+            spec = AuditSpec(
+                trainer=text,
+                preset=preset,
+                trial=trial,
+                folder=at,
+                reference=None if champion is None else folder.trial_with(champion, trial.seed),
+                noise_bpb=baseline.spread if baseline is not None else None,
+            )
+            yield _scored_again(engine, spec, subject)
+            found = engine.review(spec)
+            told = found.audit
+            closely = (
+                f"{told.positions} places, largest difference {told.largest:.2g} nats of {told.tolerance:g}, "
+                f"a gain of {told.hidden_bpb:.4f} bpb could be hidden"
+                if told is not None
+                else ""
+            )
+            yield Check(subject=subject, what="audit", fault=found.fault, found=closely)
         champion = experiment
 
 
@@ -143,15 +139,15 @@ def _files(at: Path, trial: Trial, subject: str) -> Check:
     return Check(subject=subject, what="weights", found=found[:12])
 
 
-def _scored_again(engine: Engine, trainer: Path, preset: Preset, trial: Trial, at: Path, subject: str) -> Check:
+def _scored_again(engine: Engine, spec: AuditSpec, subject: str) -> Check:
     from core.trial import audit_math
     from core.trial.supervisor import dtype_of
 
     try:
-        facts = from_json(Facts, json.loads((at / FACTS).read_text(encoding="utf-8")))
-        again = engine.score(trainer=trainer, preset=preset, weights=at / WEIGHTS, facts=facts)
+        again = engine.score(spec)
     except UserError as error:
         return Check(subject=subject, what="score", fault=str(error))
+    trial = spec.trial
     if again.yardstick != trial.yardstick:
         return Check(subject=subject, what="score", fault=f"the yardstick here is {again.yardstick[:12]}")
     assert trial.val_bpb is not None

@@ -17,18 +17,15 @@ from typing import TYPE_CHECKING
 import presets
 from core.cli.render import terminal
 from core.records import (
-    FACTS,
     PROGRAM,
     RECORD,
     TRAINER,
     WEIGHTS,
     Budget,
     Experiment,
-    Facts,
     Preset,
     Trial,
     UserError,
-    from_json,
     to_json,
 )
 from core.system.files import refuse_occupied
@@ -175,7 +172,8 @@ def lone_trial(
     from core.trainer.check import check
     from core.trainer.constants import write_constants
     from core.trainer.reference import reference_trainer
-    from core.trial.supervisor import TrialSpec, run_trial
+    from core.trial.spec import TrialSpec
+    from core.trial.supervisor import run_trial
 
     if into is not None:
         refuse_occupied(into, "a trial that is kept")
@@ -188,13 +186,10 @@ def lone_trial(
     _check_device(preset)
     dataset = dataset_of(preset)
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-        path = Path(temporary) / "trainer" / "train.py"
-        path.parent.mkdir()
-        path.write_text(text, encoding="utf-8", newline="\n")
         kept = into or Path(temporary) / "trial"
-        spec = TrialSpec(trainer=path, preset=preset, budget=budget, seed=seed, dataset=dataset, into=kept)
+        spec = TrialSpec(trainer=text, preset=preset, budget=budget, seed=seed, into=kept)
         with TrialBar(terminal.err(), title) as bar:
-            record = run_trial(spec, on_progress=bar)
+            record = run_trial(spec, dataset, bar)
         if into is not None:
             (into / RECORD).write_text(json.dumps(to_json(record), indent=1), encoding="utf-8")
         printed = kept / "output.txt"
@@ -208,10 +203,11 @@ def model_of(campaign: Campaign, experiment: Experiment) -> OpenModel:
     """The model of a kept experiment, restored in a process of its own."""
     from core.campaign.models import weights_of
     from core.trial.model import open_model
+    from core.trial.spec import read_facts
 
     trial = weights_of(campaign, experiment)
-    trainer = campaign.trainer_path(experiment.number)
-    return open_model(trainer, trial / WEIGHTS, _facts(trial / FACTS), campaign.preset)
+    text = campaign.trainer_text(experiment.commit)
+    return open_model(text, trial / WEIGHTS, read_facts(trial), campaign.preset)
 
 
 def exported_model(folder: Path) -> tuple[Tokenizer, OpenModel]:
@@ -219,13 +215,14 @@ def exported_model(folder: Path) -> tuple[Tokenizer, OpenModel]:
     from core.campaign.models import PRESET, TOKENIZER
     from core.data.tokenizer import Tokenizer
     from core.trial.model import open_model
+    from core.trial.spec import read_facts
 
     folder = folder.resolve()  # the model's process has a current folder of its own
     tokenizer = Tokenizer.load(folder / TOKENIZER)
     if tokenizer is None:
         raise UserError(f"no model in {folder}: `autoresearch export FOLDER` in a campaign's folder writes one")
     preset = presets.parse(read_text(folder / PRESET))
-    return tokenizer, open_model(folder / TRAINER, folder / WEIGHTS, _facts(folder / FACTS), preset)
+    return tokenizer, open_model(read_text(folder / TRAINER), folder / WEIGHTS, read_facts(folder), preset)
 
 
 def read_text(path: Path) -> str:
@@ -259,10 +256,3 @@ def _is_campaign(path: Path) -> bool:
 
 def _is_asked(constant: str, settings: Mapping[str, str]) -> bool:
     return constant in settings or presets.ALIASES.get(constant) in settings
-
-
-def _facts(path: Path) -> Facts:
-    try:
-        return from_json(Facts, json.loads(read_text(path)))
-    except ValueError:
-        raise UserError(f"{path} is damaged: restore it from a copy of its folder") from None

@@ -257,21 +257,18 @@ def _first_trial(shaped: Preset, dataset: Dataset, device: Device, tell: Tell) -
 
 
 def _trial(shaped: Preset, dataset: Dataset) -> Trial:
-    from core.trial.supervisor import TrialSpec, run_trial
+    from core.trial.spec import TrialSpec
+    from core.trial.supervisor import run_trial
 
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-        path = Path(temporary) / "trainer" / "train.py"
-        path.parent.mkdir()
-        path.write_text(reference_trainer(shaped), encoding="utf-8", newline="\n")
         spec = TrialSpec(
-            trainer=path,
+            trainer=reference_trainer(shaped),
             preset=shaped,
             budget=Budget(steps=TRIAL_STEPS),
             seed=1,
-            dataset=dataset,
             into=Path(temporary) / "trial",
         )
-        return run_trial(spec)
+        return run_trial(spec, dataset)
 
 
 def _to_measure(preset: Preset) -> Preset:

@@ -118,14 +118,6 @@ class CampaignReader:
     def trainer_text(self, commit: str) -> str:
         return self.repo.text(commit)
 
-    def trainer_path(self, number: int) -> Path:
-        """The trainer of an experiment as a file, written again from git where it was dropped."""
-        path = self.files.trainer(number)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.text(number), encoding="utf-8", newline="")
-        return path
-
     def diff(self, number: int) -> str:
         """What the experiment changed in the champion of its time, as a unified diff; empty for the baseline."""
         experiment = self.experiment(number)

@@ -58,14 +58,14 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditResult:
     """An audit, None where it could not be had; and what is wrong with the claim, empty if nothing is."""
 
     audit: Audit | None
     fault: str
 
 
-def small(auditor: Scorer, claim: Claim, random: np.random.Generator | None = None) -> Finding:
+def small(auditor: Scorer, claim: Claim, random: np.random.Generator | None = None) -> AuditResult:
     """What every trial gets: enough to see a claim that is wrong in general."""
     return _examine(auditor, claim, "small", (SMALL_DRAWS, SMALL_DRAWS), math.inf, random or _unpredictable())
 
@@ -80,7 +80,7 @@ def trained_late(scorer: Scorer, auditor: Scorer, budget_seconds: float | None) 
     return f"restore and its first answer took {late:.1f} s, which is time to train in; {allowed:g} s are allowed"
 
 
-def deep(auditor: Scorer, claim: Claim, noise_bpb: float, random: np.random.Generator | None = None) -> Finding:
+def deep(auditor: Scorer, claim: Claim, noise_bpb: float, random: np.random.Generator | None = None) -> AuditResult:
     """What would be kept gets: as many positions as bound a hidden gain below the noise, within limits."""
     random = random or _unpredictable()
     noise = max(noise_bpb, LEAST_NOISE) * claim.nats_per_bpb
@@ -129,7 +129,7 @@ def _examine(
     draws: tuple[int, int],
     noise: float,
     random: np.random.Generator,
-) -> Finding:
+) -> AuditResult:
     begun = time.monotonic()
     claimed, reference, counted = _flat(claim)
     allowed = audit_math.tolerance(claim.dtype)
@@ -165,7 +165,7 @@ def _examine(
         permuted_bpb=None,
         seconds=time.monotonic() - begun,
     )
-    return Finding(found, fault)
+    return AuditResult(found, fault)
 
 
 def _audited(

@@ -6,66 +6,54 @@ What would be kept passes here first; a finished campaign can be reviewed the sa
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from core.data import Dataset
-from core.records import FACTS, LOSSES, WEIGHTS, Facts, Preset, Trial, UserError, from_json
+from core.records import LOSSES, Facts, UserError
 from core.trial import audit
 from core.trial import weights as handed
 from core.trial.process import Mistake, TrialFailed
 from core.trial.scoring import Scorer
+from core.trial.spec import AuditSpec, read_facts, trainer_file
 from core.trial.supervisor import backend_environment, dtype_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReviewSpec:
-    """A trial's record with its files: weights, facts and losses in `folder`, the trainer that made them."""
-
-    trainer: Path
-    preset: Preset
-    trial: Trial
-    folder: Path
-    dataset: Dataset
-    reference: Path | None = None  # the folder of the trial that it is held against, on the same seed
-    noise_bpb: float | None = None  # of the campaign; None: not known
-
-
-def review(spec: ReviewSpec, random: np.random.Generator | None = None) -> audit.Finding:
+def review(spec: AuditSpec, dataset: Dataset, random: np.random.Generator | None = None) -> audit.AuditResult:
     """Audits deeply, then asks whether the model comes from its weights at all.
 
     UserError where a file is missing or the backend can't run here. KeyboardInterrupt passes through; all processes
     have ended on return.
     """
     begun = time.monotonic()
-    spec = replace(spec, folder=spec.folder.absolute(), trainer=spec.trainer.absolute())
-    facts = from_json(Facts, json.loads(_there(spec.folder / FACTS).read_text(encoding="utf-8")))
-    weights = _there(spec.folder / WEIGHTS)
-    claim = claim_of(spec, facts)
+    spec = replace(spec, folder=spec.folder.absolute())  # its processes live elsewhere
+    facts = read_facts(spec.folder)
+    if not spec.weights.is_file():
+        raise UserError(f"{spec.weights} is missing: only what was kept has them. `autoresearch log` shows which are")
+    claim = claim_of(spec, dataset, facts)
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as scratch:
         try:
-            if handed.inspect(weights).sha256 != spec.trial.weights_sha256:
-                return audit.Finding(None, "the weights are not those that the score was recorded of")
-            with _restored(spec, facts, weights, Path(scratch)) as auditor:
+            if handed.inspect(spec.weights).sha256 != spec.trial.weights_sha256:
+                return audit.AuditResult(None, "the weights are not those that the score was recorded of")
+            with _restored(spec, facts, spec.weights, Path(scratch)) as auditor:
                 found = audit.deep(auditor, claim, spec.noise_bpb or 0.0, random)
         except TrialFailed as failure:
-            return audit.Finding(None, str(failure))
+            return audit.AuditResult(None, str(failure))
         if found.fault or found.audit is None:
             return found
-        score, fault = _permuted(spec, facts, weights, Path(scratch), claim, random)
-    return audit.Finding(replace(found.audit, permuted_bpb=score, seconds=time.monotonic() - begun), fault)
+        score, fault = _permuted(spec, facts, Path(scratch), claim, random)
+    return audit.AuditResult(replace(found.audit, permuted_bpb=score, seconds=time.monotonic() - begun), fault)
 
 
-def claim_of(spec: ReviewSpec, facts: Facts) -> audit.Claim:
+def claim_of(spec: AuditSpec, dataset: Dataset, facts: Facts) -> audit.Claim:
     """What the trial claimed, from its file of losses. UserError where that doesn't fit the scored text."""
-    text = spec.dataset.scored("val", spec.preset.score_bytes)
+    text = dataset.scored("val", spec.preset.score_bytes)
     rows = text.rows(facts.sequence_length)
     flat = losses_in(spec.folder)
     if flat is None or flat.size != max(0, len(text.stream) - 1):
@@ -94,11 +82,14 @@ def losses_in(folder: Path) -> npt.NDArray[np.float32] | None:
 
 
 @contextlib.contextmanager
-def _restored(spec: ReviewSpec, facts: Facts, weights: Path, scratch: Path) -> Iterator[Scorer]:
+def _restored(spec: AuditSpec, facts: Facts, weights: Path, scratch: Path) -> Iterator[Scorer]:
     """A fresh process with the model of these weights. A failure in it reads as the audit's."""
     preset = spec.preset
     try:
-        with Scorer(spec.trainer, preset, facts.device, backend_environment(preset), scratch / "usage.json") as scorer:
+        with (
+            trainer_file(spec.trainer) as trainer,
+            Scorer(trainer, preset, facts.device, backend_environment(preset), scratch / "usage.json") as scorer,
+        ):
             scorer.park(time.monotonic() + preset.startup_seconds)
             scorer.restore(weights, facts)
             yield scorer
@@ -107,9 +98,8 @@ def _restored(spec: ReviewSpec, facts: Facts, weights: Path, scratch: Path) -> I
 
 
 def _permuted(
-    spec: ReviewSpec,
+    spec: AuditSpec,
     facts: Facts,
-    weights: Path,
     scratch: Path,
     claim: audit.Claim,
     random: np.random.Generator | None,
@@ -117,16 +107,10 @@ def _permuted(
     draw = random or np.random.default_rng()
     # Arrays of integers may be indices, which mean nothing in another order: without them if with them it fails.
     for kinds in ("fiu", "f"):
-        other = handed.permuted(weights, scratch / f"permuted-{kinds}.safetensors", draw, kinds)
+        other = handed.permuted(spec.weights, scratch / f"permuted-{kinds}.safetensors", draw, kinds)
         try:
             with _restored(spec, facts, other, scratch) as impostor:
                 return audit.permuted(impostor, claim, draw)
         except TrialFailed:
             continue
     return None, "restore refuses the same weights in another order, so whether it needs them can't be seen"
-
-
-def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: only what was kept has its weights. `autoresearch log` shows which are")
-    return path

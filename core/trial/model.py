@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from core.data.scored import ScoredText
-from core.records import Facts, Preset, Score, UserError
+from core.records import TRAINER, Facts, Preset, Score, UserError
 from core.trial.child.client import Batch
 from core.trial.process import Mistake, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
+from core.trial.spec import trainer_file
 from core.trial.supervisor import backend_environment
 
 
@@ -37,17 +38,18 @@ class Model:
 
 
 @contextlib.contextmanager
-def open_model(trainer: Path, weights: Path, facts: Facts, preset: Preset) -> Iterator[Model]:
-    """The model that `trainer` restores from `weights`. UserError if it can't be restored here."""
+def open_model(trainer: str, weights: Path, facts: Facts, preset: Preset) -> Iterator[Model]:
+    """The model that the text `trainer` restores from `weights`. UserError if it can't be restored here."""
     if not weights.exists():
         raise UserError(f"no weights at {weights}: only champions keep theirs. `autoresearch log` shows which are")
-    environment = backend_environment(preset)
-    with tempfile.TemporaryDirectory() as folder:
-        scorer = Scorer(trainer, preset, facts.device, environment, Path(folder) / "usage.json")
-        with scorer:
-            try:
-                scorer.park(time.monotonic() + preset.startup_seconds)
-                scorer.restore(weights, facts)
-                yield Model(scorer, facts)
-            except (TrialFailed, Mistake) as error:
-                raise UserError(f"{trainer.name} could not restore {weights}: {error}\n{scorer.output()}") from None
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        trainer_file(trainer) as file,
+        Scorer(file, preset, facts.device, backend_environment(preset), Path(folder) / "usage.json") as scorer,
+    ):
+        try:
+            scorer.park(time.monotonic() + preset.startup_seconds)
+            scorer.restore(weights, facts)
+            yield Model(scorer, facts)
+        except (TrialFailed, Mistake) as error:
+            raise UserError(f"{TRAINER} could not restore {weights}: {error}\n{scorer.output()}") from None

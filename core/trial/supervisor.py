@@ -27,7 +27,6 @@ from core.records import (
     LOSSES,
     WEIGHTS,
     Audit,
-    Budget,
     Facts,
     Preset,
     Score,
@@ -47,24 +46,8 @@ from core.trial.mfu import peak_flops
 from core.trial.process import Mistake, Process, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.slots import NoRoom
+from core.trial.spec import TrialSpec, trainer_file
 from core.trial.training import Training, check_budget
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialSpec:
-    """What one trial is made of.
-
-    `into` receives output.txt, curve.jsonl and facts.json; of a score also weights.safetensors and losses.npy, the
-    nats of each scored token in the order of the text, float32 [N].
-    """
-
-    trainer: Path
-    preset: Preset
-    budget: Budget
-    seed: int
-    dataset: Dataset
-    into: Path
-    test: bool = False  # score on the test split too: for confirmations alone
 
 
 @dataclass
@@ -88,31 +71,31 @@ class _Seen:
     reason: str = ""
 
 
-def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Trial:
-    """Trains and scores `spec.trainer` once.
+def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambda progress: None) -> Trial:
+    """Trains and scores `spec.trainer` once, on the preset's corpus, which `dataset` is.
 
     UserError when the preset or its backend can't be had here, or the disk is full. KeyboardInterrupt passes through.
     In every case all processes have ended and their scratch is gone on return.
     """
-    tell = on_progress or (lambda progress: None)
-    spec = replace(spec, into=spec.into.absolute(), trainer=spec.trainer.absolute())  # its processes live elsewhere
+    spec = replace(spec, into=spec.into.absolute())  # its processes live elsewhere
     begun, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     check_budget(spec.budget)
-    environment = backend_environment(spec.preset, hidden=(*outside_cache(spec.dataset.corpus), spec.into))
+    environment = backend_environment(spec.preset, hidden=(*outside_cache(dataset.corpus), spec.into))
     seen = _Seen(begun)
     harvest = compile_cache.Harvest(compile_cache.store(spec.preset.backend), spec.into / "compiled")
-    with disk_full_as_user_error(spec.into), harvest:
+    with disk_full_as_user_error(spec.into), harvest, contextlib.ExitStack() as files:
         shutil.rmtree(spec.into, ignore_errors=True)
         spec.into.mkdir(parents=True)
+        trainer = files.enter_context(trainer_file(spec.trainer, spec.trainer_path))
         try:
             try:
-                _train_and_score(spec, environment, harvest, seen, tell)
+                _train_and_score(spec, trainer, dataset, environment, harvest, seen, on_progress)
             except TrialFailed as failure:
                 again = failures.again(failure, seen.course, backends.get(spec.preset.backend), spec.into)
                 if again is None:
                     raise
                 seen = _Seen(time.monotonic(), again)
-                _train_and_score(spec, environment, harvest, seen, tell)
+                _train_and_score(spec, trainer, dataset, environment, harvest, seen, on_progress)
         except (TrialFailed, NoRoom) as error:
             ended = failures.judge(error)
             seen.verdict = "invalid" if ended.verdict == "invalid" else "crash"
@@ -127,7 +110,7 @@ def run_trial(spec: TrialSpec, *, on_progress: OnProgress | None = None) -> Tria
                 (spec.into / name).unlink(missing_ok=True)
         else:
             harvest.merge()
-    return _record(spec, seen, begun, started)
+    return _record(spec, dataset, seen, begun, started)
 
 
 def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> Surroundings:
@@ -138,20 +121,26 @@ def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> Sur
 
 
 def _train_and_score(
-    spec: TrialSpec, environment: Surroundings, harvest: compile_cache.Harvest, seen: _Seen, tell: OnProgress
+    spec: TrialSpec,
+    file: Path,
+    dataset: Dataset,
+    environment: Surroundings,
+    harvest: compile_cache.Harvest,
+    seen: _Seen,
+    tell: OnProgress,
 ) -> None:
     preset, into = spec.preset, spec.into
-    text = spec.dataset.scored("val", preset.score_bytes)
+    text = dataset.scored("val", preset.score_bytes)
     deadline = time.monotonic() + preset.startup_seconds
     tell(Progress(phase="startup", fraction=0.0, step=0, loss=None, tokens_per_second=None))
     with contextlib.ExitStack() as stack:
-        trainer = Process("train", spec.trainer, preset.backend, preset.device, environment, into / "usage.json")
+        trainer = Process("train", file, preset.backend, preset.device, environment, into / "usage.json")
         stack.callback(_keep_output, trainer, into / "output.txt")
         stack.callback(trainer.end)
         # What these two print has seen held-out text and is kept nowhere.
-        scorer = Scorer(spec.trainer, preset, preset.device, environment, into / "usage-score.json")
+        scorer = Scorer(file, preset, preset.device, environment, into / "usage-score.json")
         stack.callback(scorer.end)
-        auditor = Scorer(spec.trainer, preset, preset.device, environment, into / "usage-audit.json")
+        auditor = Scorer(file, preset, preset.device, environment, into / "usage-audit.json")
         stack.callback(auditor.end)
 
         ready = trainer.expect(
@@ -163,8 +152,8 @@ def _train_and_score(
         seen.device, seen.device_name = str(ready["device"]), str(ready["device_name"])
         seen.versions = {str(key): str(value) for key, value in ready["versions"].items()}
         facts = Facts(
-            vocabulary=spec.dataset.tokenizer.vocabulary,
-            bos=spec.dataset.tokenizer.bos,
+            vocabulary=dataset.tokenizer.vocabulary,
+            bos=dataset.tokenizer.bos,
             seed=spec.seed,
             backend=preset.backend,
             device=seen.device,
@@ -180,7 +169,7 @@ def _train_and_score(
             harvest.take(trainer.cache)
             sampler.start()
 
-        training = Training(trainer, preset, spec.budget, facts, spec.dataset.train, before_clock, tell, seen.again)
+        training = Training(trainer, preset, spec.budget, facts, dataset.train, before_clock, tell, seen.again)
         seen.course = training.course
         try:
             arrived = training.serve(deadline)
@@ -208,7 +197,7 @@ def _train_and_score(
             losses_BT = claimed_losses(scorer, rows, told)
             seen.score = score_of(losses_BT, rows, text)
             if spec.test:
-                other = spec.dataset.scored("test", preset.score_bytes)
+                other = dataset.scored("test", preset.score_bytes)
                 other_rows = other.rows(seen.course.length)
                 seen.test = score_of(claimed_losses(scorer, other_rows, told), other_rows, other)
         except TrialFailed as failure:
@@ -247,7 +236,7 @@ def _keep_output(source: Process, path: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _record(spec: TrialSpec, seen: _Seen, begun: float, started: str) -> Trial:
+def _record(spec: TrialSpec, dataset: Dataset, seen: _Seen, begun: float, started: str) -> Trial:
     course, preset, score = seen.course, spec.preset, seen.score
     start_up = (time.monotonic() if course.started is None else course.started) - seen.begun
     speed = course.tokens / course.seconds if course.seconds > 0 and course.stopped is not None else None
@@ -276,8 +265,8 @@ def _record(spec: TrialSpec, seen: _Seen, begun: float, started: str) -> Trial:
         device=f"{seen.device} ({seen.device_name})" if seen.device else preset.device,
         choices=course.choices,
         versions={"python": platform.python_version(), **seen.versions},
-        yardstick=spec.dataset.scored("val", preset.score_bytes).yardstick,
-        vocabulary=spec.dataset.tokenizer.vocabulary,
+        yardstick=dataset.scored("val", preset.score_bytes).yardstick,
+        vocabulary=dataset.tokenizer.vocabulary,
         sequence_length=course.length,
         rows=course.rows,
         budget_seconds=spec.budget.seconds,

@@ -139,10 +139,10 @@ def test_while_the_server_is_away_the_search_goes_on(
     stops = {2: server.stop, 5: server.start}  # experiments in the middle of whose trial that happens
 
     class Engine(ScriptedEngine):
-        def run_trial(self, **named):  # type: ignore[no-untyped-def, override]
-            stops.pop(int(named["trainer"].parents[1].name), lambda: None)()
+        def run_trial(self, spec, *named):  # type: ignore[no-untyped-def, override]
+            stops.pop(int(spec.into.parent.name), lambda: None)()
             clock.now += 10.0
-            return super().run_trial(**named)
+            return super().run_trial(spec, *named)
 
     with a_campaign(tmp_path / "c", engine=Engine()) as campaign:
         told: list[object] = []

@@ -28,6 +28,7 @@ from core.campaign.campaign import REPEATS_IN_A_ROW, Campaign
 from core.records import Experiment, Proposal, UserError
 from core.trainer.constants import read_constants
 from core.trainer.reference import reference_trainer
+from core.trial.spec import TrialSpec
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -162,8 +163,8 @@ class TestRun:
                 f"{trial}/weights.safetensors" for trial in ("0/0", "0/1", "1/0", "8/0")
             ]
             assert all((campaign.folder(n) / "0" / "output.txt").exists() for n in (0, 1, 2, 3, 4, 6, 8))
-            assert campaign.trainer_path(8).read_text() == trainer(1.85)
-            assert campaign.trainer_path(2).read_text() == trainer(1.95)
+            assert (campaign.folder(8) / "trainer" / "train.py").read_text() == trainer(1.85)
+            assert campaign.trainer_text(found[2].commit) == trainer(1.95)
             status = campaign.status()
             assert (status.experiments, status.kept, status.discarded, status.crashed, status.invalid) == (
                 8,
@@ -209,7 +210,7 @@ class TestRun:
         assert engine.ran == [(2.0, 1), (2.0, 2), (1.9, 1), (1.8, 1)]
 
     def test_seconds_are_accounted_for(self, tmp_path: Path) -> None:
-        engine = ScriptedEngine(during=lambda path: time.sleep(0.3))  # of which the record calls 0.25 training
+        engine = ScriptedEngine(during=lambda spec: time.sleep(0.3))  # of which the record calls 0.25 training
         with a_campaign(tmp_path / "c", engine=engine) as campaign:
             campaign.run(ScriptedAgent([]), experiments=0)
             begun = time.monotonic()
@@ -314,8 +315,8 @@ class TestRun:
             assert campaign.experiment(0).commit == git(campaign.root, "rev-parse", "HEAD~1")
 
     def test_ctrl_c_leaves_the_candidate_pending(self, tmp_path: Path) -> None:
-        def interrupt(path: Path) -> None:
-            if "1.9" in path.read_text():
+        def interrupt(spec: TrialSpec) -> None:
+            if "1.9" in spec.trainer:
                 raise KeyboardInterrupt
 
         with a_campaign(tmp_path / "c", engine=ScriptedEngine(during=interrupt)) as campaign:
@@ -435,7 +436,7 @@ class TestContradictions:
         campaign, found = self.grown(tmp_path / "c")
         campaign.close()
 
-        def move(path: Path) -> None:
+        def move(spec: TrialSpec) -> None:
             git(campaign.root, "update-ref", f"refs/heads/{campaign.branch}", found[0].commit)
 
         with Campaign.open(campaign.root, engine=ScriptedEngine(during=move)) as other:

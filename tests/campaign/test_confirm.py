@@ -21,6 +21,7 @@ from core.campaign.campaign import Campaign
 from core.campaign.schedule import missing, turns
 from core.campaign.statistics import Interval
 from core.records import Measurement, Trial, UserError
+from core.trial.spec import TrialSpec
 
 BASELINE = an_experiment(0, "keep", val_bpb=2.0, trials=(a_trial(wall_seconds=10.0, score_seconds=2.0),))
 CHAMPION = an_experiment(7, "keep", val_bpb=1.9, trials=(a_trial(wall_seconds=11.0, score_seconds=2.0),))
@@ -166,14 +167,14 @@ def test_every_trial_is_recorded_and_the_same_command_goes_on(tmp_path: Path) ->
     with grown(tmp_path / "c", engine) as campaign:
         head, before = campaign.champion.commit, campaign.experiments()
 
-        def interrupt(path: Path) -> None:
+        def interrupt(spec: TrialSpec) -> None:
             if len(engine.ran) == 7:
                 raise KeyboardInterrupt
 
         engine.during = interrupt
         with pytest.raises(KeyboardInterrupt):
             campaign.confirm(3, seen.append)
-        engine.during = lambda path: None
+        engine.during = lambda spec: None
         part = campaign.confirmation()
         assert part is not None
         assert ([pair.seed for pair in part.pairs], part.unpaired) == ([3], (4,))

@@ -14,6 +14,7 @@ from core.campaign.campaign import Campaign
 from core.campaign.judge import Evidence, LowerWins, Ruling, champion_bpb, spread_of_seeds
 from core.cli.render.live import _drifted
 from core.records import Experiment, Measurement, Trial, UserError
+from core.trial.spec import TrialSpec
 
 FAST, SLOW = 20_000.0, 16_000.0
 WORSE = 0.04  # bits per byte that the slower device costs
@@ -65,8 +66,8 @@ def test_baseline_and_champion_are_measured_again_and_the_branch_stays(tmp_path:
 def test_its_seconds_are_no_experiments(tmp_path: Path) -> None:
     import time
 
-    def during(path: Path) -> None:
-        if "drift" in path.parts:
+    def during(spec: TrialSpec) -> None:
+        if "drift" in spec.into.parts:
             time.sleep(0.3)
 
     campaign, _, _ = drifted(tmp_path / "c", during=during)
@@ -82,9 +83,9 @@ def test_cut_off_runs_measure_the_same(tmp_path: Path) -> None:
 
     begun: list[int] = []
 
-    def interrupt(path: Path) -> None:
+    def interrupt(spec: TrialSpec) -> None:
         """Of those trials each run gets one done."""
-        if "drift" in path.parts:
+        if "drift" in spec.into.parts:
             begun[-1] += 1
             if begun[-1] == 2:
                 raise KeyboardInterrupt

@@ -13,6 +13,7 @@ from core import events
 from core.campaign.campaign import Campaign
 from core.events import Repeat
 from core.records import Experiment, UserError
+from core.trial.spec import TrialSpec
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -116,8 +117,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
 def test_an_edit_made_during_the_trial_stays(tmp_path: Path) -> None:
     root = tmp_path / "c"
 
-    def edited_meanwhile(path: Path) -> None:
-        if "2.5" in path.read_text():
+    def edited_meanwhile(spec: TrialSpec) -> None:
+        if "2.5" in spec.trainer:
             (root / "train.py").write_text("the next idea\n")
 
     seen: list[Any] = []
@@ -128,8 +129,8 @@ def test_an_edit_made_during_the_trial_stays(tmp_path: Path) -> None:
 
 
 def interrupted(root: Path, text: str) -> None:
-    def interrupt(path: Path) -> None:
-        if path.read_text() == text:
+    def interrupt(spec: TrialSpec) -> None:
+        if spec.trainer == text:
             raise KeyboardInterrupt
 
     with a_campaign(root, engine=ScriptedEngine(during=interrupt)) as campaign:

@@ -15,7 +15,8 @@ from core.data import Dataset, prepare
 from core.records import Budget, Constant, Facts, Preset, Score, Trial
 from core.trainer.constants import write_constants
 from core.trial.model import open_model
-from core.trial.supervisor import TrialSpec, run_trial
+from core.trial.spec import TrialSpec
+from core.trial.supervisor import run_trial
 
 SMALL = dataclasses.replace(
     PRESET,
@@ -44,7 +45,7 @@ class Trained:
 
     preset: Preset
     trial: Trial
-    trainer: Path
+    trainer: str
     folder: Path
 
 
@@ -70,18 +71,10 @@ def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Calla
         key, preset = (backend, constants), preset_of(backend, constants)
         if key not in done:
             folder = tmp_path_factory.mktemp(backend)
-            trainer = folder / "train.py"
             text = backends.trainer_path(backend).read_text(encoding="utf-8")
-            trainer.write_text(write_constants(text, preset.trainer_constants()), encoding="utf-8")
-            spec = TrialSpec(
-                trainer=trainer,
-                preset=preset,
-                budget=Budget(steps=12),
-                seed=3,
-                dataset=dataset,
-                into=folder / "trial",
-            )
-            done[key] = Trained(preset, run_trial(spec), trainer, spec.into)
+            trainer = write_constants(text, preset.trainer_constants())
+            spec = TrialSpec(trainer=trainer, preset=preset, budget=Budget(steps=12), seed=3, into=folder / "trial")
+            done[key] = Trained(preset, run_trial(spec, dataset), trainer, spec.into)
         assert done[key].trial.verdict == "scored", done[key].trial.reason
         return done[key]
 

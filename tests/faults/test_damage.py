@@ -15,6 +15,7 @@ from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, events_of, fact
 from core import events
 from core.campaign.campaign import Campaign
 from core.records import UserError
+from core.trial.spec import TrialSpec
 
 TEXTS = [trainer(1.9), trainer(1.8), trainer(1.95), trainer(1.7)]
 EXPECTED = ["keep", "keep", "keep", "discard", "keep"]
@@ -224,7 +225,7 @@ def test_a_preset_cut_short_is_told(root: Path) -> None:
 def test_a_trial_cut_short_leaves_no_half_of_it(root: Path) -> None:
     """A candidate is pinned, its trial's folder half written, a row of its own not there yet."""
 
-    def fail(path: Path) -> None:
+    def fail(spec: TrialSpec) -> None:
         raise OSError("the power goes")
 
     with Campaign.open(root, engine=ScriptedEngine(during=fail)) as campaign:

@@ -22,6 +22,7 @@ from core import events
 from core.agents import registry
 from core.campaign.campaign import Campaign
 from core.records import Experiment, UserError
+from core.trial.spec import TrialSpec
 
 TEXTS = [trainer(1.9), trainer(1.95), trainer(1.8), trainer(1.0, "crash")]
 
@@ -36,8 +37,8 @@ class Meanwhile:
     def __init__(self, score: float, do: Callable[[], object]) -> None:
         self.score, self.do = score, do
 
-    def __call__(self, path: Path) -> None:
-        if f"SCORE = {self.score}" in path.read_text():
+    def __call__(self, spec: TrialSpec) -> None:
+        if f"SCORE = {self.score}" in spec.trainer:
             self.do()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from support import PRESET
 
 import backends
 from core.data import Dataset, prepare
-from core.records import FACTS, WEIGHTS, Budget, Facts, Preset, Trial, from_json
+from core.records import WEIGHTS, Budget, Preset, Trial
 from core.trial import audit, audit_deep
-from core.trial.audit_deep import ReviewSpec
 from core.trial.scoring import Scorer
-from core.trial.supervisor import TrialSpec, backend_environment, run_trial
+from core.trial.spec import AuditSpec, TrialSpec, read_facts, trainer_file
+from core.trial.supervisor import backend_environment, run_trial
 
 FRAMEWORKS = ("torch", "jax", "mlx")
 
@@ -41,24 +40,28 @@ class Case:
     """A trial that has run, with all that a review of it needs."""
 
     trial: Trial
-    spec: ReviewSpec
+    spec: AuditSpec
+    dataset: Dataset
 
     @property
     def bpb(self) -> float:
         assert self.trial.val_bpb is not None, self.trial.reason
         return self.trial.val_bpb
 
-    def review(self, seed: int = 0) -> audit.Finding:
-        return audit_deep.review(self.spec, np.random.default_rng(seed))
+    def review(self, seed: int = 0) -> audit.AuditResult:
+        return audit_deep.review(self.spec, self.dataset, np.random.default_rng(seed))
 
-    def audits(self, seeds: Iterable[int], ask: Callable[..., audit.Finding]) -> list[audit.Finding]:
+    def audits(self, seeds: Iterable[int], ask: Callable[..., audit.AuditResult]) -> list[audit.AuditResult]:
         """`audit.small` or `audit.deep` of this trial with each seed, by one process: for models without a memory."""
         folder, preset = self.spec.folder, self.spec.preset
-        facts = from_json(Facts, json.loads((folder / FACTS).read_text()))
-        claim = audit_deep.claim_of(self.spec, facts)
+        facts = read_facts(folder)
+        claim = audit_deep.claim_of(self.spec, self.dataset, facts)
         environment = backend_environment(preset)
         usage = folder / "usage-test.json"
-        with Scorer(self.spec.trainer, preset, facts.device, environment, usage) as auditor:
+        with (
+            trainer_file(self.spec.trainer) as trainer,
+            Scorer(trainer, preset, facts.device, environment, usage) as auditor,
+        ):
             auditor.park(time.monotonic() + 60)
             auditor.restore(folder / WEIGHTS, facts)
             return [ask(auditor, claim, random=np.random.default_rng(seed)) for seed in seeds]
@@ -89,13 +92,10 @@ def run(dataset: Dataset, tmp_path: Path) -> Callable[..., Case]:
         count += 1
         if reason := backends.get(backend).missing():
             pytest.skip(reason)
-        path = tmp_path / f"train-{count}" / "train.py"
-        path.parent.mkdir()
-        path.write_text(text, encoding="utf-8")
         preset, data = preset_of(backend, **changes), data or dataset
         budget = Budget(seconds=seconds, steps=None if seconds else steps)
         into = tmp_path / "trial" / str(count)
-        trial = run_trial(TrialSpec(trainer=path, preset=preset, budget=budget, seed=seed, dataset=data, into=into))
-        return Case(trial, ReviewSpec(trainer=path, preset=preset, trial=trial, folder=into, dataset=data))
+        trial = run_trial(TrialSpec(trainer=text, preset=preset, budget=budget, seed=seed, into=into), data)
+        return Case(trial, AuditSpec(trainer=text, preset=preset, trial=trial, folder=into), data)
 
     return run

@@ -21,7 +21,8 @@ import sys
 from pathlib import Path
 from core.data import prepare
 from core.records import Budget, Preset, UserError
-from core.trial.supervisor import TrialSpec, run_trial
+from core.trial.spec import TrialSpec
+from core.trial.supervisor import run_trial
 
 trainer, into, corpus = map(Path, sys.argv[1:])
 preset = Preset(
@@ -31,9 +32,9 @@ preset = Preset(
 )
 dataset = prepare(preset.corpus, 256)
 budget = Budget(steps=5)
-spec = TrialSpec(trainer=trainer, preset=preset, budget=budget, seed=1, dataset=dataset, into=into)
+spec = TrialSpec(trainer=trainer.read_text(), preset=preset, budget=budget, seed=1, into=into)
 try:
-    print(run_trial(spec, on_progress=lambda p: print(p.phase, flush=True)).verdict, flush=True)
+    print(run_trial(spec, dataset, lambda p: print(p.phase, flush=True)).verdict, flush=True)
 except UserError as error:
     sys.exit(f"mistake: {error}")
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from safetensors.numpy import load_file
 from support import PRESET, trainer_text
 
 from core.data import Dataset
-from core.records import Facts, UserError, from_json
+from core.records import Facts, UserError
 from core.trial.model import open_model
+from core.trial.spec import read_facts
 
 Run = Callable[..., Any]  # a Trial; Any, for what is None only after a failure
 
@@ -22,11 +22,11 @@ Run = Callable[..., Any]  # a Trial; Any, for what is None only after a failure
 def test_logits_and_score_of_a_finished_trial(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     trial = run(trainer_text(), steps=20)
     folder = tmp_path / "trial" / "1"
-    facts = from_json(Facts, json.loads((folder / "facts.json").read_text()))
+    facts = read_facts(folder)
     counts = load_file(folder / "weights.safetensors")["counts"]
     tokens_BT = np.array([[1, 2, 3], [4, 5, 6]], np.int32)
     positions_N2 = np.array([[0, 2], [1, 0]], np.int32)
-    with open_model(tmp_path / "train.py", folder / "weights.safetensors", facts, PRESET) as model:
+    with open_model(trainer_text(), folder / "weights.safetensors", facts, PRESET) as model:
         logits_NV = model.logits(tokens_BT, positions_N2)
         score = model.score(dataset.scored("val", PRESET.score_bytes))
     expected_NV = np.log(counts[[3, 4]] / counts[[3, 4]].sum(1, keepdims=True))
@@ -39,7 +39,7 @@ def test_missing_weights_are_told(tmp_path: Path) -> None:
     facts = Facts(vocabulary=256, bos=255, seed=1, backend="numpy", device="cpu", sequence_length=8)
     with (
         pytest.raises(UserError, match="only champions keep theirs"),
-        open_model(tmp_path / "t.py", tmp_path / "w", facts, PRESET),
+        open_model("", tmp_path / "w", facts, PRESET),
     ):
         pass
 
@@ -47,11 +47,10 @@ def test_missing_weights_are_told(tmp_path: Path) -> None:
 def test_a_restore_that_fails_is_told(run: Run, tmp_path: Path) -> None:
     run(trainer_text())
     folder = tmp_path / "trial" / "1"
-    facts = from_json(Facts, json.loads((folder / "facts.json").read_text()))
-    broken = tmp_path / "broken.py"
-    broken.write_text("def restore(weights, facts):\n    raise LookupError('no layer 7')\n")
+    facts = read_facts(folder)
+    broken = "def restore(weights, facts):\n    raise LookupError('no layer 7')\n"
     with (
-        pytest.raises(UserError, match=r"LookupError \(line 2 of broken\.py\)"),
+        pytest.raises(UserError, match=r"LookupError \(line 2 of train\.py\)"),
         open_model(broken, folder / "weights.safetensors", facts, PRESET),
     ):
         pass

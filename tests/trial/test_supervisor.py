@@ -15,7 +15,8 @@ from core.data import prepare
 from core.records import Budget, Facts, Trial, UserError, from_json, to_json
 from core.trial.process import TrialFailed
 from core.trial.scoring import Scorer
-from core.trial.supervisor import TrialSpec, backend_environment, run_trial
+from core.trial.spec import TrialSpec
+from core.trial.supervisor import backend_environment, run_trial
 
 Run = Callable[..., Any]  # a Trial; Any, for what is None only after a failure
 
@@ -210,11 +211,12 @@ def test_a_trainer_cannot_pose_as_the_users_mistake(run: Run) -> None:
 
 def test_a_relative_folder_is_the_callers(dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("train.py").write_text(trainer_text(), encoding="utf-8")
     spec = TrialSpec(
-        trainer=Path("train.py"), preset=PRESET, budget=Budget(steps=3), seed=1, dataset=dataset, into=Path("kept")
-    )
-    assert run_trial(spec).verdict == "scored"
+        trainer=trainer_text(), preset=PRESET, budget=Budget(steps=3), seed=1, into=Path("kept"),
+        trainer_path=Path("t/train.py"),
+    )  # fmt: skip
+    assert run_trial(spec, dataset).verdict == "scored"
+    assert (tmp_path / "t" / "train.py").read_text(encoding="utf-8") == trainer_text()
     assert (tmp_path / "kept" / "weights.safetensors").is_file()
 
 

@@ -15,7 +15,8 @@ import backends
 from core.data import prepare
 from core.records import Budget, Trial
 from core.trainer.constants import write_constants
-from core.trial.supervisor import TrialSpec, run_trial
+from core.trial.spec import TrialSpec
+from core.trial.supervisor import run_trial
 
 SMALL = dataclasses.replace(
     PRESET,
@@ -38,18 +39,15 @@ def run(corpus_folder: Path, tmp_path: Path) -> Callable[..., tuple[Trial, Path]
     def run(steps: int, **constants: Any) -> tuple[Trial, Path]:
         nonlocal count
         count += 1
-        trainer = tmp_path / f"train-{count}.py"
         text = backends.trainer_path("jax").read_text(encoding="utf-8")
-        trainer.write_text(write_constants(text, {**SMALL.trainer_constants(), **constants}), encoding="utf-8")
         spec = TrialSpec(
-            trainer=trainer,
+            trainer=write_constants(text, {**SMALL.trainer_constants(), **constants}),
             preset=SMALL,
             budget=Budget(steps=steps),
             seed=1,
-            dataset=prepare(f"folder:{corpus_folder}", SMALL.vocabulary),
             into=tmp_path / str(count),
         )
-        return run_trial(spec), spec.into
+        return run_trial(spec, prepare(f"folder:{corpus_folder}", SMALL.vocabulary)), spec.into
 
     return run
 

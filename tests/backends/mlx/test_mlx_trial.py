@@ -13,10 +13,11 @@ from support import PRESET
 
 import backends
 from core.data import Dataset, prepare
-from core.records import Budget, Facts, Preset, Trial, from_json
+from core.records import Budget, Preset, Trial
 from core.trainer.constants import write_constants
 from core.trial.model import open_model
-from core.trial.supervisor import TrialSpec, run_trial
+from core.trial.spec import TrialSpec, read_facts
+from core.trial.supervisor import run_trial
 
 pytestmark = pytest.mark.skipif(backends.get("mlx").missing() is not None, reason="MLX is not installed here")
 
@@ -33,11 +34,9 @@ SMALL = dataclasses.replace(
 )
 
 
-def trainer_file(folder: Path, preset: Preset, **constants: Any) -> Path:
-    path = folder / f"train-{preset.backend}-{len(list(folder.iterdir()))}.py"
+def trainer_of(preset: Preset, **constants: Any) -> str:
     text = backends.trainer_path(preset.backend).read_text(encoding="utf-8")
-    path.write_text(write_constants(text, {**preset.trainer_constants(), **constants}), encoding="utf-8")
-    return path
+    return write_constants(text, {**preset.trainer_constants(), **constants})
 
 
 @pytest.fixture
@@ -50,12 +49,9 @@ def run(dataset: Dataset, tmp_path: Path) -> Callable[..., tuple[Trial, Path]]:
     """Runs a trial of a backend's reference trainer, filled from the preset; returns its record and its folder."""
 
     def run(steps: int, preset: Preset = SMALL, **constants: Any) -> tuple[Trial, Path]:
-        trainer = trainer_file(tmp_path, preset, **constants)
-        into = tmp_path / f"into-{trainer.stem}"
-        budget = Budget(steps=steps)
-        return run_trial(
-            TrialSpec(trainer=trainer, preset=preset, budget=budget, seed=1, dataset=dataset, into=into)
-        ), into
+        trainer, into = trainer_of(preset, **constants), tmp_path / f"into-{len(list(tmp_path.iterdir()))}"
+        spec = TrialSpec(trainer=trainer, preset=preset, budget=Budget(steps=steps), seed=1, into=into)
+        return run_trial(spec, dataset), into
 
     return run
 
@@ -99,9 +95,9 @@ def assert_scores_alike(trial: Trial, folder: Path, other: str, dataset: Dataset
     if reason := backends.get(other).missing():
         pytest.skip(reason)
     preset = dataclasses.replace(SMALL, backend=other)
-    facts = from_json(Facts, json.loads((folder / "facts.json").read_text()))
+    facts = read_facts(folder)
     there = dataclasses.replace(facts, backend=other)
-    with open_model(trainer_file(tmp_path, preset), folder / "weights.safetensors", there, preset) as model:
+    with open_model(trainer_of(preset), folder / "weights.safetensors", there, preset) as model:
         score = model.score(dataset.scored("val", preset.score_bytes))
     assert score.yardstick == trial.yardstick
     assert score.val_bpb == pytest.approx(trial.val_bpb, abs=1e-5)

@@ -13,7 +13,8 @@ import backends
 from core.data import prepare
 from core.records import Budget, Preset
 from core.trainer.constants import write_constants
-from core.trial.supervisor import TrialSpec, run_trial
+from core.trial.spec import TrialSpec
+from core.trial.supervisor import run_trial
 
 
 def test_what_the_allocator_says_is_known():
@@ -40,13 +41,8 @@ def test_a_reference_trainer_takes_the_same_batches_in_more_slices(tmp_path: Pat
     dataset = prepare(preset.corpus, 256)
     records = []
     for name, of in (("plain", text), ("short", short)):
-        trainer = tmp_path / name / "train.py"
-        trainer.parent.mkdir()
-        trainer.write_text(of, encoding="utf-8")
-        spec = TrialSpec(
-            trainer=trainer, preset=preset, budget=Budget(steps=3), seed=1, dataset=dataset, into=tmp_path / name / "t"
-        )
-        records.append(dataclasses.asdict(run_trial(spec)))
+        spec = TrialSpec(trainer=of, preset=preset, budget=Budget(steps=3), seed=1, into=tmp_path / name)
+        records.append(dataclasses.asdict(run_trial(spec, dataset)))
     plain, again = records
     assert again["verdict"] == "scored", again["reason"]
     assert (plain["device_rows"], again["device_rows"]) == (8, 4)
