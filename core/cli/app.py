@@ -105,7 +105,7 @@ def main() -> None:
         app(prog_name="autoresearch")
     except SystemExit as ended:
         if isinstance(ended.code, int) and ended.code > SIGNALLED:
-            signals.ignored()
+            signals.ignore_signals()
         raise
     except UserError as error:
         terminal.notice(f"autoresearch: {error}")

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from core.cli.render import terminal
-from core.system.signals import Ended, orderly
+from core.system.signals import Signalled, graceful_shutdown
 
 USER_ERROR, CRASHED, INTERRUPTED = 2, 1, 130
 SIGNALLED = 128  # above it: this and the signal's number
@@ -74,11 +74,11 @@ def interruptible(what_next: str) -> Iterator[None]:
     The status is 128 and the signal's number, as a shell has it.
     """
     try:
-        with orderly(lambda: _told("ending what runs; once more to leave it as it is")):
+        with graceful_shutdown(lambda: _told("ending what runs; once more to leave it as it is")):
             yield
     except KeyboardInterrupt as interrupt:
         _told(f"interrupted; {what_next}")
-        raise typer.Exit(SIGNALLED + interrupt.signum if isinstance(interrupt, Ended) else INTERRUPTED) from None
+        raise typer.Exit(SIGNALLED + interrupt.signum if isinstance(interrupt, Signalled) else INTERRUPTED) from None
 
 
 def _told(line: str) -> None:

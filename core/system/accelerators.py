@@ -1,6 +1,6 @@
 """The accelerators of this machine, found without a framework: by their drivers' tools, /sys and the environment.
 
-Everywhere in here a GB is 2**30 bytes. What can't be read is left out or None; nothing raises.
+A GB is 2**30 bytes here. What can't be read is left out or None; nothing raises.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import psutil
 
 Kind = Literal["cuda", "rocm", "apple", "tpu"]
 
-TOOL_SECONDS = 10.0  # a driver that does not answer by then is not there
-WSL_TOOLS = "/usr/lib/wsl/lib"  # where Windows lends its nvidia-smi to Linux, often not on the PATH
+TOOL_SECONDS = 10.0  # a driver that does not answer by then counts as missing
+WSL_TOOLS = "/usr/lib/wsl/lib"  # where WSL puts Windows' nvidia-smi, often not on the PATH
 NVIDIA_FIELDS = "index,uuid,name,memory.total,memory.free,utilization.gpu,driver_version"
 
 
@@ -36,19 +36,19 @@ class Accelerator:
     memory_gb: float  # of the device; of the machine where memory is unified
     free_gb: float | None
     driver: str  # its version, empty if unknown
-    busy: float | None = None  # share of the last moments in which it computed
+    busy: float | None = None  # share of the driver's last sampling period in which it computed
 
 
 def accelerators(root: Path = Path("/")) -> tuple[Accelerator, ...]:
-    """Every accelerator here that this process may see; `root` stands before /sys and /dev."""
+    """Every accelerator that this process may see. Tests pass another `root` of /sys and /dev."""
     return (*nvidia(), *rocm(root), *apple(), *tpu(root))
 
 
 def users(root: Path = Path("/")) -> tuple[int, ...]:
     """Ids of the processes that compute on an NVIDIA or AMD GPU, as far as this process may see them."""
-    told = tool_output("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader,nounits").split()
+    cuda = tool_output("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader,nounits").split()
     kfd = (path.name for path in _listed(root / "sys/class/kfd/kfd/proc"))
-    return tuple(sorted({int(pid) for pid in (*told, *kfd) if pid.isdecimal()}))
+    return tuple(sorted({int(pid) for pid in (*cuda, *kfd) if pid.isdecimal()}))
 
 
 def tool_output(*command: str) -> str:
@@ -71,10 +71,10 @@ def tool_output(*command: str) -> str:
 
 
 def nvidia() -> Iterator[Accelerator]:
-    """NVIDIA's GPUs in the order of nvidia-smi, those only that CUDA_VISIBLE_DEVICES names."""
-    told = tool_output("nvidia-smi", f"--query-gpu={NVIDIA_FIELDS}", "--format=csv,noheader,nounits")
+    """NVIDIA's GPUs in the order of nvidia-smi, without those that CUDA_VISIBLE_DEVICES hides."""
+    output = tool_output("nvidia-smi", f"--query-gpu={NVIDIA_FIELDS}", "--format=csv,noheader,nounits")
     fields = NVIDIA_FIELDS.count(",") + 1
-    rows = [row for row in csv.reader(told.splitlines(), skipinitialspace=True) if len(row) == fields]
+    rows = [row for row in csv.reader(output.splitlines(), skipinitialspace=True) if len(row) == fields]
     for index in visible(("CUDA_VISIBLE_DEVICES",), [tuple(row[:2]) for row in rows]):
         name, total, free, busy, driver = rows[index][2:]
         share = _number(busy)
@@ -92,7 +92,7 @@ def nvidia() -> Iterator[Accelerator]:
 
 
 def rocm(root: Path) -> Iterator[Accelerator]:
-    """AMD's GPUs as the kernel's compute driver lists them, those only that the environment names."""
+    """AMD's GPUs as the kernel's compute driver lists them, without those that the environment hides."""
     nodes = []
     for node in _listed(root / "sys/class/kfd/kfd/topology/nodes"):
         properties = dict(line.split(maxsplit=1) for line in _text(node / "properties").splitlines() if " " in line)
@@ -105,7 +105,7 @@ def rocm(root: Path) -> Iterator[Accelerator]:
         card = root / "sys/class/drm" / f"renderD{nodes[index].get('drm_render_minor', '')}" / "device"
         total, used = (_number(_text(card / f"mem_info_vram_{what}")) for what in ("total", "used"))
         share = _number(_text(card / "gpu_busy_percent"))
-        if total is None:  # the container shows the node and keeps the card to itself
+        if total is None:  # a container shows the node but not the card
             continue
         yield Accelerator(
             name=names.get(card.resolve().name.lower()) or _text(card / "product_name") or f"AMD {_arch(nodes[index])}",
@@ -121,16 +121,16 @@ def apple() -> Iterator[Accelerator]:
     """The GPU of Apple silicon, which shares the machine's memory; its driver is macOS."""
     if platform.system() != "Darwin" or platform.machine() != "arm64":
         return
-    told = tool_output("sysctl", "-n", "machdep.cpu.brand_string", "hw.memsize").splitlines()
-    if len(told) == 2 and (size := _number(told[1])) is not None:
+    lines = tool_output("sysctl", "-n", "machdep.cpu.brand_string", "hw.memsize").splitlines()
+    if len(lines) == 2 and (size := _number(lines[1])) is not None:
         free = psutil.virtual_memory().available / 2**30
         driver = platform.mac_ver()[0]
-        yield Accelerator(name=told[0].strip(), kind="apple", memory_gb=size / 2**30, free_gb=free, driver=driver)
+        yield Accelerator(name=lines[0].strip(), kind="apple", memory_gb=size / 2**30, free_gb=free, driver=driver)
 
 
 @dataclass(frozen=True)
 class _Chip:
-    """A TPU generation: JAX's name of its devices, the memory of one, and the names in TPU_ACCELERATOR_TYPE."""
+    """A TPU generation: JAX's name of its devices, their memory, its names in TPU_ACCELERATOR_TYPE and its PCI ids."""
 
     name: str
     memory_gb: float
@@ -167,7 +167,7 @@ def tpu(root: Path) -> Iterator[Accelerator]:
         if named is not None:
             chips = [named] * (accel or vfio or 1)
         elif accel:
-            chips = [_Chip("TPU", 16, (), ())] * accel  # of which generation is not told: no chip has less
+            chips = [_Chip("TPU", 16, (), ())] * accel  # of an unknown generation: none has less memory
     driver = ""
     if chips:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -177,9 +177,12 @@ def tpu(root: Path) -> Iterator[Accelerator]:
 
 
 def visible(variables: Sequence[str], identities: Sequence[tuple[str, ...]]) -> list[int]:
-    """Which devices the first variable that is set leaves, in its order: by index or the beginning of an id."""
+    """The devices that the first variable that is set leaves visible, in its order: by index or the beginning of an id.
+
+    `identities` holds each device's index and id.
+    """
     named = next((value for name in variables if (value := os.environ.get(name)) is not None), None)
-    if named is None or "MIG-" in named:  # a slice of a GPU, which has an id of its own
+    if named is None or "MIG-" in named:  # a slice of a GPU has an id of its own
         return list(range(len(identities)))
     left: list[int] = []
     for word in map(str.strip, named.split(",")):
@@ -189,7 +192,7 @@ def visible(variables: Sequence[str], identities: Sequence[tuple[str, ...]]) -> 
             if word == index or (word.startswith("GPU-") and unique.startswith(word))
         ]
         if len(fits) != 1 or fits[0] in left:
-            break  # as CUDA has it: what follows a device that isn't there is not seen
+            break  # as in CUDA: what follows a missing device is not visible
         left += fits
     return left
 
@@ -197,9 +200,9 @@ def visible(variables: Sequence[str], identities: Sequence[tuple[str, ...]]) -> 
 def _amd_names() -> dict[str, str]:
     """AMD's product names by PCI address, from whichever tool is installed."""
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-        told = json.loads(tool_output("amd-smi", "static", "--asic", "--bus", "--json"))
-        every: list[dict[str, Any]] = told["gpu_data"] if isinstance(told, dict) else told
-        return {str(one["bus"]["bdf"]).lower(): str(one["asic"]["market_name"]) for one in every}
+        listed = json.loads(tool_output("amd-smi", "static", "--asic", "--bus", "--json"))
+        gpus: list[dict[str, Any]] = listed["gpu_data"] if isinstance(listed, dict) else listed
+        return {str(gpu["bus"]["bdf"]).lower(): str(gpu["asic"]["market_name"]) for gpu in gpus}
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
         cards = json.loads(tool_output("rocm-smi", "--showproductname", "--showbus", "--json"))
         found = {}

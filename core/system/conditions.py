@@ -1,6 +1,6 @@
 """What a device was like while a trial trained: clocks, throttling, temperature and the load of others, sampled.
 
-Nothing here fails a trial: what can't be read is left out. NVIDIA's GPUs are `core.system.nvml`'s.
+Nothing here fails a trial: what can't be read is left out. NVIDIA's GPUs are read in `nvml.py`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import psutil
 from core.system.accelerators import tool_output
 
 PERIOD_SECONDS = 1.0
-MOST_OF_A_CORE = 0.001  # a sample that is slow is taken the more rarely, so that no training pays for it
-THROTTLED, LOADED = 0.02, 0.10  # shares from which a person should know
+MOST_OF_A_CORE = 0.001  # slow samples are taken less often, so that training doesn't pay for them
+THROTTLED, LOADED = 0.02, 0.10  # shares from which a person is warned
 
-Values = dict[str, float]
+Readings = dict[str, float]
 
 
-class Device(Protocol):
-    """Where the numbers of one device come from. Any method may raise; what it would have told is left out then."""
+class Sensor(Protocol):
+    """Reads one device. Any method may raise; its readings are left out then."""
 
-    def once(self) -> Values:
-        """What does not change, and what is only known while nothing of the trial runs on the device."""
+    def once(self) -> Readings:
+        """What does not change, and what can be read only while nothing of the trial runs on the device."""
         ...
 
-    def sample(self) -> Values:
+    def sample(self) -> Readings:
         """What changes, as it is now."""
         ...
 
@@ -42,74 +42,76 @@ class Device(Protocol):
 
 
 class Sampler:
-    """Looks at a device once a second from `start` to `stop`, in a thread of its own.
+    """Reads a device once a second from `start` to `stop`, in a thread of its own.
 
-    `device` is the backend's name of it ("cuda:1", "mps", "cpu"), `name` what a person calls it. To be made before
+    `device` is the backend's name of it ("cuda:1", "mps", "cpu"), `name` what a person calls it. Make it before
     anything of the trial runs on the device.
     """
 
     def __init__(self, device: str, name: str) -> None:
-        self._host = Host("" if device == "cpu" else "host_")
-        self._devices = _devices(device, name)
-        self._once: Values = {}
+        self._host = HostLoad("" if device == "cpu" else "host_")
+        self._sensors = _sensors(device, name)
+        self._once: Readings = {}
         self._samples: dict[str, list[float]] = {}
         self._count = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._told: Values | None = None
-        for one in self._devices:
-            with _unharmed():
-                self._once |= one.once()
+        self._summary: Readings | None = None
+        for sensor in self._sensors:
+            with _errors_ignored():
+                self._once |= sensor.once()
 
     def start(self) -> None:
-        """Begins: the clock of the trial is about to start."""
-        with _unharmed():
+        """Begin: the clock of the trial is about to start."""
+        with _errors_ignored():
             self._host.start()
         self._thread = threading.Thread(target=self._run, name="conditions", daemon=True)
         self._thread.start()
 
-    def stop(self) -> Values:
-        """Ends, and tells what was seen: empty if it was not started. Safe to call again.
+    def stop(self) -> Readings:
+        """End, and return a summary of the samples; empty if it was not started. It may be called again.
 
-        Flat: clocks in MHz and power in W are means, temperatures in C the highest. Shares, 0 to 1: `throttled` and
-        `power_capped` of the samples, `other_load` of the device's time that others took, `busy_before` that it was in
-        use before the trial used it, `stolen` that a virtual machine's host gave to others. `host_` goes before what
-        is the processors' where they are not the device. `load_1m`: the system's load average of a minute.
+        Clocks in MHz and power in W are means, temperatures in C are maxima. Shares, 0 to 1: `throttled` and
+        `power_capped` of the samples, `other_load` of the device's time that other processes took, `busy_before` of the
+        time before the trial in which the device was in use, `stolen` of the time that a virtual machine's host gave to
+        others. Where the processors are not the device, their readings are named `host_...`. `load_1m`: the system's
+        load average of a minute.
         """
-        if self._told is not None:
-            return self._told
-        self._told = {}
+        if self._summary is not None:
+            return self._summary
+        summary: Readings = {}
         if self._thread is not None:
-            with _unharmed():
-                self._told |= self._host.stop()
+            with _errors_ignored():
+                summary |= self._host.stop()
             self._stopping.set()
             self._thread.join(5)
             if not self._count and not self._thread.is_alive():
-                self._look()
-            self._told |= self._once | {name: _joined(name, seen) for name, seen in self._samples.items()}
-            self._told = {name: round(value, 4) for name, value in self._told.items()} | {"samples": self._count}
-        for one in self._devices:
-            with _unharmed():
-                one.close()
-        return self._told
+                self._sample()
+            summary |= self._once | {name: _summarized(name, values) for name, values in self._samples.items()}
+            summary = {name: round(value, 4) for name, value in summary.items()} | {"samples": self._count}
+        for sensor in self._sensors:
+            with _errors_ignored():
+                sensor.close()
+        self._summary = summary
+        return summary
 
     def _run(self) -> None:
         pause = PERIOD_SECONDS
         while not self._stopping.wait(pause):
             before = time.perf_counter()
-            self._look()
+            self._sample()
             pause = max(PERIOD_SECONDS, (time.perf_counter() - before) / MOST_OF_A_CORE)
 
-    def _look(self) -> None:
-        for one in self._devices:
-            with _unharmed():
-                for name, value in one.sample().items():
+    def _sample(self) -> None:
+        for sensor in self._sensors:
+            with _errors_ignored():
+                for name, value in sensor.sample().items():
                     self._samples.setdefault(name, []).append(value)
         self._count += 1
 
 
-class Host:
-    """What the processors that this process may use did between `start` and `stop`, by the system's own counters."""
+class HostLoad:
+    """The load of the processors that this process may use from `start` to `stop`, by the system's counters."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -118,21 +120,21 @@ class Host:
     def start(self) -> None:
         self._begun = self._counters()
 
-    def stop(self) -> Values:
-        """Shares of the processors' time that processes outside this one's tree took, and that was stolen."""
+    def stop(self) -> Readings:
+        """The shares of the processors' time that other process trees took, and that a virtual machine's host stole."""
         if self._begun is None:
             return {}
         now, busy, own, stolen = (after - before for after, before in zip(self._counters(), self._begun, strict=True))
-        told: Values = {}
+        load: Readings = {}
         if now > 0:
-            told[f"{self._prefix}other_load"] = min(1.0, max(0.0, busy - own) / now)
-            told[f"{self._prefix}stolen"] = min(1.0, max(0.0, stolen) / now)
+            load[f"{self._prefix}other_load"] = min(1.0, max(0.0, busy - own) / now)
+            load[f"{self._prefix}stolen"] = min(1.0, max(0.0, stolen) / now)
         if sys.platform != "win32":  # where psutil would have to count for minutes first
-            told["load_1m"] = psutil.getloadavg()[0]
-        return told
+            load["load_1m"] = psutil.getloadavg()[0]
+        return load
 
     def _counters(self) -> tuple[float, float, float, float]:
-        """Seconds of these processors: altogether, busy, busy for this process's tree, stolen by a host."""
+        """Seconds of these processors: all, busy, busy for this process's tree, stolen by a host."""
         each = psutil.cpu_times(percpu=True)
         mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(each))
         whole = busy = stolen = 0.0
@@ -146,14 +148,14 @@ class Host:
         return whole, busy, _tree_seconds(), stolen
 
 
-class Processors:
-    """The clocks of the processors, where they are the device."""
+class CpuSensor:
+    """The clock of the processors, where they are the device."""
 
-    def once(self) -> Values:
+    def once(self) -> Readings:
         most = psutil.cpu_freq().max
         return {"clock_max_mhz": most} if most else {}
 
-    def sample(self) -> Values:
+    def sample(self) -> Readings:
         now = psutil.cpu_freq().current
         return {"clock_mhz": now} if now else {}
 
@@ -161,8 +163,8 @@ class Processors:
         pass
 
 
-class Apple:
-    """A Mac, by what it tells without root: the system's thermal pressure, and how busy the GPU was before.
+class AppleSensor:
+    """A Mac, by what can be read without root: the system's thermal pressure, and how busy the GPU was before.
 
     Written from Apple's headers (notify.h, OSThermalNotification.h: 0 is nominal); not run by anyone yet.
     """
@@ -174,14 +176,14 @@ class Apple:
         self._system = ctypes.CDLL("/usr/lib/libSystem.dylib")
         self._token = ctypes.c_int()
         if self._system.notify_register_check(self._PRESSURE, ctypes.byref(self._token)) != 0:
-            raise OSError("the system tells no thermal pressure")
+            raise OSError("the system reports no thermal pressure")
 
-    def once(self) -> Values:
-        told = tool_output("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator") if self._gpu else ""
-        shares = re.findall(r'"Device Utilization %"\s*=\s*(\d+)', told)
+    def once(self) -> Readings:
+        output = tool_output("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator") if self._gpu else ""
+        shares = re.findall(r'"Device Utilization %"\s*=\s*(\d+)', output)
         return {"busy_before": max(map(int, shares)) / 100} if shares else {}
 
-    def sample(self) -> Values:
+    def sample(self) -> Readings:
         level = ctypes.c_uint64()
         if self._system.notify_get_state(self._token, ctypes.byref(level)) != 0:
             return {}
@@ -192,42 +194,42 @@ class Apple:
 
 
 def remarks(conditions: Mapping[str, float | str | None]) -> list[str]:
-    """What of a trial's conditions casts a doubt on its speed, in words; empty if nothing does."""
+    """What in a trial's conditions may have changed its speed, a sentence each; empty if nothing did."""
 
     def share(name: str) -> float:
         value = conditions.get(name)
         return float(value) if isinstance(value, (int, float)) else 0.0
 
-    told = []
+    found = []
     if share("throttled") >= THROTTLED:
-        told.append(f"the device was throttled in {share('throttled'):.0%} of the samples")
+        found.append(f"the device was throttled in {share('throttled'):.0%} of the samples")
     for prefix, of in (("", "the device"), ("host_", "the processors")):
         if share(f"{prefix}other_load") > LOADED:
-            told.append(f"other processes took {share(f'{prefix}other_load'):.0%} of {of}")
+            found.append(f"other processes took {share(f'{prefix}other_load'):.0%} of {of}")
         if share(f"{prefix}stolen") > LOADED:
-            told.append(f"the virtual machine's host gave {share(f'{prefix}stolen'):.0%} of the processors to others")
+            found.append(f"the virtual machine's host gave {share(f'{prefix}stolen'):.0%} of the processors to others")
     if "other_load" not in conditions and share("busy_before") > LOADED:
-        told.append(f"the device was {share('busy_before'):.0%} busy before the trial used it")
-    return told
-
-
-def _devices(device: str, name: str) -> list[Device]:
-    kind, _, index = device.partition(":")
-    found: list[Device] = []
-    with _unharmed():
-        if kind == "cpu":
-            found.append(Processors())
-        if sys.platform == "darwin":
-            found.append(Apple(gpu=kind != "cpu"))
-        elif kind in ("cuda", "gpu"):
-            from core.system.nvml import Gpu
-
-            found.append(Gpu(int(index or 0), name))
+        found.append(f"the device was {share('busy_before'):.0%} busy before the trial used it")
     return found
 
 
-def _joined(name: str, seen: list[float]) -> float:
-    return max(seen) if name in ("temperature_c", "thermal_pressure") else statistics.fmean(seen)
+def _sensors(device: str, name: str) -> list[Sensor]:
+    kind, _, index = device.partition(":")
+    found: list[Sensor] = []
+    with _errors_ignored():
+        if kind == "cpu":
+            found.append(CpuSensor())
+        if sys.platform == "darwin":
+            found.append(AppleSensor(gpu=kind != "cpu"))
+        elif kind in ("cuda", "gpu"):
+            from core.system.nvml import NvidiaSensor
+
+            found.append(NvidiaSensor(int(index or 0), name))
+    return found
+
+
+def _summarized(name: str, values: list[float]) -> float:
+    return max(values) if name in ("temperature_c", "thermal_pressure") else statistics.fmean(values)
 
 
 def _tree_seconds() -> float:
@@ -243,8 +245,8 @@ def _tree_seconds() -> float:
 
 
 @contextlib.contextmanager
-def _unharmed() -> Iterator[None]:
-    """Drivers and their libraries fail in ways of their own, and none of them is a trial's."""
+def _errors_ignored() -> Iterator[None]:
+    """Drivers and their libraries fail in many ways, and none of them may fail a trial."""
     try:
         yield
     except Exception:  # noqa: BLE001

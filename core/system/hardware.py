@@ -21,7 +21,7 @@ PEAK_RUNS = 4
 
 
 def matrix_product() -> Callable[[], None]:
-    """A float32 NumPy product of two 2048 x 2048 matrices; its first call brings threads and pages."""
+    """A float32 NumPy product of two 2048 x 2048 matrices. Its first call is slow: it starts threads and maps pages."""
     random = np.random.default_rng(0)
     left = random.standard_normal((MATRIX, MATRIX), np.float32)
     right = random.standard_normal((MATRIX, MATRIX), np.float32)
@@ -35,7 +35,7 @@ def matrix_product() -> Callable[[], None]:
 
 @functools.cache
 def matrix_flops() -> float:
-    """FLOP/s of `matrix_product`: the best of a few, about half a second in all."""
+    """FLOP/s of `matrix_product`: the best of a few runs, which take about half a second in all."""
     multiply = matrix_product()
     multiply()
     best = float("inf")

@@ -11,14 +11,14 @@ import psutil
 
 from core.system.accelerators import visible
 
-# Reasons for a lower clock that are the device's trouble: hardware slowdown, software and hardware thermal slowdown,
-# power brake (nvml.h, nvmlClocksEventReason*). The power cap is the usual state of a GPU at work, so it stands apart.
-TROUBLE = 0x08 | 0x20 | 0x40 | 0x80
+# Reasons for a lower clock that count as throttling: hardware slowdown, software and hardware thermal slowdown, power
+# brake (nvml.h, nvmlClocksEventReason*). The power cap is the usual state of a GPU at work, so it is recorded apart.
+THROTTLING = 0x08 | 0x20 | 0x40 | 0x80
 POWER_CAP = 0x04
 
 
-class Gpu:
-    """The GPU that a framework calls by `index` and a person by `name`.
+class NvidiaSensor:
+    """Reads the GPU that a framework calls by `index` and a person by `name`.
 
     Raises NVMLError where there is no driver or no such device, ImportError without nvidia-ml-py.
     """
@@ -31,44 +31,44 @@ class Gpu:
         except BaseException:
             self.close()
             raise
-        self._seen = 0  # microseconds of the driver's clock: of what other processes did, what is told already
+        self._seen = 0  # microseconds of the driver's clock: other processes' use up to here was returned
         self._own: dict[int, bool] = {}
 
     def once(self) -> dict[str, float]:
         """The highest clock, and how busy the device is before the trial uses it."""
-        nvml, told = self._nvml, dict[str, float]()
+        nvml, readings = self._nvml, dict[str, float]()
         with contextlib.suppress(nvml.NVMLError):
-            told["clock_max_mhz"] = float(nvml.nvmlDeviceGetMaxClockInfo(self._handle, nvml.NVML_CLOCK_SM))
+            readings["clock_max_mhz"] = float(nvml.nvmlDeviceGetMaxClockInfo(self._handle, nvml.NVML_CLOCK_SM))
         with contextlib.suppress(nvml.NVMLError):
-            told["busy_before"] = nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu / 100
+            readings["busy_before"] = nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu / 100
         with contextlib.suppress(nvml.NVMLError):
-            self._others()  # what it kept from before is not of this trial
-        return told
+            self._others()  # drops what the driver recorded before this trial
+        return readings
 
     def sample(self) -> dict[str, float]:
-        """Clock, throttling, temperature, power and the share of others; without what this driver does not tell."""
-        nvml, told = self._nvml, dict[str, float]()
+        """Clock, throttling, temperature, power and the share of others, as far as this driver reports them."""
+        nvml, readings = self._nvml, dict[str, float]()
         with contextlib.suppress(nvml.NVMLError):
-            told["clock_mhz"] = float(nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM))
+            readings["clock_mhz"] = float(nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM))
         with contextlib.suppress(nvml.NVMLError):
             reasons = self._reasons()
-            told["throttled"] = float(bool(reasons & TROUBLE))
-            told["power_capped"] = float(bool(reasons & POWER_CAP))
+            readings["throttled"] = float(bool(reasons & THROTTLING))
+            readings["power_capped"] = float(bool(reasons & POWER_CAP))
         with contextlib.suppress(nvml.NVMLError):
-            told["temperature_c"] = float(self._temperature())
+            readings["temperature_c"] = float(self._temperature())
         with contextlib.suppress(nvml.NVMLError):
-            told["power_w"] = nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000
+            readings["power_w"] = nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000
         with contextlib.suppress(nvml.NVMLError):
             if (others := self._others()) is not None:
-                told["other_load"] = others
-        return told
+                readings["other_load"] = others
+        return readings
 
     def close(self) -> None:
-        """Gives the driver's library back."""
+        """Release the driver's library."""
         self._nvml.nvmlShutdown()
 
     def _find(self, index: int, name: str) -> Any:
-        """By the index among those that CUDA_VISIBLE_DEVICES leaves; by the name where that is another's alone.
+        """The handle of the one visible GPU with this name; if there are several or none, of the one with this index.
 
         CUDA counts the fastest first and NVML by the bus, so with unequal GPUs an index can mean two devices.
         """
@@ -100,8 +100,8 @@ class Gpu:
     def _others(self) -> float | None:
         """The share of the device that other processes took since the last call.
 
-        None unless this process's own are among those that the driver names: in a container it names none, or by
-        numbers that mean nothing here.
+        None unless the driver lists processes of this one's tree: in a container it lists none, or by ids that mean
+        nothing here.
         """
         samples = self._nvml.nvmlDeviceGetProcessUtilization(self._handle, self._seen)
         share: dict[int, list[int]] = {}

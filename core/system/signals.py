@@ -1,6 +1,6 @@
-"""Ctrl-C and its kin: a first one ends the work in order, a second one can't disturb that, a third one can.
+"""Ctrl-C and other signals. First signal: graceful stop. Second: a message only. Third: immediate exit.
 
-SIGTERM and a closed terminal (SIGHUP; on Windows Ctrl-Break and a closed console) end it as Ctrl-C does.
+SIGTERM and a closed terminal (SIGHUP; on Windows Ctrl-Break and a closed console) act as Ctrl-C does.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-# Those that the platform has.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))  # no platform has all
 
 _Handler = Callable[[int, FrameType | None], object]
 
 
-class Ended(KeyboardInterrupt):
-    """What a signal raises in the main thread. `signum` says which it was."""
+class Signalled(KeyboardInterrupt):
+    """A signal came. Raised in the main thread; `signum` says which one it was."""
 
     def __init__(self, signum: int) -> None:
         super().__init__()
@@ -28,40 +27,40 @@ class Ended(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def orderly(on_second: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Within it the first signal raises Ended, the second only calls `on_second`, and each later one raises again.
+def graceful_shutdown(on_second: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Within it the first signal raises Signalled, the second only calls `on_second`, and each later one raises again.
 
-    A signal that was ignored stays so: under nohup a closed terminal ends nothing. In other threads than the main one,
-    where Python hears no signals, it does nothing.
+    Signals that were ignored stay ignored: under nohup a closed terminal ends nothing. Does nothing in threads other
+    than the main one, where Python gets no signals.
     """
-    seen = 0
+    count = 0
 
-    def hear(signum: int, frame: FrameType | None) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == 2:
+    def handle(signum: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
             on_second()
         else:
-            raise Ended(signum)
+            raise Signalled(signum)
 
-    with _heard(hear, signal.default_int_handler, signal.SIG_DFL):
+    with _handling(handle, signal.default_int_handler, signal.SIG_DFL):
         yield
 
 
-def ignored() -> None:
-    """From here on signals change nothing: the work has ended in order, and the interpreter is on its way out."""
+def ignore_signals() -> None:
+    """From here on signals change nothing: the work has ended, and the interpreter is about to exit."""
     if threading.current_thread() is threading.main_thread():
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Within it, or in a function that it decorates, a signal that would raise waits until the end."""
     waiting: list[int] = []
     before: dict[int, _Handler] = {}
     try:
-        with _heard(lambda signum, frame: waiting.append(signum)) as before:
+        with _handling(lambda signum, frame: waiting.append(signum)) as before:
             yield
     finally:
         if waiting:
@@ -69,8 +68,8 @@ def deferred() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _heard(handler: _Handler, *only: object) -> Iterator[dict[int, _Handler]]:
-    """Sets the handler in place of Python functions (or of those in `only`); what was there, by signal."""
+def _handling(handler: _Handler, *only: object) -> Iterator[dict[int, _Handler]]:
+    """Replace the handlers that are Python functions, or those in `only`. Yields the functions that were replaced."""
     before: dict[int, _Handler] = {}
     restored: dict[int, Any] = {}
     try:

@@ -21,7 +21,7 @@ from core.sandbox.confine import NOT_CONFINED
 from core.sandbox.policy import confined
 from core.sandbox.reaper import Outcome
 from core.sandbox.spawn import ReapedProcess
-from core.system.signals import deferred
+from core.system.signals import signals_blocked
 from core.trial import compile_cache
 from core.trial.channel import Channel, ChannelError, Message
 from core.trial.environment import Surroundings
@@ -60,7 +60,7 @@ class Process:
     It writes in its `scratch`, and reads what `hand` puts into a folder beside it.
     """
 
-    @deferred()  # as soon as there is a folder, there is a reaper that deletes it
+    @signals_blocked()  # as soon as there is a folder, there is a reaper that deletes it
     def __init__(
         self, role: str, trainer: Path, backend: str, device: str, environment: Surroundings, usage: Path
     ) -> None:
@@ -161,7 +161,7 @@ class Process:
             shutil.copyfile(path, self._inbox / path.name)
         return self._inbox / path.name
 
-    @deferred()
+    @signals_blocked()
     def end(self) -> None:
         """Ends the process and everything it started, and deletes its scratch. Safe to call again."""
         self._reaper.end()

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from core.system import conditions
-from core.system.conditions import Host, Sampler, remarks
+from core.system.conditions import HostLoad, Sampler, remarks
 
 
 class Scripted:
@@ -46,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sampled(monkeypatch: pytest.MonkeyPatch, *devices: Any, count: int = 3) -> dict[str, float]:
     """What a sampler of these devices tells after at least `count` samples."""
-    monkeypatch.setattr(conditions, "_devices", lambda device, name: list(devices))
+    monkeypatch.setattr(conditions, "_sensors", lambda device, name: list(devices))
     sampler = Sampler("cuda", "a GPU")
     sampler.start()
     deadline = time.monotonic() + 20
@@ -92,7 +92,7 @@ def test_a_slow_device_is_asked_the_more_rarely(monkeypatch: pytest.MonkeyPatch)
             time.sleep(0.05)
             return {"clock_mhz": 1.0}
 
-    monkeypatch.setattr(conditions, "_devices", lambda device, name: [Slow({})])
+    monkeypatch.setattr(conditions, "_sensors", lambda device, name: [Slow({})])
     sampler = Sampler("cuda", "a GPU")
     sampler.start()
     time.sleep(0.5)
@@ -102,7 +102,7 @@ def test_a_slow_device_is_asked_the_more_rarely(monkeypatch: pytest.MonkeyPatch)
 def test_what_never_started_tells_nothing_and_a_short_trial_has_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Scripted({"clock_mhz": 7.0})
     monkeypatch.setattr(conditions, "PERIOD_SECONDS", 60.0)
-    monkeypatch.setattr(conditions, "_devices", lambda device_, name: [device])
+    monkeypatch.setattr(conditions, "_sensors", lambda device_, name: [device])
     assert Sampler("cuda", "a GPU").stop() == {}
     assert device.closed == 1
     sampler = Sampler("cuda", "a GPU")
@@ -140,7 +140,7 @@ def counters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_what_others_took_is_what_was_busy_less_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with counters(monkeypatch) as at:
-        host = Host("")
+        host = HostLoad("")
         assert host.stop() == {}
         host.start()
         at.user, at.system, at.idle, at.steal, at.own = 6.0, 1.0, 2.0, 1.0, 8.0
@@ -204,7 +204,7 @@ def test_only_what_is_remarkable_is_told(seen: dict[str, Any], said: list[str]) 
 
 @pytest.mark.skipif(sys.platform != "darwin", reason="a Mac's own interfaces")
 def test_a_mac_tells_its_thermal_pressure() -> None:
-    device = conditions.Apple(gpu=True)
+    device = conditions.AppleSensor(gpu=True)
     told = device.sample()
     assert told["throttled"] in (0.0, 1.0)
     assert 0 <= told["thermal_pressure"] <= 4

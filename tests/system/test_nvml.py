@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.system.conditions import Sampler, remarks
-from core.system.nvml import Gpu
+from core.system.nvml import NvidiaSensor
 
 
 class NVMLError(Exception):
@@ -118,7 +118,7 @@ def used(pid: int, share: int, at: int) -> Any:
 
 def test_a_gpu_tells_its_clock_heat_and_power(nvml: Fake) -> None:
     nvml.busy = 30
-    gpu = Gpu(1, "NVIDIA H100 80GB HBM3")
+    gpu = NvidiaSensor(1, "NVIDIA H100 80GB HBM3")
     assert gpu.once() == {"clock_max_mhz": 1980.0, "busy_before": 0.3}
     told = gpu.sample()
     assert told == {
@@ -144,14 +144,14 @@ def test_heat_and_brakes_are_trouble_and_the_power_cap_is_not(
         "SwThermalSlowdown": 32, "HwThermalSlowdown": 64, "HwPowerBrakeSlowdown": 128, "DisplayClockSetting": 256,
     }  # fmt: skip
     nvml.reasons = bits[reason]
-    told = Gpu(0, "").sample()
+    told = NvidiaSensor(0, "").sample()
     assert (told["throttled"], told["power_capped"]) == (throttled, capped)
 
 
 def test_older_drivers_know_older_names(nvml: Fake) -> None:
     nvml.lacks = {"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetTemperatureV"}
     nvml.reasons = 0x40
-    told = Gpu(0, "").sample()
+    told = NvidiaSensor(0, "").sample()
     assert (told["throttled"], told["temperature_c"]) == (1.0, 70.0)
 
 
@@ -170,7 +170,7 @@ def test_what_a_driver_does_not_tell_is_left_out(nvml: Fake, lacking: str) -> No
 
 def test_other_processes_are_those_outside_this_tree(nvml: Fake) -> None:
     nvml.processes = [used(os.getpid(), 99, 1)]
-    gpu = Gpu(0, "")
+    gpu = NvidiaSensor(0, "")
     gpu.once()  # what was before the trial is not counted
     assert "other_load" not in gpu.sample()
     nvml.processes += [used(os.getpid(), 60, 2), used(1, 20, 2), used(1, 40, 3)]
@@ -198,12 +198,12 @@ def test_the_gpu_is_the_one_that_the_framework_means(
 ) -> None:
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert Gpu(index, name).once()["clock_max_mhz"] == most
+    assert NvidiaSensor(index, name).once()["clock_max_mhz"] == most
 
 
 def test_a_gpu_that_is_not_there_gives_the_library_back(nvml: Fake) -> None:
     with pytest.raises(NVMLError):
-        Gpu(2, "")
+        NvidiaSensor(2, "")
     assert nvml.opened == 0
 
 
@@ -238,10 +238,10 @@ def test_the_names_are_those_of_the_real_library(nvml: Fake, monkeypatch: pytest
     trouble = ("HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
     from core.system import nvml as ours
 
-    assert sum(getattr(real, f"nvmlClocksEventReason{name}") for name in trouble) == ours.TROUBLE
+    assert sum(getattr(real, f"nvmlClocksEventReason{name}") for name in trouble) == ours.THROTTLING
     assert real.nvmlClocksEventReasonSwPowerCap == ours.POWER_CAP
     assert {name for name, _ in real.c_nvmlProcessUtilizationSample_t._fields_} >= {"pid", "smUtil", "timeStamp"}
     with pytest.raises((real.NVMLError, OSError)) as told:
-        gpu = Gpu(99, "")  # no machine has so many; most of those that test have none
+        gpu = NvidiaSensor(99, "")  # no machine has so many; most of those that test have none
         gpu.close()
     assert str(told.value)

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from core.system.signals import Ended, deferred, orderly
+from core.system.signals import Signalled, graceful_shutdown, signals_blocked
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends itself signals of POSIX")
 
@@ -22,9 +22,9 @@ def press(signum: int = signal.SIGINT) -> None:
 def test_every_one_of_them_interrupts(name: str) -> None:
     signum = getattr(signal, name)
     before = signal.getsignal(signum)
-    with pytest.raises(KeyboardInterrupt) as raised, orderly():
+    with pytest.raises(KeyboardInterrupt) as raised, graceful_shutdown():
         press(signum)
-    assert isinstance(raised.value, Ended)
+    assert isinstance(raised.value, Signalled)
     assert raised.value.signum == signum
     assert signal.getsignal(signum) == before
 
@@ -32,13 +32,13 @@ def test_every_one_of_them_interrupts(name: str) -> None:
 def test_the_second_waits_for_what_the_first_began_and_the_third_does_not() -> None:
     told: list[str] = []
     steps: list[str] = []
-    with pytest.raises(Ended), orderly(lambda: told.append("second")):
+    with pytest.raises(Signalled), graceful_shutdown(lambda: told.append("second")):
         try:
             press()
         finally:
             press(signal.SIGTERM)
             steps.append("cleaned up")
-            with pytest.raises(Ended):
+            with pytest.raises(Signalled):
                 press()
             steps.append("left")
     assert (told, steps) == (["second"], ["cleaned up", "left"])
@@ -47,7 +47,7 @@ def test_the_second_waits_for_what_the_first_began_and_the_third_does_not() -> N
 def test_what_is_deferred_raises_when_it_is_done() -> None:
     steps: list[str] = []
 
-    @deferred()
+    @signals_blocked()
     def clean_up() -> None:
         press()
         press()
@@ -56,7 +56,7 @@ def test_what_is_deferred_raises_when_it_is_done() -> None:
     with pytest.raises(KeyboardInterrupt):
         clean_up()
     assert steps == ["whole"]
-    with pytest.raises(Ended) as raised, orderly(), deferred():
+    with pytest.raises(Signalled) as raised, graceful_shutdown(), signals_blocked():
         press(signal.SIGTERM)
         raise ValueError
     assert raised.value.signum == signal.SIGTERM
@@ -67,7 +67,7 @@ def test_what_is_deferred_raises_when_it_is_done() -> None:
 def test_a_closed_terminal_ends_nothing_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with orderly(), deferred():
+        with graceful_shutdown(), signals_blocked():
             press(signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
@@ -78,7 +78,7 @@ def test_other_threads_are_left_alone() -> None:
     seen: list[object] = []
 
     def work() -> None:
-        with orderly(), deferred():
+        with graceful_shutdown(), signals_blocked():
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)

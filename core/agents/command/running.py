@@ -16,7 +16,7 @@ from typing import Self
 
 from core.sandbox.policy import Policy, confined
 from core.sandbox.spawn import ReapedProcess
-from core.system.signals import deferred
+from core.system.signals import signals_blocked
 
 LOG_BYTES = 2**20  # of its output that are kept as they come; after that only the end is
 TAIL_BYTES = 64 * 2**10
@@ -124,7 +124,7 @@ class Running:
         self._reader = threading.Thread(target=self._read, daemon=True)
         try:
             # An interrupt waits until it is known what to end.
-            with open(os.devnull if stdin is None else stdin, "rb") as given, deferred():
+            with open(os.devnull if stdin is None else stdin, "rb") as given, signals_blocked():
                 self._reaper = ReapedProcess(
                     confined(command, policy, root),
                     folder=root,
@@ -159,7 +159,7 @@ class Running:
         outcome = self._reaper.outcome()
         return Ended(outcome.returncode, cut or outcome.exceeded, self._output.first, self._output.tail())
 
-    @deferred()
+    @signals_blocked()
     def end(self) -> None:
         """Ends the command and everything it started. Safe to call again."""
         if self._reaper is None:

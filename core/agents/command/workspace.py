@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from core.records import TRAINER
-from core.system.signals import deferred
+from core.system.signals import signals_blocked
 
 HYPOTHESIS, LESSON, LESSONS = "hypothesis.txt", "lesson.txt", "lessons.md"
 TRAINER_BYTES = 2**20  # the reference trainers have a fortieth of it
@@ -47,7 +47,7 @@ class Workspace:
         self._laid: dict[str, bytes] = {}
         self.root = self.work = self.private = self.prompt = Path()
 
-    @deferred()  # an interrupt waits until it is known what to delete
+    @signals_blocked()  # an interrupt waits until it is known what to delete
     def _make(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
         self.work, self.private = self.root / "work", self.root / "private"
@@ -100,7 +100,7 @@ class Workspace:
         with contextlib.suppress(OSError):
             path.unlink()
 
-    @deferred()
+    @signals_blocked()
     def close(self) -> None:
         if self.root == Path():
             return
