@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.agents.base import Checked
+from core.agents.base import CheckResult
 from core.agents.llm.base import Block, Reply, Request, StopReason, Usage
 from core.events import Event, Notice, Working
 
@@ -73,7 +73,9 @@ def opening(request: Request) -> str:
 class PlainContext:
     """A context in a folder, without an engine."""
 
-    def __init__(self, root: Path, check: Callable[[str], Checked] | None = None, seconds: float = math.inf) -> None:
+    def __init__(
+        self, root: Path, check: Callable[[str], CheckResult] | None = None, seconds: float = math.inf
+    ) -> None:
         self.root = root
         self.state = root / "state"
         self.state.mkdir(exist_ok=True)
@@ -85,7 +87,7 @@ class PlainContext:
     def tell(self, event: Event) -> None:
         self.told.append(event)
 
-    def check(self, text: str) -> Checked:
+    def check(self, text: str) -> CheckResult:
         self.checked.append(text)
         return self._check(text)
 
@@ -101,8 +103,8 @@ class PlainContext:
         return [event.what for event in self.told if isinstance(event, Working)]
 
 
-def a_check(**values: Any) -> Checked:
+def a_check(**values: Any) -> CheckResult:
     base: dict[str, Any] = {
         "fault": "", "output": "", "seconds": 1.5, "parameters": 1000, "peak_memory_mb": 50.0, "flops_per_token": 2.0,
     }  # fmt: skip
-    return Checked(**{**base, **values})
+    return CheckResult(**{**base, **values})

@@ -71,15 +71,15 @@ class History(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckResult:
     """What came of a trainer's first step in the sandbox. Says whether it runs, and nothing of how well it learns."""
 
     fault: str  # why it can't be tried; empty where it runs
-    output: str  # the end of what it printed: data, whatever it says
     seconds: float
-    parameters: int | None
-    peak_memory_mb: float | None
-    flops_per_token: float | None
+    output: str = ""  # the end of what it printed: data, whatever it says
+    parameters: int | None = None
+    peak_memory_mb: float | None = None
+    flops_per_token: float | None = None
 
 
 class AgentContext(Protocol):
@@ -98,7 +98,7 @@ class AgentContext(Protocol):
     @property
     def tell(self) -> OnEvent: ...
 
-    def check(self, text: str) -> Checked:
+    def check(self, text: str) -> CheckResult:
         """Parses a trainer, holds it against program.md's fixed constants and runs one step of it in the sandbox."""
         ...
 

@@ -21,8 +21,8 @@ LOOKED_AT = 60  # experiments since the champion
 NEAR_LOOKED_AT = 200  # experiments, of earlier champions too
 EXHAUSTED = 3  # changes without a keep
 CLOSEST = 3  # that are offered where none is within the spread
-_REGIONS, _NEAR = 12, 6  # that are told
-_LONGEST_NAME = 40  # characters of a name in a trainer that are told
+_REGIONS, _NEAR = 12, 6  # that are listed
+_LONGEST_NAME = 40  # characters of a name in a trainer that are listed
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def near_misses(history: History, count: int) -> list[Experiment]:
     return (within or scored[:CLOSEST])[:count]
 
 
-def told(history: History) -> str:
+def advice(history: History) -> str:
     """For whoever proposes next: what is exhausted, what came close, and to try something else. Empty: no plateau."""
     if (discards := streak(history)) < STREAK:
         return ""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from core.agents.base import Checked
+from core.agents.base import CheckResult
 from core.events import OnEvent
 from core.records import Budget, Preset
 from core.store.layout import CampaignFolder
@@ -49,11 +49,11 @@ class CampaignContext:
     def seconds_left(self) -> float:
         return self._until - time.monotonic()
 
-    def check(self, text: str) -> Checked:
+    def check(self, text: str) -> CheckResult:
         """Parses a trainer, holds it against program.md's fixed constants and runs one step of it in the sandbox."""
         begun = time.monotonic()
         if (refused := refusal(text, self._champion_text(), self._program().fixed)) is not None:
-            return _faulty(refused.reason, begun)
+            return CheckResult(fault=refused.reason, seconds=time.monotonic() - begun)
         with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
             into = Path(temporary) / "trial"
             record = self._engine.run_trial(
@@ -67,7 +67,7 @@ class CampaignContext:
             )
             printed = into / "output.txt"
             output = printed.read_text(encoding="utf-8", errors="replace") if printed.exists() else ""
-        return Checked(
+        return CheckResult(
             fault="" if record.verdict == "scored" else record.reason or record.verdict,
             output=output[-SHOWN_CHARACTERS:],
             seconds=time.monotonic() - begun,
@@ -75,8 +75,3 @@ class CampaignContext:
             peak_memory_mb=record.peak_memory_mb,
             flops_per_token=record.flops_per_token,
         )
-
-
-def _faulty(fault: str, begun: float) -> Checked:
-    seconds = time.monotonic() - begun
-    return Checked(fault=fault, output="", seconds=seconds, parameters=None, peak_memory_mb=None, flops_per_token=None)

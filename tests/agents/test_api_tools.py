@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_model import PlainContext, a_check, use
 
-from core.agents.api.arguments import Refused
+from core.agents.api.arguments import ToolError
 from core.agents.api.draft import Draft
 from core.agents.api.quoting import Quotes, bounded, escaped, mark_of
 from core.agents.api.tools import CHECKS, TOOLS
@@ -214,7 +214,7 @@ def test_edits_do_what_replace_does_or_say_why_not(text: str, old: str, new: str
     draft = Draft(text)
     try:
         draft.edit(old, new, False)
-    except Refused:
+    except ToolError:
         assert draft.text == text and (text.count(old) != 1 or old == new)
     else:
         assert draft.text == text.replace(old, new) and text.count(old) == 1

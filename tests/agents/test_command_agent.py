@@ -146,12 +146,12 @@ def test_a_link_that_can_not_be_removed_leads_no_write_out_of_the_folder(
     outside = tmp_path / "outside"
     outside.write_text("mine")
     with Workspace() as space:
-        space.lay({"train.py": "A = 1\n"})
+        space.write({"train.py": "A = 1\n"})
         (space.work / "train.py").unlink()
         (space.work / "train.py").symlink_to(outside)
         monkeypatch.setattr(space, "_remove", lambda path: None)  # as in a folder that was made read-only
-        space.make_ready_again()
-        assert space.take().fault == "train.py is no plain file"
+        space.reset_answer()
+        assert space.answer().fault == "train.py is no plain file"
     assert outside.read_text() == "mine"
 
 

@@ -15,7 +15,7 @@ from command_scripts import Night, an_agent
 
 import presets
 from core.agents.command import command_line
-from core.agents.command.environment import surroundings
+from core.agents.command.environment import command_environment
 from core.campaign.campaign import Campaign
 from core.sandbox import tier
 from core.system.files import cache_root
@@ -286,6 +286,6 @@ def test_values_are_masked_longest_first(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("LONG", "secret-value-and-more")
     monkeypatch.setenv("SHORT", "secret-value")
     monkeypatch.setenv("TINY", "1")
-    around = surroundings(command_line.parse(sys.executable), ("SHORT", "LONG", "TINY"), (), None)
-    assert around.masked("secret-value-and-more, secret-value, 1") == "[LONG], [SHORT], 1"
-    assert (around.held("a secret-value"), around.held("1")) == ("SHORT", None)
+    environment = command_environment(command_line.parse(sys.executable), ("SHORT", "LONG", "TINY"), (), None)
+    assert environment.masked("secret-value-and-more, secret-value, 1") == "[LONG], [SHORT], 1"
+    assert (environment.secret_in("a secret-value"), environment.secret_in("1")) == ("SHORT", None)

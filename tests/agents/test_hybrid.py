@@ -11,7 +11,7 @@ import pytest
 from campaigns import PRESET
 from histories import MemoryHistory
 
-from core.agents.base import Agent, AgentContext, Checked, History, Unavailable
+from core.agents.base import Agent, AgentContext, CheckResult, History, Unavailable
 from core.agents.hybrid import Hybrid
 from core.agents.search.agent import SearchAgent
 from core.events import Event, Notice, Repeat
@@ -42,7 +42,7 @@ class FakeContext:
     def tell(self, event: Event) -> None:
         self.told.append(event)
 
-    def check(self, text: str) -> Checked:
+    def check(self, text: str) -> CheckResult:
         raise AssertionError("nobody here checks")
 
     def seconds_left(self) -> float:

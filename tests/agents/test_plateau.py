@@ -78,7 +78,7 @@ def test_a_streak_counts_discards_since_the_last_keep_and_passes_over_failures()
     history = a_history(rate(0.2, 0.1), ("WIDTH = 64", "WIDTH = 32", -0.1), FORWARD, rate(0.3, None), rate(0.4, 0.1))
     assert [one.verdict for one in history.found] == ["keep", "discard", "keep", "discard", "crash", "discard"]
     assert plateau.streak(history) == 2
-    assert plateau.told(history) == ""
+    assert plateau.advice(history) == ""
 
 
 def test_regions_are_constants_methods_and_functions_with_their_best_gain() -> None:
@@ -130,8 +130,8 @@ def test_after_ten_discards_it_is_told_what_is_exhausted_and_what_came_close() -
         FORWARD,
     ]
     history = a_history(*changes[:9])
-    assert plateau.told(history) == ""
-    told = plateau.told(a_history(*changes))
+    assert plateau.advice(history) == ""
+    told = plateau.advice(a_history(*changes))
     assert told.startswith("10 experiments in a row were discarded since the champion, experiment 0.")
     assert "- RATE: 8 times, best -0.0300" in told
     assert "- WIDTH:" not in told
@@ -149,7 +149,7 @@ def test_near_misses_give_the_values_of_numbers_and_no_words_of_a_trainer() -> N
 
 def test_what_is_told_is_bounded_after_thousands_of_discards() -> None:
     history = a_history(*[rate(0.2 + n / 1e5, 0.001 + n / 1e6) for n in range(400)])
-    told = plateau.told(history)
+    told = plateau.advice(history)
     assert len(told) < 3_000
     assert f"- RATE: {plateau.LOOKED_AT} times, best -0.0013" in told
 
@@ -158,7 +158,7 @@ def test_two_near_misses_of_the_present_champion_are_offered_before_any_plateau(
     rate, width = ("RATE = 0.1", "RATE = 0.2"), ("WIDTH = 64", "WIDTH = 96")
     assert plateau.to_combine(a_history((*rate, 0.004), (*width, None))) == ""
     history = a_history((*rate, 0.004), (*width, 0.002))
-    assert plateau.told(history) == ""
+    assert plateau.advice(history) == ""
     lines = plateau.to_combine(history).splitlines()
     assert lines[0] == "These came close; two that change different things may win together:"
     assert [line.partition(": differs")[0] for line in lines[1:]] == [

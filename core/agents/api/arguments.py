@@ -10,25 +10,25 @@ from core.agents.llm.base import Tool
 _NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "list", dict: "object"}
 
 
-class Refused(Exception):
-    """What the model is told instead of a result: what was expected and what came. `shown` is quoted behind it."""
+class ToolError(Exception):
+    """What the model is told instead of a result: what was expected and what came. `quoted` follows in a data block."""
 
-    def __init__(self, told: str, shown: str = "") -> None:
-        super().__init__(told)
-        self.shown = shown
+    def __init__(self, message: str, quoted: str = "") -> None:
+        super().__init__(message)
+        self.quoted = quoted
 
 
-def checked(tool: Tool, given: object) -> dict[str, Any]:
+def validated(tool: Tool, given: object) -> dict[str, Any]:
     """The input's fields. Knows of JSON Schema what the tools here use: type, enum, minimum, required."""
     fields: Mapping[str, Mapping[str, Any]] = tool.schema.get("properties", {})
     takes = ", ".join(fields) or "no fields"
     if not isinstance(given, Mapping):
         came = f"{_type(given)} {str(given)[:80]!r}" if given is not None else "nothing"
-        raise Refused(f"{tool.name}: expected a JSON object with {takes}; {came} came")
+        raise ToolError(f"{tool.name}: expected a JSON object with {takes}; {came} came")
     if unknown := [str(name) for name in given if name not in fields]:
-        raise Refused(f"{tool.name} has no field {', '.join(unknown)[:200]}; it takes {takes}")
+        raise ToolError(f"{tool.name} has no field {', '.join(unknown)[:200]}; it takes {takes}")
     if missing := [name for name in tool.schema.get("required", ()) if given.get(name) is None]:
-        raise Refused(f"{tool.name} needs {', '.join(missing)}; it takes {takes}")
+        raise ToolError(f"{tool.name} needs {', '.join(missing)}; it takes {takes}")
     return {name: _field(tool.name, name, fields[name], value) for name, value in given.items() if value is not None}
 
 
@@ -37,11 +37,11 @@ def _field(tool: str, name: str, schema: Mapping[str, Any], value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and expected == "integer":
         value = int(value)
     if _type(value) != expected:
-        raise Refused(f"{tool}: {name}: expected {_article(expected)}; {_type(value)} {str(value)[:80]!r} came")
+        raise ToolError(f"{tool}: {name}: expected {_article(expected)}; {_type(value)} {str(value)[:80]!r} came")
     if "enum" in schema and value not in schema["enum"]:
-        raise Refused(f"{tool}: {name}: expected one of {', '.join(schema['enum'])}; {value[:80]!r} came")
+        raise ToolError(f"{tool}: {name}: expected one of {', '.join(schema['enum'])}; {value[:80]!r} came")
     if "minimum" in schema and value < schema["minimum"]:
-        raise Refused(f"{tool}: {name}: expected {schema['minimum']} or more; {value} came")
+        raise ToolError(f"{tool}: {name}: expected {schema['minimum']} or more; {value} came")
     return value
 
 

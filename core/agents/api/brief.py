@@ -86,7 +86,7 @@ def situation(
             for repeat in repeats[-_REPEATS:]
         )
         parts.append("# Not run, since the very same trainer has its verdict\n\n" + quotes("proposals", lines))
-    if stuck := plateau.told(history):
+    if stuck := plateau.advice(history):
         parts.append("# A plateau\n\n" + quotes("counted from the record", stuck, characters=6_000, lines=60))
         parts.append("So take another direction than the last ten.")
     elif near := plateau.to_combine(history):

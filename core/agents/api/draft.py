@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from core.agents.api.arguments import Refused
+from core.agents.api.arguments import ToolError
 
 LARGEST = 2_000_000  # characters of a trainer
 _NUMBERED = re.compile(r"^\s*\d+\| ", re.MULTILINE)
@@ -29,9 +29,9 @@ class Draft:
 
     def write(self, text: str) -> None:
         if len(text) > LARGEST:
-            raise Refused(f"a trainer has at most {LARGEST} characters; {len(text)} came")
+            raise ToolError(f"a trainer has at most {LARGEST} characters; {len(text)} came")
         if not text.strip():
-            raise Refused("expected the whole of train.py; an empty text came")
+            raise ToolError("expected the whole of train.py; an empty text came")
         self.text = text if text.endswith("\n") else text + "\n"
 
     def edit(self, old: str, new: str, everywhere: bool) -> str:
@@ -39,21 +39,21 @@ class Draft:
         if "\r\n" in self.text and "\r" not in old:
             old, new = old.replace("\n", "\r\n"), new.replace("\r\n", "\n").replace("\n", "\r\n")
         if not old:
-            raise Refused("`old` is empty: give the text that is to be replaced, or use write_trainer")
+            raise ToolError("`old` is empty: give the text that is to be replaced, or use write_trainer")
         if old == new:
-            raise Refused("`old` and `new` are equal: nothing would change")
+            raise ToolError("`old` and `new` are equal: nothing would change")
         lines = self._lines_of(old)
         if not lines:
             raise self._not_there(old)
         if len(lines) > 1 and not everywhere:
             shown = ", ".join(map(str, lines[:10])) + (", ..." if len(lines) > 10 else "")
-            raise Refused(
+            raise ToolError(
                 f"`old` is there {len(lines)} times, from lines {shown}: take in more of the lines around the one you "
                 "mean, or set `all`"
             )
         text = self.text.replace(old, new)
         if len(text) > LARGEST:
-            raise Refused(f"a trainer has at most {LARGEST} characters; this would make {len(text)}")
+            raise ToolError(f"a trainer has at most {LARGEST} characters; this would make {len(text)}")
         self.text = text
         return f"replaced at line {lines[0]}" if len(lines) == 1 else f"replaced at {len(lines)} places"
 
@@ -74,9 +74,9 @@ class Draft:
             before, place = place, self.text.find(old, place + len(old))
         return found
 
-    def _not_there(self, old: str) -> Refused:
+    def _not_there(self, old: str) -> ToolError:
         if _NUMBERED.search(old):
-            return Refused("`old` is not there: it holds line numbers, which are not part of the text")
+            return ToolError("`old` is not there: it holds line numbers, which are not part of the text")
         squeezed = " ".join(old.split())
         if squeezed and squeezed in " ".join(self.text.split()):
             why = "`old` is not there: only its spaces, tabs or line breaks differ from the text's"
@@ -86,5 +86,5 @@ class Draft:
         lines = [line[:_COMPARED] for line in self.text.splitlines()]
         nearest = difflib.get_close_matches(wanted[:_COMPARED], lines, 1, _CLOSE)
         if not nearest:
-            return Refused(f"{why}, and no line is like its first")
-        return Refused(f"{why}; nearest to its first line is line {lines.index(nearest[0]) + 1}:", nearest[0])
+            return ToolError(f"{why}, and no line is like its first")
+        return ToolError(f"{why}; nearest to its first line is line {lines.index(nearest[0]) + 1}:", nearest[0])

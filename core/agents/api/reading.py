@@ -73,7 +73,7 @@ def trainer(quotes: Quotes, what: str, text: str, first: int, last: int | None) 
     return f"{what}, lines {first} to {last} of {len(lines)}{rest}\n{whole}"
 
 
-def in_full(history: History, quotes: Quotes, number: int) -> str:
+def full(history: History, quotes: Quotes, number: int) -> str:
     """One experiment: the verdict in our words, and what was written by others in marked blocks."""
     experiment = history.experiment(number)
     parts = [f"Experiment {number}: {experiment.verdict}{_numbers(experiment)}"]
@@ -108,7 +108,7 @@ def last_trial(folder: Path) -> tuple[list[Point], str] | None:
     return None
 
 
-def known(history: History, number: int) -> str:
+def missing(history: History, number: int) -> str:
     """Empty if there is such an experiment, else what there is."""
     return "" if 0 <= number < len(history) else f"there is no experiment {number}; there are 0 to {len(history) - 1}"
 

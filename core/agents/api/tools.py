@@ -83,7 +83,7 @@ TOOLS = (
     ),
     _tool(
         "propose",
-        "Hands in your draft as the next experiment and ends this conversation. Refused, with the reason, if nothing "
+        "Hands in your draft as the next experiment and ends this conversation. ToolError, with the reason, if nothing "
         "was changed, if it can't be parsed, if a fixed constant was changed, or if this trainer has its verdict.",
         ("hypothesis",),
         hypothesis=_text(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.agents.api import prompts, reading
-from core.agents.api.arguments import Refused, checked
+from core.agents.api.arguments import ToolError, validated
 from core.agents.api.draft import Draft
 from core.agents.api.quoting import Quotes, escaped
 from core.agents.api.tools import CHECKS, LISTED, LONGEST_HYPOTHESIS, LONGEST_LESSON, TOOLS
@@ -60,14 +60,14 @@ class Workbench:
         try:
             name = use.get("name")
             if not isinstance(name, str) or name not in _TOOLS:
-                raise Refused(f"there is no tool {str(name)[:80]!r}; there are {', '.join(_TOOLS)}")
-            told = self._does[name](**checked(_TOOLS[name], use.get("input")))
-        except Refused as refused:
+                raise ToolError(f"there is no tool {str(name)[:80]!r}; there are {', '.join(_TOOLS)}")
+            told = self._does[name](**validated(_TOOLS[name], use.get("input")))
+        except ToolError as error:
             wrong = True
             self.failed_edits += use.get("name") in ("edit", "write_trainer")
-            told = str(refused)
-            if refused.shown:
-                told += "\n" + self.quote("what that is about", refused.shown, characters=2_000, lines=40)
+            told = str(error)
+            if error.quoted:
+                told += "\n" + self.quote("what that is about", error.quoted, characters=2_000, lines=40)
         except UserError as error:  # such as an object of git that is damaged
             wrong = True
             told = "this can't be done now:\n" + self.quote("why", str(error), characters=2_000, lines=20)
@@ -88,7 +88,7 @@ class Workbench:
             what, text = f"train.py of experiment {experiment}", self._history.text(experiment)
         count = len(text.splitlines())
         if first > max(count, 1) or (last is not None and last < first):
-            raise Refused(f"lines {first} to {last or count}: there are lines 1 to {count}")
+            raise ToolError(f"lines {first} to {last or count}: there are lines 1 to {count}")
         self._works(f"reads {'the trainer' if experiment is None else f'the trainer of experiment {experiment}'}")
         return reading.trainer(self.quote, what, text, first, last)
 
@@ -117,7 +117,7 @@ class Workbench:
     def _read_experiment(self, number: int) -> str:
         self._require(number)
         self._works(f"reads experiment {number}")
-        return reading.in_full(self._history, self.quote, number)
+        return reading.full(self._history, self.quote, number)
 
     # The draft
 
@@ -142,7 +142,7 @@ class Workbench:
 
     def _check(self) -> str:
         if self._checks >= CHECKS:
-            raise Refused(f"a proposal may be checked {CHECKS} times, and was: propose it, or change your mind")
+            raise ToolError(f"a proposal may be checked {CHECKS} times, and was: propose it, or change your mind")
         self._checks += 1
         self._works("checks the draft")
         found = self._context.check(self.draft.text)
@@ -172,38 +172,38 @@ class Workbench:
     def _lesson(self, text: str) -> str:
         note = one_line(text, LONGEST_LESSON)
         if not note:
-            raise Refused("expected a line of text")
+            raise ToolError("expected a line of text")
         self._works("leaves a lesson")
         if not self._lessons.append(note):
-            raise Refused("the lessons' file can't be written now; go on without")
+            raise ToolError("the lessons' file can't be written now; go on without")
         return "kept"
 
     def _propose(self, hypothesis: str) -> str:
         said = one_line(hypothesis, LONGEST_HYPOTHESIS)
         if not said:
-            raise Refused("expected a hypothesis: what should get better, and why")
+            raise ToolError("expected a hypothesis: what should get better, and why")
         text = self.draft.text
         if not self.draft.changed:
-            raise Refused("your draft is the champion's text: there is nothing to try yet")
+            raise ToolError("your draft is the champion's text: there is nothing to try yet")
         if (refused := refusal(text, self.draft.champion, self._history.program.fixed)) is not None:
-            raise Refused("this can't be tried; mend it first:", refused.reason)
+            raise ToolError("this can't be tried; mend it first:", refused.reason)
         if (earlier := self._history.repeat_of(text)) is not None:
             if earlier.number == self._history.champion.number:
-                raise Refused("but for layout and comments this is the champion: there is nothing to try yet")
-            raise Refused("this very trainer was tried already; it came to:", reading.line(earlier))
+                raise ToolError("but for layout and comments this is the champion: there is nothing to try yet")
+            raise ToolError("this very trainer was tried already; it came to:", reading.line(earlier))
         self.hypothesis = said
         return "handed in"
 
     def _nothing_more(self, reason: str) -> str:
         if not self._asked_to_end:
             self._asked_to_end = True
-            raise Refused(prompts.ONCE_MORE)
+            raise ToolError(prompts.ONCE_MORE)
         self.ended = one_line(reason, LONGEST_HYPOTHESIS) or "no reason given"
         return "the run ends"
 
     def _require(self, number: int) -> None:
-        if missing := reading.known(self._history, number):
-            raise Refused(missing)
+        if missing := reading.missing(self._history, number):
+            raise ToolError(missing)
 
     def _works(self, what: str) -> None:
         self._context.tell(Working(self._name, what))

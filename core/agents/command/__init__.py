@@ -1,7 +1,7 @@
 """Any coding agent's command as an agent: it edits train.py in a sandboxed folder of its own.
 
-`words.py` reads the command, `surroundings.py` says what it may reach, `running.py` runs it, `workspace.py` is its
-folder and what is taken from it, `shown.py` and `prompt.py` what it is told; `agent.py` makes proposals of that.
+`command_line.py` reads the command, `environment.py` says what it may reach, `running.py` runs it, `workspace.py` is
+its folder, `history_files.py` and `prompt.py` are what it reads, and `agent.py` makes proposals of what it wrote.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ def command(
     """
     from core.agents.command import command_line
     from core.agents.command.agent import CommandAgent
-    from core.agents.command.environment import surroundings
+    from core.agents.command.environment import command_environment
     from core.agents.lessons import refuse_unusable
 
     if not (command_minutes > 0 and math.isfinite(command_minutes)):
         raise UserError(f"--command-minutes is a number above 0, not {command_minutes}")
     if lessons is not None:
         refuse_unusable(lessons)
-    around = surroundings(command_line.parse(command), command_line.names(command_env), command_read, command_home)
-    return CommandAgent(around, command_minutes, lessons)
+    environment = command_environment(
+        command_line.parse(command), command_line.names(command_env), command_read, command_home
+    )
+    return CommandAgent(environment, command_minutes, lessons)

@@ -12,9 +12,9 @@ from core.agents import lessons, plateau
 from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.agents.command import history_files, prompt
 from core.agents.command.checks import Checks, readable
-from core.agents.command.environment import Surroundings, temporary
+from core.agents.command.environment import CommandEnvironment, temporary
 from core.agents.command.running import Ended, Output, Running
-from core.agents.command.workspace import LESSONS, Left, Workspace
+from core.agents.command.workspace import LESSONS, Answer, Workspace
 from core.events import Notice, Repeat, Working
 from core.records import PROGRAM, TRAINER, Proposal, UserError
 from core.sandbox import tier
@@ -27,7 +27,7 @@ KEPT = 100  # files of what the command printed
 FIRST_WAIT, LONGEST_WAIT = 30.0, 1800.0  # seconds until it is asked again after a failure; they double
 SAME_FAILURES = 3  # in a row, and they are told in full
 SHORTEST_SECONDS = 30.0  # that it gets, however soon the run ends
-TOLD_SECONDS = 5.0  # between two lines of what it does
+STATUS_SECONDS = 5.0  # between two lines of what it does
 
 
 class Failed(Exception):
@@ -44,9 +44,9 @@ class CommandAgent(Agent):
 
     name = "command"
 
-    def __init__(self, surroundings: Surroundings, minutes: float, lessons_file: Path | None = None) -> None:
+    def __init__(self, environment: CommandEnvironment, minutes: float, lessons_file: Path | None = None) -> None:
         """`lessons_file`: where lessons are read and left; None for the campaign's own."""
-        self._surroundings = surroundings
+        self._environment = environment
         self._minutes = minutes
         self._lessons_file = lessons_file
         self._context: AgentContext | None = None
@@ -56,15 +56,15 @@ class CommandAgent(Agent):
     def begin(self, context: AgentContext) -> None:
         self._context = context
         if not (here := tier.here()).enforced:
-            name = self._surroundings.command.name
+            name = self._environment.command.name
             self._tell(f"WARNING: no sandbox ({here.why}): {name} runs with your rights and reads what you can read")
 
     def propose(self, history: History) -> Proposal:
         """The champion as the command edited it. Raises Unavailable where it left nothing to try."""
         assert self._context is not None, "begin comes first"
         with Workspace() as space:
-            space.lay(self._files(self._context, history))
-            self._surroundings.furnish(space.private)
+            space.write(self._files(self._context, history))
+            self._environment.make_home(space.private)
             checks = Checks(space, self._context, self.name)
             try:
                 proposal = self._proposal(self._context, space, checks, history)
@@ -80,72 +80,72 @@ class CommandAgent(Agent):
     def _proposal(self, context: AgentContext, space: Workspace, checks: Checks, history: History) -> Proposal:
         """Asks once, and once more where what came can't be tried; what is wrong then is the trial's to find."""
         ended = self._run(context, space, checks, history, self._remark)
-        left = space.take()
+        left = space.answer()
         if reason := self._wrong(ended, left, history):
             self._tell(f"asked once more: {reason}")
-            space.make_ready_again()
+            space.reset_answer()
             ended = self._run(context, space, checks, history, prompt.again(reason, kept=left.text is not None))
-            left = space.take()
+            left = space.answer()
             self._wrong(ended, left, history)
         if left.text is None:
             raise Failed("unfit", left.fault, ended.tail)
         if left.text == history.champion_text:
-            raise Failed("unchanged", f"left {TRAINER} as it was{_said(ended)}", ended.tail)
+            raise Failed("unchanged", f"left {TRAINER} as it was{_last_line(ended)}", ended.tail)
         if left.lesson:
-            self._lessons(context).append(self._surroundings.masked(left.lesson))
+            self._lessons(context).append(self._environment.masked(left.lesson))
         if left.others:
             self._tell(f"only {TRAINER} is taken; the command also {left.others}")
         if ended.cut or ended.status:
             self._tell(f"its edit is taken, though {ended.cut or f'it ended with status {ended.status}'}")
-        hypothesis = self._surroundings.masked(left.hypothesis) or _summary(ended, history.champion_text, left.text)
+        hypothesis = self._environment.masked(left.hypothesis) or _summary(ended, history.champion_text, left.text)
         return Proposal(text=left.text, hypothesis=hypothesis, agent=self.name)
 
-    def _wrong(self, ended: Ended, left: Left, history: History) -> str:
+    def _wrong(self, ended: Ended, left: Answer, history: History) -> str:
         """What is to be mended before it can be tried; empty for nothing. Raises Failed for a run that broke off."""
         unchanged = left.text is None or left.text == history.champion_text
         if ended.cut and (unchanged or not left.hypothesis):
             raise Failed("cut", f"{ended.cut}, and it had not written {TRAINER} and hypothesis.txt", ended.tail)
         if ended.status and unchanged:
-            raise Failed("status", f"it ended with status {ended.status}{_said(ended)}", ended.tail)
+            raise Failed("status", f"it ended with status {ended.status}{_last_line(ended)}", ended.tail)
         if left.text is None:
             return left.fault
         if unchanged:
             return f"{TRAINER} is the champion's, unchanged"
-        if (name := self._surroundings.held(left.text)) is not None:
+        if (name := self._environment.secret_in(left.text)) is not None:
             raise Failed("secret", f"it wrote the value of {name} into {TRAINER}", ended.tail)
         return _fault(left.text, history)
 
     def _run(self, context: AgentContext, space: Workspace, checks: Checks, history: History, remark: str) -> Ended:
-        around = self._surroundings
+        environment = self._environment
         seconds = min(60 * self._minutes, max(SHORTEST_SECONDS, context.seconds_left()))
         text = prompt.task(
             history,
             seconds / 60,
-            checks.told,
+            checks.command,
             checks.left,
-            plateau.told(history) or plateau.to_combine(history),
+            plateau.advice(history) or plateau.to_combine(history),
         ) + (f"\n{remark.strip()}\n" if remark else "")
         space.prompt.write_text(text, encoding="utf-8")
-        output = Output(self._log(context, len(history)), around.masked)
+        output = Output(self._log(context, len(history)), environment.masked)
         with Running(
-            around.command.filled(text, space.prompt),
-            policy=around.policy(space.work, space.private, context.root, (space.prompt, *readable(checks))),
-            environment=around.environment(space.private),
+            environment.command.filled(text, space.prompt),
+            policy=environment.policy(space.work, space.private, context.root, (space.prompt, *readable(checks))),
+            environment=environment.environ(space.private),
             root=space.root,
             temporary=temporary(space.private),
             work=space.work,
-            stdin=space.prompt if around.command.on_stdin else None,
+            stdin=space.prompt if environment.command.on_stdin else None,
             output=output,
         ) as running:
-            ended = running.wait(seconds, self._followed(context, output, checks))
+            ended = running.wait(seconds, self._progress(context, output, checks))
         if ended.status == NOT_CONFINED and "the sandbox could not be applied" in ended.tail:
             why = ended.tail.splitlines()[-1]
             raise UserError(f"{why}. `autoresearch doctor` tells more; --no-sandbox runs the command with your rights")
         return ended
 
-    def _followed(self, context: AgentContext, output: Output, checks: Checks) -> Callable[[], None]:
+    def _progress(self, context: AgentContext, output: Output, checks: Checks) -> Callable[[], None]:
         """Tells the last line that was printed, now and then, and answers where a check is asked for."""
-        name = self._surroundings.command.name
+        name = self._environment.command.name
         told, told_at = "", 0.0
         context.tell(Working(self.name, f"{name} begins"))
 
@@ -153,7 +153,7 @@ class CommandAgent(Agent):
             nonlocal told, told_at
             checks.look()
             now = time.monotonic()
-            if output.last != told and now - told_at >= TOLD_SECONDS:
+            if output.last != told and now - told_at >= STATUS_SECONDS:
                 told, told_at = output.last, now
                 context.tell(Working(self.name, f"{name}: {one_line(told, 120)}"))
 
@@ -182,7 +182,7 @@ class CommandAgent(Agent):
             path.unlink()
         with path.open("a", encoding="utf-8") as file:
             now = datetime.now().astimezone().isoformat(timespec="seconds")
-            file.write(f"--- {now} {self._surroundings.command.name}, for experiment {number}\n")
+            file.write(f"--- {now} {self._environment.command.name}, for experiment {number}\n")
         return path
 
     def _unavailable(self, failed: Failed) -> Unavailable:
@@ -191,14 +191,14 @@ class CommandAgent(Agent):
         if self._failures[-SAME_FAILURES:] == [failed.kind] * SAME_FAILURES and count % SAME_FAILURES == 0:
             printed = "".join(f"\n  {line}" for line in failed.tail.splitlines()) or "\n  (nothing)"
             self._tell(
-                f"{self._surroundings.command.name} failed {SAME_FAILURES} times in a row alike: {failed}; the end of "
+                f"{self._environment.command.name} failed {SAME_FAILURES} times in a row alike: {failed}; the end of "
                 f"what it printed (data):{printed}"
             )
         return Unavailable(str(failed), min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(count - 1, 10)))
 
     def _tell(self, text: str) -> None:
         if self._context is not None:
-            self._context.tell(Notice(self._surroundings.masked(text)))
+            self._context.tell(Notice(self._environment.masked(text)))
 
 
 def _fault(text: str, history: History) -> str:
@@ -220,6 +220,6 @@ def _summary(ended: Ended, before: str, after: str) -> str:
     return one_line(ended.first, 300) or f"an edit of {TRAINER}, for which no hypothesis was given"
 
 
-def _said(ended: Ended) -> str:
+def _last_line(ended: Ended) -> str:
     last = ended.tail.splitlines()[-1:]
     return f", its last line: {one_line(last[0], 200)}" if last else " and printed nothing"

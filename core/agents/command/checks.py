@@ -9,9 +9,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from core.agents.base import AgentContext, Checked
+from core.agents.base import AgentContext, CheckResult
 from core.agents.command import ask_check
-from core.agents.command.workspace import TRAINER_BYTES, Unfit, Workspace, read
+from core.agents.command.workspace import TRAINER_BYTES, UnusableFile, Workspace, read_plain_file
 from core.events import Working
 from core.records import TRAINER
 
@@ -22,10 +22,10 @@ SCRIPT = "check.cmd" if sys.platform == "win32" else "check"
 
 
 class Checks:
-    """Of one proposal. `told` is how the command asks for one, `answers` the folder that it may read."""
+    """Of one proposal. `command` is how the command asks for one, `answers` the folder that it may read."""
 
     def __init__(self, space: Workspace, context: AgentContext, agent: str) -> None:
-        self.told = SCRIPT if sys.platform == "win32" else f"./{SCRIPT}"
+        self.command = SCRIPT if sys.platform == "win32" else f"./{SCRIPT}"
         self.answers = space.root / "answers"
         self._space = space
         self._context = context
@@ -34,9 +34,9 @@ class Checks:
         self.answers.mkdir()
         words = [sys.executable, "-I", "-S", ask_check.__file__, str(space.work), str(self.answers)]
         if sys.platform == "win32":
-            space.lay({SCRIPT: "@" + " ".join(f'"{word}"' for word in words) + "\n"})
+            space.write({SCRIPT: "@" + " ".join(f'"{word}"' for word in words) + "\n"})
         else:
-            space.lay({SCRIPT: f"#!/bin/sh\nexec {shlex.join(words)}\n"})
+            space.write({SCRIPT: f"#!/bin/sh\nexec {shlex.join(words)}\n"})
             (space.work / SCRIPT).chmod(0o755)
 
     @property
@@ -45,7 +45,7 @@ class Checks:
 
     def look(self) -> None:
         """Answers if the command has asked."""
-        if self._given < _ANSWERS and self._space.take_away(ask_check.REQUEST):
+        if self._given < _ANSWERS and self._space.remove(ask_check.REQUEST):
             answer = self._answer() if self._given < MOST else "there are no checks left for this proposal\n"
             aside = self._space.root / "answer"
             aside.write_text(answer, encoding="utf-8")
@@ -54,14 +54,14 @@ class Checks:
 
     def _answer(self) -> str:
         try:
-            text = read(self._space.work / TRAINER, TRAINER_BYTES)
-        except Unfit as unfit:
-            return f"it does not work: {unfit}\n"
+            text = read_plain_file(self._space.work / TRAINER, TRAINER_BYTES)
+        except UnusableFile as unusable:
+            return f"it does not work: {unusable}\n"
         self._context.tell(Working(self._agent, f"has {TRAINER} checked by one step"))
-        return _told(self._context.check(text))
+        return _report(self._context.check(text))
 
 
-def _told(checked: Checked) -> str:
+def _report(checked: CheckResult) -> str:
     if checked.fault:
         told = f"it does not work: {checked.fault}\n"
     else:

@@ -22,7 +22,7 @@ _SECRET_CHARACTERS = 8  # a shorter value would be found in ordinary text
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class CommandEnvironment:
     """`variables` are the names of those of this process that the command gets; `home` is a person's folder for it."""
 
     command: Command
@@ -30,8 +30,8 @@ class Surroundings:
     read: tuple[Path, ...] = ()
     home: Path | None = None
 
-    def environment(self, private: Path) -> dict[str, str]:
-        """All variables of the command; `private` is the folder that `furnish` furnished."""
+    def environ(self, private: Path) -> dict[str, str]:
+        """All variables of the command; `private` is the folder that `make_home` made ready."""
         home = self._home(private)
         own = {"HOME": home, "USERPROFILE": home, "NO_COLOR": "1"}
         if sys.platform == "win32":
@@ -54,7 +54,7 @@ class Surroundings:
             file_bytes=FILE_BYTES,
         )
 
-    def furnish(self, private: Path) -> None:
+    def make_home(self, private: Path) -> None:
         """Makes a home and a folder for temporary files; a login's folder, such as ~/.claude, stands in the home."""
         temporary(private).mkdir()
         (private / "home").mkdir()
@@ -74,7 +74,7 @@ class Surroundings:
             text = text.replace(value, f"[{name}]")
         return text
 
-    def held(self, text: str) -> str | None:
+    def secret_in(self, text: str) -> str | None:
         """The name of the first variable whose value is in the text."""
         return next((name for name, value in self._secrets() if value in text), None)
 
@@ -97,9 +97,9 @@ class Surroundings:
         return str(private / "home" if self.home is None or _is_login(self.home) else self.home)
 
 
-def surroundings(
+def command_environment(
     command: Command, variables: tuple[str, ...], read: Iterable[str | Path], home: str | Path | None
-) -> Surroundings:
+) -> CommandEnvironment:
     """What the options say. Raises UserError for a variable that isn't set and a folder that isn't there."""
     if unset := [name for name in variables if name not in os.environ]:
         raise UserError(
@@ -108,7 +108,7 @@ def surroundings(
     paths = tuple(Path(path).expanduser().absolute() for path in read)
     if missing := [path for path in paths if not path.exists()]:
         raise UserError(f"--command-read names {missing[0]}, which is not there")
-    return Surroundings(command, variables, paths, None if home is None else _checked_home(Path(home)))
+    return CommandEnvironment(command, variables, paths, None if home is None else _checked_home(Path(home)))
 
 
 def _and_above(path: Path) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""The folder that a coding agent works in: what is laid into it, and what is taken from it when the command has ended.
+"""The folder that a coding agent works in: what is written into it, and what is taken from it at the end.
 
 Whatever is found there was made by a program that nobody trusts: nothing is followed, run or read beyond its limit.
 """
@@ -22,15 +22,15 @@ from core.system.signals import signals_blocked
 HYPOTHESIS, LESSON, LESSONS = "hypothesis.txt", "lesson.txt", "lessons.md"
 TRAINER_BYTES = 2**20  # the reference trainers have a fortieth of it
 HYPOTHESIS_CHARACTERS, LESSON_CHARACTERS = 2000, 300
-LOOKED_AT = 5000  # entries of the folder that are held against what was laid there
+LOOKED_AT = 5000  # entries of the folder that are held against what was written there
 
 
-class Unfit(Exception):
+class UnusableFile(Exception):
     """A file that can't be taken; the text says why."""
 
 
 @dataclass(frozen=True)
-class Left:
+class Answer:
     """What the command left. `fault` says why there is no text."""
 
     text: str | None
@@ -44,7 +44,7 @@ class Workspace:
     """A folder of its own among the temporary files. A context manager: it is deleted on leaving."""
 
     def __init__(self) -> None:
-        self._laid: dict[str, bytes] = {}
+        self._written: dict[str, bytes] = {}
         self.root = self.work = self.private = self.prompt = Path()
 
     @signals_blocked()  # an interrupt waits until it is known what to delete
@@ -55,7 +55,7 @@ class Workspace:
         self.work.mkdir()
         self.private.mkdir()
 
-    def lay(self, files: Mapping[str, str]) -> None:
+    def write(self, files: Mapping[str, str]) -> None:
         """Writes these new files, by their paths within the folder with `/` between parts.
 
         OSError where something is there already: a link would lead the write out of the folder.
@@ -66,28 +66,28 @@ class Workspace:
             data = text.encode("utf-8", "backslashreplace")
             with path.open("xb") as file:
                 file.write(data)
-            self._laid[name] = data
+            self._written[name] = data
 
-    def take(self) -> Left:
+    def answer(self) -> Answer:
         text, fault = None, ""
         try:
-            text = read(self.work / TRAINER, TRAINER_BYTES)
-        except Unfit as unfit:
-            fault = str(unfit)
-        return Left(text, fault, self._words(HYPOTHESIS), self._words(LESSON), self._others())
+            text = read_plain_file(self.work / TRAINER, TRAINER_BYTES)
+        except UnusableFile as unusable:
+            fault = str(unusable)
+        return Answer(text, fault, self._words(HYPOTHESIS), self._words(LESSON), self._others())
 
-    def make_ready_again(self) -> None:
+    def reset_answer(self) -> None:
         """For a second run here: takes away what the first said of its edit, and a trainer that can't be taken."""
         for name in (HYPOTHESIS, LESSON):
             self._remove(self.work / name)
         try:
-            read(self.work / TRAINER, TRAINER_BYTES)
-        except Unfit:
+            read_plain_file(self.work / TRAINER, TRAINER_BYTES)
+        except UnusableFile:
             self._remove(self.work / TRAINER)
-            with contextlib.suppress(OSError):  # then it is found unfit again
-                self.lay({TRAINER: self._laid[TRAINER].decode("utf-8")})
+            with contextlib.suppress(OSError):  # then it is found unusable again
+                self.write({TRAINER: self._written[TRAINER].decode("utf-8")})
 
-    def take_away(self, name: str) -> bool:
+    def remove(self, name: str) -> bool:
         """Removes an entry of the folder; whether it was there."""
         there = os.path.lexists(self.work / name)
         if there:
@@ -129,8 +129,8 @@ class Workspace:
         """A short text that the command wrote, without control characters; empty where there is none to be had."""
         most = HYPOTHESIS_CHARACTERS if name == HYPOTHESIS else LESSON_CHARACTERS
         try:
-            text = read(self.work / name, 64 * 2**10)
-        except Unfit:
+            text = read_plain_file(self.work / name, 64 * 2**10)
+        except UnusableFile:
             return ""
         text = "".join(char for char in text if char in "\n\t" or char.isprintable()).strip()
         if name == LESSON:
@@ -144,12 +144,12 @@ class Workspace:
             seen.add(name)
             if name in (TRAINER, HYPOTHESIS, LESSON):
                 continue
-            if name not in self._laid:
+            if name not in self._written:
                 made.append(name)
-            elif not self._as_laid(name):
+            elif not self._as_written(name):
                 changed.append(name)
         whole = len(seen) < LOOKED_AT
-        deleted = sorted(set(self._laid) - seen - {TRAINER}) if whole else []
+        deleted = sorted(set(self._written) - seen - {TRAINER}) if whole else []
         told = [
             f"{word} {_listed(names)}"
             for word, names in (("changed", changed), ("made", made), ("deleted", deleted))
@@ -165,8 +165,8 @@ class Workspace:
                     return
                 yield Path(folder, name).relative_to(self.work).as_posix()
 
-    def _as_laid(self, name: str) -> bool:
-        path, data = self.work / name, self._laid[name]
+    def _as_written(self, name: str) -> bool:
+        path, data = self.work / name, self._written[name]
         with contextlib.suppress(OSError):
             found = path.lstat()
             if stat.S_ISREG(found.st_mode) and found.st_size == len(data):
@@ -174,29 +174,29 @@ class Workspace:
         return False
 
 
-def read(path: Path, most: int) -> str:
-    """The text of a plain file. Raises Unfit for anything else: a link, a pipe, too many bytes, not UTF-8."""
+def read_plain_file(path: Path, most: int) -> str:
+    """The text of a plain file. Raises UnusableFile for anything else: a link, a pipe, too many bytes, not UTF-8."""
     name = path.name
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise Unfit(f"{name} is no plain file")
+            raise UnusableFile(f"{name} is no plain file")
         # Between the look and this it may have become something else.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-                raise Unfit(f"{name} is no file of its own")
+                raise UnusableFile(f"{name} is no file of its own")
             data = file.read(most + 1)
     except FileNotFoundError:
-        raise Unfit(f"{name} is gone") from None
+        raise UnusableFile(f"{name} is gone") from None
     except OSError as error:
-        raise Unfit(f"{name} can't be read: {error.strerror}") from None
+        raise UnusableFile(f"{name} can't be read: {error.strerror}") from None
     if len(data) > most:
-        raise Unfit(f"{name} has more than {most} bytes")
+        raise UnusableFile(f"{name} has more than {most} bytes")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Unfit(f"{name} is not UTF-8: byte {error.start} ({error.reason})") from None
+        raise UnusableFile(f"{name} is not UTF-8: byte {error.start} ({error.reason})") from None
 
 
 def _listed(names: list[str]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from core.agents.base import Agent, History
 from core.agents.search import moves, points
 from core.agents.search.gaussian_process import Gaussian, expected_improvement
-from core.agents.search.points import Spaces, Told, Values
+from core.agents.search.points import Observations, Spaces, Values
 from core.records import Proposal, UserError
 from core.trainer.constants import read_tunables, write_constants
 from core.trainer.literals import literal, same
@@ -54,11 +54,11 @@ class SearchAgent(Agent):
                 "that program.md leaves free; add one, such as `MATRIX_LR = 0.04  # tune: log 0.005 .. 0.2`"
             )
         rng = np.random.default_rng([self._seed, len(history)])
-        told = points.read(history, spaces)
+        observed = points.observe(history, spaces)
         refused: set[str] = set()
         for _ in range(ROUNDS):
-            changes = list(_new(spaces, (*_near_misses(told), *_moves(rng, spaces)), refused))
-            for changed in _most_hopeful_first(changes, told, spaces):
+            changes = list(_new(spaces, (*_near_misses(observed), *_moves(rng, spaces)), refused))
+            for changed in _most_hopeful_first(changes, observed, spaces):
                 text = write_constants(history.champion_text, changed)
                 if not history.tried(text):
                     return Proposal(text=text, hypothesis=_hypothesis(changed, spaces), agent=self.name)
@@ -78,9 +78,9 @@ def _moves(rng: np.random.Generator, spaces: Spaces) -> Iterator[Values]:
         }
 
 
-def _near_misses(told: Told) -> Iterator[Values]:
+def _near_misses(observed: Observations) -> Iterator[Values]:
     """Discarded changes that came close, each alone and every two together."""
-    closest = [changed for changed in told.misses if len(changed) <= MOST][:NEAR_MISSES]
+    closest = [changed for changed in observed.misses if len(changed) <= MOST][:NEAR_MISSES]
     yield from closest
     for one, other in combinations(closest, 2):
         yield {**other, **one}
@@ -100,20 +100,20 @@ def _new(spaces: Spaces, changes: Iterable[Values], seen: set[str]) -> Iterator[
             yield changed
 
 
-def _most_hopeful_first(changes: Sequence[Values], told: Told, spaces: Spaces) -> Iterable[Values]:
+def _most_hopeful_first(changes: Sequence[Values], observed: Observations, spaces: Spaces) -> Iterable[Values]:
     """By the improvement on the champion that is to be expected; as they come while too little was tried."""
-    scored = [point for point in told.points if point.val_bpb is not None]
-    heights = points.heights(scored)
-    if len(scored) < WARM or not np.ptp(heights) > 0 or not changes:
+    scored = [point for point in observed.points if point.val_bpb is not None]
+    badness = points.badness(scored)
+    if len(scored) < WARM or not np.ptp(badness) > 0 or not changes:
         return changes
     columns = points.categories(spaces)
-    ahead = points.moved(points.encoded([told.champion], spaces)[0], ({}, *changes), spaces)
-    mean, deviation = Gaussian(points.encoded(scored, spaces), heights, columns).predict(ahead)
+    ahead = points.moved(points.encoded([observed.champion], spaces)[0], ({}, *changes), spaces)
+    mean, deviation = Gaussian(points.encoded(scored, spaces), badness, columns).predict(ahead)
     # Held against what is believed of the champion: its score is the luckiest of many.
     hope = expected_improvement(mean[1:], deviation[1:], float(mean[0]))
-    if len(scored) < len(told.points):
-        failed = np.array([float(point.val_bpb is None) for point in told.points])
-        risk, _ = Gaussian(points.encoded(told.points, spaces), failed, columns, edges=True).predict(ahead)
+    if len(scored) < len(observed.points):
+        failed = np.array([float(point.val_bpb is None) for point in observed.points])
+        risk, _ = Gaussian(points.encoded(observed.points, spaces), failed, columns, edges=True).predict(ahead)
         hope = hope * np.clip(1 - risk[1:], LEAST_CHANCE, 1) ** CAUTION
     return [changes[int(place)] for place in np.argsort(-hope, kind="stable")]
 

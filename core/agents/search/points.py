@@ -16,7 +16,7 @@ from core.records import Constant, Experiment
 from core.trainer.constants import Tunable
 
 RECENT, BEST = 90, 60  # experiments that are looked at in a long campaign
-FAILED = 0.5  # heights above the worst score
+FAILED = 0.5  # badness above the worst score
 CONSTANTS_ONLY = "search"  # the agent whose experiments change nothing but constants
 
 Values = dict[str, Constant]
@@ -24,7 +24,7 @@ Spaces = Mapping[str, Tunable]
 
 
 @dataclass(frozen=True)
-class Point:
+class Observation:
     """One experiment."""
 
     values: Values
@@ -33,15 +33,15 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Told:
+class Observations:
     """What a history tells about the champion's constants."""
 
-    points: list[Point]  # oldest first
-    champion: Point
+    points: list[Observation]  # oldest first
+    champion: Observation
     misses: list[Values]  # what discarded experiments changed, the closest to its champion first
 
 
-def read(history: History, spaces: Spaces) -> Told:
+def observe(history: History, spaces: Spaces) -> Observations:
     """What was tried, at the champion's values where an experiment had no such constant or none that fits."""
     here = history.champion
     found = {e.number: e for e in (*history.best(BEST), *history.recent(RECENT), here)}
@@ -57,12 +57,12 @@ def read(history: History, spaces: Spaces) -> Told:
         values = {name: _fitting(spaces[name], constants[e.commit].get(name)) for name in spaces}
         # A failure with the champion's own constants came from an edit elsewhere, and says nothing about them.
         if e.val_bpb is not None or values != own:
-            points.append(Point(values, e.val_bpb, structures[e.commit]))
-    champion = Point(own, here.val_bpb, structures[here.commit])
-    return Told(points, champion, _misses(experiments, constants, spaces))
+            points.append(Observation(values, e.val_bpb, structures[e.commit]))
+    champion = Observation(own, here.val_bpb, structures[here.commit])
+    return Observations(points, champion, _misses(experiments, constants, spaces))
 
 
-def heights(points: Sequence[Point]) -> np.ndarray:
+def badness(points: Sequence[Observation]) -> np.ndarray:
     """How bad each is, float64 [points]: 0 for the lowest score, then its distance's logarithm; failures worst of all.
 
     So what is far too bad to matter does not drown what lies close together.
@@ -76,7 +76,7 @@ def heights(points: Sequence[Point]) -> np.ndarray:
     return np.where(np.isnan(found), np.nanmax(found) + FAILED, found)
 
 
-def encoded(points: Sequence[Point], spaces: Spaces) -> np.ndarray:
+def encoded(points: Sequence[Observation], spaces: Spaces) -> np.ndarray:
     """One row a point, one column a constant and one for the structure, float64 [points, constants + 1]."""
     rows = [
         [*(moves.place(tunable, point.values[name]) for name, tunable in spaces.items()), point.structure]
