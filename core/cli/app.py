@@ -36,14 +36,14 @@ from core.records import UserError
 from core.system import signals
 
 HELP = """
-Train a model for minutes, keep what made it better, again and again.
+Train a model for minutes, keep the change if it made the model better, and repeat.
 
 \b
-  autoresearch run night --preset cpu --hours 8      a campaign in the folder night, by the built-in search
-  cd night && autoresearch status                    how it stands; log and show N tell more
-  autoresearch try -m "wider heads"                  the trainer as you edited it, tried once
-  autoresearch confirm                               the champion against the baseline, with fresh seeds
-  autoresearch train --preset smoke                  one training run, outside any campaign
+  autoresearch run night --preset cpu --hours 8      run a campaign in the folder night with the built-in search
+  cd night && autoresearch status                    see how it stands; `log` and `show N` have the details
+  autoresearch try -m "wider heads"                  try train.py as you edited it
+  autoresearch confirm                               measure champion and baseline again with fresh seeds
+  autoresearch train --preset smoke                  run one trial outside any campaign
 """
 
 app = typer.Typer(
@@ -56,8 +56,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked_for: bool) -> None:
-    if asked_for:
+def _version(wanted: bool) -> None:
+    if wanted:
         from importlib.metadata import version
 
         terminal.say(version("autoresearch"))
@@ -70,7 +70,7 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """What holds for every command."""
+    """Options of every command."""
 
 
 for _command in (

@@ -1,4 +1,4 @@
-"""`autoresearch audit`: does a campaign still hold, from its ledger, refs and weights alone."""
+"""`autoresearch audit`: verifies a campaign from its ledger, refs and weights alone."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from core.cli.render import terminal
 
 def audit(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="the campaign; without it, the one around here")
+        Path | None, typer.Argument(metavar="[DIR]", help="the campaign's folder; default: the campaign here")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="ledger, refs and hashes alone; no model is run")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="check only ledger, refs and hashes; run no model")] = False,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
-    """Verify a campaign again: its records, and every champion's score.
+    """Verify a campaign's records and every champion's score.
 
-    Each row is held against its seal, each commit against its ref, each file of weights against its hash; then the
-    weights are scored and audited anew. Changes nothing. Ends with status 1, naming the row, if one does not hold.
+    This checks each row's hash, each commit's ref and each weights file's hash, and then scores and audits the weights
+    again. It changes nothing. If a check fails, the output names the row and the exit status is 1.
 
     \b
       autoresearch audit night
@@ -42,10 +42,10 @@ def audit(
             faults += bool(check.fault)
             checks.append(dataclasses.asdict(check))
             if not as_json:
-                told = Text(f"{'FAULT' if check.fault else 'holds'}  ", style="red" if check.fault else "green")
-                told.append(f"{check.subject}: {check.what}", style="")
-                told.append(f"  {check.fault or check.found}", style="" if check.fault else "bright_black")
-                console.print(told, soft_wrap=True)
+                line = Text(f"{'FAULT' if check.fault else 'holds'}  ", style="red" if check.fault else "green")
+                line.append(f"{check.subject}: {check.what}", style="")
+                line.append(f"  {check.fault or check.found}", style="" if check.fault else "bright_black")
+                console.print(line, soft_wrap=True)
     if as_json:
         terminal.json_text({"holds": not faults, "faults": faults, "checks": checks})
     else:

@@ -1,4 +1,4 @@
-"""`autoresearch bench`: how fast each part is on this machine, as a share of what it can do."""
+"""`autoresearch bench`: measures how fast each part is on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.cli import resolve
-from core.cli.options import AsJson, Device, Settings, all_of, interruptible
+from core.cli.options import AsJson, PresetSettings, TrainingDevice, interruptible
 from core.cli.render import terminal
 from core.records import Preset, UserError
 from core.system.text import count
@@ -21,25 +21,27 @@ if TYPE_CHECKING:
 
 def bench(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE]", help="or all; without it, all but experiment")
+        list[str] | None, typer.Argument(metavar="[SUITE]", help="suites, or all; default: all but experiment")
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", "-p", metavar="NAME", help="whose shapes the steps have")
+        str, typer.Option("--preset", "-p", metavar="NAME", help="the preset that gives the shapes")
     ] = resolve.DEFAULT_PRESET,
-    backends: Annotated[str | None, typer.Option(metavar="A,B", help="without it, every one that is installed")] = None,
-    device: Device = None,
-    settings: Settings = None,
-    quick: Annotated[bool, typer.Option("--quick", help="few rounds: to see that it runs")] = False,
-    against: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="compare with this run, not with the last one like it")
+    backends: Annotated[
+        str | None, typer.Option(metavar="A,B", help="the backends; default: all that are installed")
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="the suites, and nothing is run")] = False,
+    device: TrainingDevice = None,
+    settings: PresetSettings = None,
+    quick: Annotated[bool, typer.Option("--quick", help="run few rounds, to see that it works")] = False,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="compare with this run instead of the last similar one")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="list the suites and run nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure tokenizer, packing, steps, optimizers, scoring and the matrix peak.
 
-    Each run is kept with hardware, versions and commit, and held against the last on the same machine. Being slower
-    is told, and is no failure.
+    Each run is saved with hardware, versions and commit, and is compared with the last one on the same machine. A
+    slower result is marked; it does not change the exit status.
 
     \b
       autoresearch bench --quick
@@ -52,7 +54,7 @@ def bench(
         return
     chosen = suite_runner.chosen(suites or [])
     suite_runner.source()
-    named = resolve.preset_for(resolve.Asked(preset=preset, device=device, settings=all_of(settings)))
+    named = resolve.preset_for(resolve.PresetOptions(preset=preset, device=device, settings=settings))
     sides = _sides(named, backends, device) if backends or set(chosen) & set(suite_runner.OF_BACKENDS) else {}
     before = suite_runner.read(against) if against is not None else None
     with interruptible("nothing was kept: the same command starts again"):
@@ -61,7 +63,7 @@ def bench(
     if before is None:
         before = suite_runner.last_like(run, terminal.notice)
     elif not suite_runner.comparable(run, before):
-        terminal.notice(f"{against} is of another machine or preset: its times compare with care")
+        terminal.notice(f"warning: {against} is of another machine or preset, so its times may not be comparable")
     kept = suite_runner.keep(held, named.name)
     if as_json:
         facts = {"machine": dict(run.machine), "commit": dict(run.commit), "results": run.rows(before)}
@@ -74,7 +76,7 @@ def bench(
 
 
 def _sides(preset: Preset, names: str | None, device: str | None) -> dict[str, Preset]:
-    """The preset for each backend, its own first: the device that it names is then missed before much is measured."""
+    """The preset for each backend. Its own backend comes first, so that a missing device is noticed early."""
     from core.measure import compare
 
     wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
@@ -108,19 +110,19 @@ def table(run: BenchmarkRun, before: BenchmarkRun | None) -> Table:
     found = tables.headed(("suite", "benchmark"), ("median", "spread", "rate", "of peak", "time to before"))
     for one in run.results:
         share, against = run.share_of_peak(one), one.against(before)
-        told = Text("-" if against is None else f"{against[0]:.2f}x")
+        speed = Text("-" if against is None else f"{against[0]:.2f}x")
         if against is not None and against[1]:
-            told.append(" slower")
-            told.stylize("red")
+            speed.append(" slower")
+            speed.stylize("red")
         found.add_row(
             one.suite, Text(one.name), short(one.median), short(one.q3 - one.q1), rate(one),
-            "-" if share is None else f"{share:.1%}", told,
+            "-" if share is None else f"{share:.1%}", speed,
         )  # fmt: skip
     return found
 
 
 def notes(run: BenchmarkRun, before: BenchmarkRun | None) -> list[str]:
-    """What the columns of the table are held against."""
+    """What the columns of the table are relative to."""
     found = ["spread: between the quartiles"]
     if any(run.share_of_peak(one) for one in run.results):
         found.append("of peak: of the FLOP/s of the best matrix product on the same device")

@@ -1,4 +1,4 @@
-"""`autoresearch compare`: the same trial on several backends or presets, or finished records side by side."""
+"""`autoresearch compare`: runs the same trial on several backends or presets, or compares finished records."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from core.cli.options import (
     CRASHED,
     AsJson,
     BudgetSeconds,
-    Corpus,
-    Device,
+    CorpusName,
     NoSandbox,
     PresetName,
-    Settings,
-    all_of,
+    PresetSettings,
+    TrainingDevice,
     interruptible,
 )
 from core.cli.render import terminal
-from core.cli.resolve import Asked
+from core.cli.resolve import PresetOptions
 from core.records import RECORD, Budget, Preset, Trial, UserError, to_json
 from core.system import text
 from core.system.files import refuse_occupied
@@ -45,35 +44,39 @@ SMOOTHED = 30  # windows that a curve is averaged in
 def compare(
     records: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RECORDS]", help="campaigns, kept trials, files of --json: nothing is run"),
+        typer.Argument(metavar="[RECORDS]", help="campaigns, kept trials, files of --json output; runs nothing"),
     ] = None,
     preset: PresetName = None,
-    presets: Annotated[str | None, typer.Option(metavar="A,B", help="these presets, each on its own backend")] = None,
-    backends: Annotated[
-        str | None, typer.Option(metavar="A,B", help="of one preset; without it, every one that is installed")
+    presets: Annotated[
+        str | None, typer.Option(metavar="A,B", help="compare these presets, each on its own backend")
     ] = None,
-    device: Device = None,
-    settings: Settings = None,
-    corpus: Corpus = None,
+    backends: Annotated[
+        str | None, typer.Option(metavar="A,B", help="the backends to compare; default: all that are installed")
+    ] = None,
+    device: TrainingDevice = None,
+    settings: PresetSettings = None,
+    corpus: CorpusName = None,
     budget: BudgetSeconds = None,
     wall: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="start-up and training together, instead of a budget")
+        float | None,
+        typer.Option(metavar="SECONDS", help="seconds of start-up and training together, instead of --budget"),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="1,2", help="without it, the preset's own")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="1,2", help="the seeds; default: the preset's")] = None,
     output: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="keep every trial, rows.json and compare.png here")
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="keep every trial, rows.json and compare.png in this folder"),
     ] = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare backends, presets or finished records.
 
-    The same seeds see the same batches on every backend. Scores of unequal yardsticks are not ranked. Ends with
-    status 1 if a trial failed. With --json, rows with the keys of train --json.
+    A seed gives the same batches on every backend. Scores with different yardsticks are not ranked. The exit status is
+    1 if a trial failed. With --json, the rows have the keys of train --json.
 
     \b
       autoresearch compare --preset smoke --backends torch,jax
-      autoresearch compare --preset cpu --wall 60 --out speed     who is best a minute after the start?
+      autoresearch compare --preset cpu --wall 60 --out speed     which is best a minute after its start?
       autoresearch compare night other-night                      two campaigns' champions
     """
     from core.measure import compare as logic
@@ -85,13 +88,13 @@ def compare(
             "corpus": corpus, "budget": budget, "wall": wall, "seeds": seeds,
         }  # fmt: skip
         if given := [f"--{name}" for name, value in options.items() if value not in (None, [])]:
-            raise UserError(f"records are compared as they are: leave {', '.join(given)} out, or the records")
+            raise UserError(f"finished records have these already: leave out {', '.join(given)}, or the records")
     if output is not None:
         refuse_occupied(output, "a comparison that is kept")
     if records:
         entries = saved.read(records)
     else:
-        wanted = Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget)
+        wanted = PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
         entries = _run(wanted, _split(presets), _split(backends), wall, _seeds(seeds), output)
     logic.check_yardsticks([logic.scored_by(entry) for entry in entries])
     entries = logic.ranked(entries)
@@ -115,13 +118,18 @@ def compare(
 
 
 def _run(
-    wanted: Asked, presets: list[str], backends: list[str], wall: float | None, seeds: list[int], output: Path | None
+    wanted: PresetOptions,
+    presets: list[str],
+    backends: list[str],
+    wall: float | None,
+    seeds: list[int],
+    output: Path | None,
 ) -> list[Entry]:
-    """Runs every side's trials. What ran before Ctrl-C, or before a side that can't, is told."""
+    """Runs every side's trials. After Ctrl-C or an error, prints a table of the trials that ended before."""
     from core.measure import compare as logic
 
     if presets and (backends or wanted.preset):
-        raise UserError("--presets takes each on its own backend: leave --backends and --preset out")
+        raise UserError("--presets runs each preset on its own backend: leave out --backends and --preset")
     if wall is not None and wanted.budget is not None:
         raise UserError("a trial has one budget: give --budget SECONDS of training or --wall SECONDS from the start")
     if presets:
@@ -151,7 +159,7 @@ def _run(
             )
             return trial, trial_files.points(into)
 
-        with interruptible("the rows above are what had ended; the same command starts again"):
+        with interruptible("the rows above are the trials that ended; the same command starts again"):
             try:
                 budgets = {
                     name: logic.within_wall(side, wall, run_one) if wall else Budget(seconds=side.budget_seconds)
@@ -160,8 +168,8 @@ def _run(
                 each = {name: seeds or list(side.seeds) for name, side in sides.items()}
                 for name, trial, curve in logic.run(sides, each, budgets, run_one):
                     done[name].append((trial, curve))
-                    told = trial.reason or f"{text.bpb(trial.val_bpb)} bpb in {text.seconds(trial.wall_seconds)}"
-                    terminal.notice(f"{name}, seed {trial.seed}: {trial.verdict}: {told}")
+                    result = trial.reason or f"{text.bpb(trial.val_bpb)} bpb in {text.seconds(trial.wall_seconds)}"
+                    terminal.notice(f"{name}, seed {trial.seed}: {trial.verdict}: {result}")
             except (KeyboardInterrupt, UserError):
                 if entries := _entries(done):
                     terminal.err().print(table(entries))
@@ -178,12 +186,12 @@ class _Places:
 
     def next(self, preset: str, backend: str, seed: int) -> Path:
         self._count += 1
-        name = re.sub(r"[^\w.-]", "-", f"{preset}-{backend}-{seed}")  # of a record somebody else wrote, perhaps
+        name = re.sub(r"[^\w.-]", "-", f"{preset}-{backend}-{seed}")  # a record may come from elsewhere
         return self._root / "trials" / f"{self._count:02d}-{name}"
 
 
 def _keep(entry: Entry, places: _Places) -> None:
-    """Writes what is compared again of trials that ran before: their records and curves, not their weights."""
+    """Writes the records and curves of trials that ran before, not their weights."""
     for trial, curve in zip(entry.trials, entry.curves, strict=False):
         into = places.next(trial.preset, trial.backend, trial.seed)
         into.mkdir(parents=True)
@@ -247,7 +255,7 @@ def table(entries: Sequence[Entry]) -> Table:
 
 
 def plot(entries: Sequence[Entry], path: Path) -> None:
-    """Draws bits per byte over the seconds since each process started: training's as lines, the scores as dots."""
+    """Draws bits per byte over the seconds since each process started: training as lines, scores as dots."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -287,7 +295,7 @@ def plot(entries: Sequence[Entry], path: Path) -> None:
 def bits(trial: Trial, curve: Curve) -> list[tuple[float, float]]:
     """A trial's training loss as (seconds since its process started, bits per byte), averaged in windows.
 
-    Nats a token become bits per byte by the tokens a byte of the scored text; empty where those are not known.
+    Converts nats a token with the scored text's tokens per byte; empty if those are unknown.
     """
     if not curve or not trial.scored_tokens or not trial.scored_bytes:
         return []

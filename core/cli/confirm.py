@@ -1,4 +1,4 @@
-"""`autoresearch confirm`: is the champion really better, on seeds and on text that nothing was chosen on?"""
+"""`autoresearch confirm`: compares champion and baseline again, on seeds and text that no choice depended on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from core.campaign.confirm import DEFAULT_SEEDS, told
 from core.cli import resolve
-from core.cli.options import CRASHED, AsJson, Folder, NoSandbox, interruptible
+from core.cli.options import CRASHED, AsJson, CampaignDir, NoSandbox, interruptible
 from core.cli.render import terminal
 from core.system.text import bpb, gain, one_line
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 def confirm(
-    seeds: Annotated[int, typer.Option(metavar="N", help="so many that no trial has had; two trials each")] = (
+    seeds: Annotated[int, typer.Option(metavar="N", help="how many unused seeds; each takes two trials")] = (
         DEFAULT_SEEDS
     ),
-    folder: Folder = None,
+    folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the champion against the baseline anew.
+    """Measure champion and baseline again with fresh seeds.
 
-    Fresh seeds, both sides in turn, on the validation text and on the test text, which no other trial is scored on.
-    Every trial is recorded: after Ctrl-C the same command goes on, and a higher number of seeds adds to what is there.
-    Ends with status 1 if no pair of trials ran to its end.
+    The two take turns and are scored on the validation text and on the test text, which no other trial is scored on.
+    Every trial is recorded: after Ctrl-C the same command continues, and a higher number of seeds adds to the results.
+    The exit status is 1 if no pair of trials was completed.
 
     \b
       autoresearch confirm
@@ -41,7 +41,7 @@ def confirm(
     """
     from core.cli.render.live import Follower
 
-    stopping = interruptible("the same command goes on from here")
+    stopping = interruptible("the same command continues from here")
     with resolve.campaign_of(folder) as campaign, stopping, Follower(terminal.err()) as follower:
         result = campaign.confirm(seeds, follower)
     if as_json:
@@ -63,12 +63,12 @@ def _report(one: Confirmation) -> Group:
     if one.pairs:
         parts.append(_table(one))
     parts += [Text(f"failed and left out: {one_line(failed)}", style="red") for failed in one.failed]
-    parts += [Text(f"seed {seed} has run on one side only; the same command goes on") for seed in one.unpaired]
+    parts += [Text(f"seed {seed} has run on one side only; the same command continues") for seed in one.unpaired]
     for name, mean, interval in (("val", one.val_gain, one.val), ("test", one.test_gain, one.test)):
         if mean is not None:
             parts.append(Text(f"{name + ' gain':10} {_gain(mean, interval)}"))
     if one.val_gain is not None:
-        share = "none" if one.share is None else f"{one.share:.0%} of it is left on fresh seeds"
+        share = "none" if one.share is None else f"{one.share:.0%} of it remains on fresh seeds"
         parts.append(Text(f"{'claimed':10} {one.claimed:.4f}: {share}"))
     parts.append(Text(one.conclusion, style="bold"))
     if one.note:
@@ -92,5 +92,5 @@ def _table(one: Confirmation) -> Table:
 
 def _gain(mean: float, interval: Interval | None) -> str:
     if interval is None:
-        return f"{mean:.4f}, of one seed: how far it can be trusted is not known"
+        return f"{mean:.4f} on one seed: its uncertainty is unknown"
     return f"{told(interval)} (95 % interval, Student's t over {interval.count} pairs of equal seeds)"

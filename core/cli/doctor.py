@@ -1,4 +1,4 @@
-"""`autoresearch doctor`: what is here, what lacks, and what to do first."""
+"""`autoresearch doctor`: examines this machine, and says what is missing and what to do first."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ STYLES = {"ok": "green", "warning": "yellow", "missing": "red"}
 
 
 def doctor(preset: PresetName = None, as_json: AsJson = False) -> None:
-    """Look at this machine: can a trial run, on what, and what lacks.
+    """Check whether trials can run on this machine.
 
-    Changes nothing and asks no network. Ends with status 1 if no trial of the preset could run.
+    This shows the devices, the backends, the data and what is missing. It changes nothing and uses no network. The exit
+    status is 1 if no trial of the preset can run.
 
     \b
       autoresearch doctor --preset h100
@@ -34,8 +35,8 @@ def doctor(preset: PresetName = None, as_json: AsJson = False) -> None:
     name = preset or resolve.DEFAULT_PRESET
     chosen, origin = _preset(name)
     console = terminal.err()
-    with interruptible("nothing was changed"), console.status("looking at this machine") as status:
-        report = examine(chosen, origin, name=name, tell=lambda stage: status.update(f"looking at {stage}"))
+    with interruptible("nothing was changed"), console.status("examining this machine") as status:
+        report = examine(chosen, origin, name=name, tell=lambda stage: status.update(f"examining {stage}"))
     if as_json:
         terminal.json_text(report.json())
     else:
@@ -45,7 +46,7 @@ def doctor(preset: PresetName = None, as_json: AsJson = False) -> None:
 
 
 def _preset(name: str) -> tuple[Preset, str]:
-    """The preset to look for, and where its numbers come from. Of `auto` nothing is measured here."""
+    """The preset to check, and where its values come from. Does not measure for `auto`."""
     if name != resolve.AUTO:
         return presets.load(name), ""
     from core.measure import auto_preset
@@ -53,7 +54,7 @@ def _preset(name: str) -> tuple[Preset, str]:
     found = auto_preset.find({})[0]
     if (text := auto_preset.kept(found)) is not None:
         return presets.parse(text), "measured before"
-    return auto_preset.guess(found), "not measured yet: the first run spends a minute on it"
+    return auto_preset.guess(found), "not measured yet: the first run measures for a minute"
 
 
 def _print(report: Report, name: str) -> None:

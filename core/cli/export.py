@@ -1,4 +1,4 @@
-"""`autoresearch export`: a kept model as a folder of its own."""
+"""`autoresearch export`: writes a kept model to a folder of its own."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 
 from core.cli import resolve
-from core.cli.options import AsJson, Folder, Number
+from core.cli.options import AsJson, CampaignDir, ExperimentNumber
 from core.cli.render import terminal
 
 
 def export(
     into: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new folder for the model")],
-    number: Number = None,
-    folder: Folder = None,
+    number: ExperimentNumber = None,
+    folder: CampaignDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a kept model as a folder of its own.
+    """Write a kept model to a folder of its own.
 
-    It has weights, train.py, facts, tokenizer, preset, results.tsv and a README.
+    The folder has the weights, train.py, facts, tokenizer, preset, results.tsv and a README.
     """
     from core.campaign.models import export as write
 

@@ -1,4 +1,4 @@
-"""`autoresearch init`: a campaign in a new folder."""
+"""`autoresearch init`: makes a campaign in a new folder."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from typing import Annotated
 import typer
 
 from core.cli import resolve
-from core.cli.options import AsJson, BudgetSeconds, Corpus, Device, PresetName, Settings, all_of
+from core.cli.options import AsJson, BudgetSeconds, CorpusName, PresetName, PresetSettings, TrainingDevice
 from core.cli.render import terminal
-from core.cli.resolve import Asked
+from core.cli.resolve import PresetOptions
 
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new or empty folder")],
     preset: PresetName = None,
-    device: Device = None,
-    settings: Settings = None,
-    corpus: Corpus = None,
+    device: TrainingDevice = None,
+    settings: PresetSettings = None,
+    corpus: CorpusName = None,
     budget: BudgetSeconds = None,
     tag: Annotated[
-        str | None, typer.Option(metavar="TAG", help="the branch is autoresearch/TAG; without it, today's date")
+        str | None, typer.Option(metavar="TAG", help="names the branch autoresearch/TAG; default: today's date")
     ] = None,
-    program: Annotated[Path | None, typer.Option(metavar="FILE", help="your own program.md")] = None,
-    trainer: Annotated[Path | None, typer.Option(metavar="FILE", help="your own train.py, taken as it is")] = None,
+    program: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="your own program.md, instead of the default one")
+    ] = None,
+    trainer: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="your own train.py, used unchanged; default: the preset's")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a campaign in a new folder: train.py, program.md and git."""
+    """Make a campaign in a new folder, with train.py, program.md and a git repository."""
     from core.campaign.campaign import Campaign
 
     chosen = resolve.preset_for(
-        Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget)
+        PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
     )
     prose = None if program is None else resolve.read_text(program)
     text = None if trainer is None else resolve.read_text(trainer)

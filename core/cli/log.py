@@ -1,4 +1,4 @@
-"""`autoresearch log`: a campaign's experiments as a list."""
+"""`autoresearch log`: lists a campaign's experiments."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 
 from core.cli import resolve
-from core.cli.options import AsJson, Folder
+from core.cli.options import AsJson, CampaignDir
 from core.cli.render import terminal
 
 
 def log(
-    folder: Folder = None,
-    last: Annotated[int | None, typer.Option(metavar="N", help="only the last N")] = None,
+    folder: CampaignDir = None,
+    last: Annotated[int | None, typer.Option(metavar="N", help="list only the last N")] = None,
     tsv: Annotated[
-        bool, typer.Option("--tsv", help="results.tsv: commit, val_bpb, memory_gb, status, description")
+        bool, typer.Option("--tsv", help="print as results.tsv: commit, val_bpb, memory_gb, status, description")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -21,44 +21,48 @@ SIGNALLED = 128  # above it: this and the signal's number
 
 PresetName = Annotated[
     str | None,
-    typer.Option("--preset", "-p", metavar="NAME", help="a name that `autoresearch presets` lists, or a .toml file"),
+    typer.Option("--preset", "-p", metavar="NAME", help="a name from `autoresearch presets`, or a .toml file"),
 ]
-Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="where to train, by the backend's name: cpu, cuda, cuda:1, mps")
+TrainingDevice = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="the device to train on, as the backend names it: cpu, cuda, cuda:1, mps"),
 ]
-Settings = Annotated[
+PresetSettings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="another value for a number of the preset; may be repeated"),
+    typer.Option("--set", metavar="KEY=VALUE", help="change one value of the preset; may be repeated"),
 ]
-Corpus = Annotated[str | None, typer.Option(metavar="NAME", help="apidocs, climbmix, tinystories or folder:PATH")]
-BudgetSeconds = Annotated[float | None, typer.Option("--budget", metavar="SECONDS", help="training time of a trial")]
-AsJson = Annotated[bool, typer.Option("--json", help="for programs: JSON on standard output")]
-Folder = Annotated[
+CorpusName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="the text: apidocs, climbmix, tinystories or folder:PATH")
+]
+BudgetSeconds = Annotated[
+    float | None, typer.Option("--budget", metavar="SECONDS", help="seconds of training in each trial")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
+CampaignDir = Annotated[
     Path | None,
-    typer.Option("--dir", metavar="DIR", help="the campaign's folder; without it, this one or the nearest above"),
+    typer.Option("--dir", metavar="DIR", help="the campaign's folder; default: this folder or the nearest one above"),
 ]
-Number = Annotated[int | None, typer.Option("--experiment", "-e", metavar="N", help="without it, the champion")]
+ExperimentNumber = Annotated[
+    int | None, typer.Option("--experiment", "-e", metavar="N", help="the experiment; default: the champion")
+]
 
 
 def _sandbox(off: bool) -> None:
-    """Turns the sandbox off where that is asked for, and tells once a command that there is none."""
+    """Turns the sandbox off if `off`. Warns once if trials of this command run without one."""
     from core.sandbox import tier
 
     tier.turn_off("--no-sandbox" if off else "")
     if not (here := tier.here()).enforced:
         lacks = ", ".join(here.unenforced)
-        terminal.notice(f"WARNING: no sandbox ({here.why}): trainers run with your rights; not kept from: {lacks}")
+        terminal.notice(f"WARNING: no sandbox ({here.why}): trainers run with your rights. Not prevented: {lacks}")
 
 
 NoSandbox = Annotated[
     bool,
-    typer.Option("--no-sandbox", callback=_sandbox, help="run trainers with your rights; stands in every record"),
+    typer.Option(
+        "--no-sandbox", callback=_sandbox, help="run trainers with your rights, unconfined; every record says so"
+    ),
 ]
-
-
-def all_of(settings: list[str] | None) -> tuple[str, ...]:
-    """Every `--set` that was given."""
-    return tuple(settings or ())
 
 
 def same_command() -> str:
@@ -69,18 +73,18 @@ def same_command() -> str:
 
 @contextlib.contextmanager
 def interruptible(what_next: str) -> Iterator[None]:
-    """Ctrl-C within it ends the command with one line that says what comes next; so do SIGTERM and a closed terminal.
+    """Makes Ctrl-C, SIGTERM and a closed terminal end the command with one line that says `what_next`.
 
-    The status is 128 and the signal's number, as a shell has it.
+    The exit status is 128 plus the signal's number, as in a shell.
     """
     try:
-        with graceful_shutdown(lambda: _told("ending what runs; once more to leave it as it is")):
+        with graceful_shutdown(lambda: _notice("stopping; press Ctrl-C again to leave at once")):
             yield
     except KeyboardInterrupt as interrupt:
-        _told(f"interrupted; {what_next}")
+        _notice(f"interrupted; {what_next}")
         raise typer.Exit(SIGNALLED + interrupt.signum if isinstance(interrupt, Signalled) else INTERRUPTED) from None
 
 
-def _told(line: str) -> None:
+def _notice(line: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be what was closed
         terminal.notice(line)

@@ -1,26 +1,26 @@
-"""`autoresearch prepare`: a corpus, fetched and encoded ahead of time."""
+"""`autoresearch prepare`: fetches and encodes a corpus ahead of time."""
 
 from __future__ import annotations
 
 from core.cli import resolve
-from core.cli.options import AsJson, Corpus, Folder, PresetName, Settings, all_of, interruptible
+from core.cli.options import AsJson, CampaignDir, CorpusName, PresetName, PresetSettings, interruptible
 from core.cli.render import terminal
-from core.cli.resolve import Asked
+from core.cli.resolve import PresetOptions
 
 
 def prepare(
     preset: PresetName = None,
-    settings: Settings = None,
-    corpus: Corpus = None,
-    folder: Folder = None,
+    settings: PresetSettings = None,
+    corpus: CorpusName = None,
+    folder: CampaignDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch and encode a corpus ahead of time.
+    """Download and tokenize a corpus ahead of time.
 
-    What is there already is only checked; what was cut off goes on.
+    A corpus that is complete is only checked; an interrupted preparation continues.
     """
-    chosen = resolve.preset_here(folder, Asked(preset=preset, settings=all_of(settings), corpus=corpus))
-    with interruptible("the same command goes on from here"):
+    chosen = resolve.preset_here(folder, PresetOptions(preset=preset, settings=settings, corpus=corpus))
+    with interruptible("the same command continues from here"):
         dataset = resolve.dataset_of(chosen)
         resolve.fetch_kernels(chosen)
     text = dataset.scored("val", chosen.score_bytes)

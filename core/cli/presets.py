@@ -1,4 +1,4 @@
-"""`autoresearch presets`: the presets as a list, or one of them as TOML."""
+"""`autoresearch presets`: lists the presets, or prints one as TOML."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import typer
 import backends
 import presets as library
 from core.cli import resolve
-from core.cli.options import AsJson, Device, Settings, all_of, interruptible
+from core.cli.options import AsJson, PresetSettings, TrainingDevice, interruptible
 from core.cli.render import terminal
-from core.cli.resolve import Asked
+from core.cli.resolve import PresetOptions
 from core.records import Preset, Trial, to_json
 from core.system.text import count
 from presets import cost, devices
@@ -25,23 +25,25 @@ if TYPE_CHECKING:
 
 
 def presets(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="print this one as TOML")] = None,
-    settings: Settings = None,
-    device: Device = None,
-    again: Annotated[bool, typer.Option("--again", help="of auto: measure anew, whatever the cache holds")] = False,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="print this preset as TOML")] = None,
+    settings: PresetSettings = None,
+    device: TrainingDevice = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="with auto: measure again, even if the cache has a result")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the presets, or print one as TOML.
 
-    What is printed can be saved, changed and given to --preset. `auto` measures this machine for up to a minute.
+    You can save the TOML, change it and give the file to --preset. `auto` measures this machine for up to a minute.
 
     \b
       autoresearch presets auto > mine.toml
       autoresearch run night --preset mine.toml
     """
-    chosen = Asked(device=device, settings=all_of(settings)).changes()
+    chosen = PresetOptions(device=device, settings=settings).changes()
     if name == resolve.AUTO:
-        with interruptible("what was measured is lost: run the command again"):
+        with interruptible("the measurements are lost: run the command again"):
             preset, text = resolve.measured_preset(chosen, again=again)
         terminal.json_text(to_json(preset)) if as_json else sys.stdout.write(text)
         return
@@ -62,16 +64,16 @@ def presets(
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A preset that comes with autoresearch, with what is known and estimated of it."""
+    """A preset that comes with autoresearch, with its origin and an estimate of its trials."""
 
     preset: Preset
     about: library.About
     estimate: Estimate | None
-    elsewhere: bool = False  # settings put it on another device or backend than its numbers are for
+    elsewhere: bool = False  # settings move it to another device or backend than its values are for
 
     @property
-    def doubts(self) -> list[str]:
-        """The rules of meaning that it breaks on its device; those that are exempt break none."""
+    def warnings(self) -> list[str]:
+        """The rules for meaningful trials that it breaks on its device; none if it is exempt."""
         return [] if self.about.exempt or self.estimate is None else self.estimate.doubts()
 
     @property
@@ -81,7 +83,7 @@ class Listed:
             return f"exempt: {self.about.exempt}"
         if self.elsewhere:
             place = f"{self.preset.backend} on {self.preset.device}"
-            return f"numbers for another device or backend; of {place} nothing is measured or estimated"
+            return f"values for another device or backend; nothing is measured or estimated for {place}"
         if self.about.measured:
             return f"measured {self.about.measured}"
         return f"derived: {self.about.note}" if self.about.note else "derived"
@@ -96,8 +98,8 @@ def listed(name: str, settings: Mapping[str, str]) -> Listed:
     return Listed(preset=preset, about=about, estimate=found, elsewhere=elsewhere)
 
 
-def doubts(trial: Trial) -> list[str]:
-    """The rules of meaning that a finished trial broke; none for presets that are exempt and for failed trials."""
+def trial_warnings(trial: Trial) -> list[str]:
+    """The rules for meaningful trials that a finished trial broke; none for exempt presets and for failed trials."""
     if trial.preset in library.names() and library.about(trial.preset).exempt:
         return []
     from core.system import hardware
@@ -117,7 +119,7 @@ def row(one: Listed, missing: str | None) -> dict[str, Any]:
         "note": one.about.note,
         "exempt": one.about.exempt,
         "estimate": facts,
-        "doubts": one.doubts,
+        "doubts": one.warnings,
         "missing": missing,
     }
 
@@ -130,13 +132,13 @@ def _table(every: Sequence[Listed], missing: Mapping[str, str | None]) -> Group:
     from core.cli.render import tables
 
     sizes = ("depth", "width", "context", "vocab", "batch", "steps", "tok/par", "memory")
-    columns = tables.headed(("preset", "backend", "corpus"), sizes, "numbers")
+    columns = tables.headed(("preset", "backend", "corpus"), sizes, "values")
     for one in every:
         preset, found = one.preset, one.estimate
         lacks = missing.get(preset.backend) is not None
-        told = Text(one.origin, style="green" if one.about.measured and not one.elsewhere else "")
-        for doubt in one.doubts:
-            told.append(f"\n{doubt}", style="yellow")
+        origin = Text(one.origin, style="green" if one.about.measured and not one.elsewhere else "")
+        for warning in one.warnings:
+            origin.append(f"\n{warning}", style="yellow")
         columns.add_row(
             Text(preset.name, style="bright_black" if lacks else "bold"),
             preset.backend,
@@ -149,21 +151,21 @@ def _table(every: Sequence[Listed], missing: Mapping[str, str | None]) -> Group:
             f"{found.steps:.0f}" if found else "",
             f"{found.tokens_per_parameter:.1f}" if found else "",
             f"{found.memory_share:.0%}" if found and found.memory_share is not None else "",
-            told,
+            origin,
         )
     lines = [
-        Text("Steps, tokens a parameter and memory are estimates for five minutes; `autoresearch train` measures.")
+        Text("Steps, tokens a parameter and memory are estimates for five minutes; `autoresearch train` measures them.")
     ]
     lines += [Text(f"{backend}: {why}", style="yellow") for backend, why in missing.items() if why is not None]
     return Group(columns, *lines)
 
 
 def toml(one: Listed) -> str:
-    """A preset as TOML that can be saved, with a comment on its numbers."""
+    """A preset as TOML, with comments that say where its values come from."""
     lines = [f"# {one.preset.name}: {one.origin}"]
     if one.about.device and not one.about.exempt and not one.elsewhere:
         device = devices.named(one.about.device)
         lines[0] += f", for {device.name}"
         lines.append(f"# The device's facts: {device.source}")
-    lines += [f"# doubt: {doubt}" for doubt in one.doubts]
+    lines += [f"# warning: {warning}" for warning in one.warnings]
     return "\n".join(lines) + "\n" + library.dump(one.preset)

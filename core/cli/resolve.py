@@ -1,4 +1,4 @@
-"""From what was asked on the command line to presets, campaigns, data sets, trials and models.
+"""Turns command-line options into presets, campaigns, data sets and models.
 
 Prints nothing but progress and notices.
 """
@@ -42,32 +42,34 @@ OpenModel = contextlib.AbstractContextManager["Model"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The options that name a preset and change its numbers."""
+class PresetOptions:
+    """The options that name a preset and change its values."""
 
     preset: str | None = None
     device: str | None = None
-    settings: tuple[str, ...] = ()
+    settings: list[str] | None = None
     corpus: str | None = None
     budget: float | None = None
 
     def changes(self) -> dict[str, str]:
-        """What they say about a preset, under its fields' names."""
+        """The changes to the preset: texts by its fields' names."""
         named = {"device": self.device, "corpus": self.corpus}
         named["budget_seconds"] = None if self.budget is None else repr(self.budget)
         given = {key: value for key, value in named.items() if value is not None}
-        return {**presets.settings_from(self.settings), **given}
+        return {**presets.settings_from(self.settings or ()), **given}
 
 
-def preset_for(asked: Asked) -> Preset:
-    """The preset for something new."""
-    name = asked.preset
+def preset_for(options: PresetOptions) -> Preset:
+    """The preset that the options name, with their changes; `cpu` if they name none."""
+    name = options.preset
     if name is None:
         name = DEFAULT_PRESET
-        terminal.notice(f"preset: {name} (none was named; `autoresearch presets` lists them, --preset auto measures)")
+        terminal.notice(
+            f"preset: {name} (the default; `autoresearch presets` lists others, --preset auto measures this machine)"
+        )
     if name == AUTO:
-        return presets.override(measured_preset(asked.changes())[0], asked.changes())
-    return presets.load(name, asked.changes())
+        return presets.override(measured_preset(options.changes())[0], options.changes())
+    return presets.load(name, options.changes())
 
 
 def measured_preset(changes: Mapping[str, str], *, again: bool = False) -> tuple[Preset, str]:
@@ -77,17 +79,17 @@ def measured_preset(changes: Mapping[str, str], *, again: bool = False) -> tuple
     return auto_preset.preset(changes, prepare=dataset_of, tell=terminal.notice, again=again)
 
 
-def preset_here(folder: Path | None, asked: Asked) -> Preset:
-    """The preset that was named, else that of the campaign around here with the changes put over it."""
-    root = None if asked.preset is not None else root_of(folder)
+def preset_here(folder: Path | None, options: PresetOptions) -> Preset:
+    """The preset that the options name, else that of the campaign here, with the options' changes."""
+    root = None if options.preset is not None else root_of(folder)
     if root is None:
-        return preset_for(asked)
+        return preset_for(options)
     with campaign_of(root) as campaign:
-        return presets.override(campaign.preset, asked.changes())
+        return presets.override(campaign.preset, options.changes())
 
 
 def root_of(folder: Path | None) -> Path | None:
-    """The campaign's root: `folder` itself if given, else the current folder or the nearest above that is one."""
+    """The campaign's root: `folder` if given, else the current folder or the nearest above that is a campaign."""
     if folder is not None:
         return folder
     here = Path.cwd()
@@ -101,8 +103,8 @@ def campaign_of(folder: Path | None) -> Campaign:
     return Campaign.open(root_of(folder) or Path.cwd())
 
 
-def make_or_open(folder: Path | None, asked: Asked, like: Path | None = None) -> Campaign:
-    """The campaign in `folder`, made if it is missing. UserError if one is there and is frozen with other numbers.
+def make_or_open(folder: Path | None, options: PresetOptions, like: Path | None = None) -> Campaign:
+    """Opens the campaign in `folder`, or makes it. UserError if it exists and was frozen with other values.
 
     A new one gets the preset, the program and the baseline's trainer of the campaign in `like`, if that is given.
     """
@@ -110,34 +112,36 @@ def make_or_open(folder: Path | None, asked: Asked, like: Path | None = None) ->
 
     root = root_of(folder)
     if root is None:
-        raise UserError("no campaign here or above: name a folder for one, as in autoresearch run night --preset cpu")
+        raise UserError(
+            "there is no campaign here or above: name a folder for a new one, as in autoresearch run night --preset cpu"
+        )
     if not _is_campaign(root):
-        if like is not None and asked.preset is None:
+        if like is not None and options.preset is None:
             with Campaign.open(like) as source:
-                preset = presets.override(source.preset, asked.changes())
+                preset = presets.override(source.preset, options.changes())
                 program = read_text(source.root / PROGRAM)
                 trainer = source.text(0)
             return Campaign.create(root, preset, program=program, trainer=trainer)
-        preset = preset_for(asked)
+        preset = preset_for(options)
         _check_device(preset)
         return Campaign.create(root, preset)
     campaign = Campaign.open(root)
-    frozen, wanted = campaign.preset, presets.override(campaign.preset, asked.changes())
+    frozen, wanted = campaign.preset, presets.override(campaign.preset, options.changes())
     old, new = to_json(frozen), to_json(wanted)
     differ = [f"{key} = {value}" for key, value in new.items() if value != old[key]]
-    if asked.preset is not None and Path(asked.preset).stem != frozen.name:
-        differ.insert(0, f"preset {asked.preset}")
+    if options.preset is not None and Path(options.preset).stem != frozen.name:
+        differ.insert(0, f"preset {options.preset}")
     if differ:
         campaign.close()
         raise UserError(
-            f"the campaign in {root} is frozen with its numbers of preset {frozen.name}; with {', '.join(differ)} its "
-            "scores could not be compared. Leave that out to go on, or name another folder for a new campaign"
+            f"the campaign in {root} is frozen with the values of preset {frozen.name}; with {', '.join(differ)} its "
+            "scores could not be compared. Leave that out to resume it, or name another folder for a new campaign"
         )
     return campaign
 
 
 def dataset_of(preset: Preset) -> Dataset:
-    """The preset's corpus, prepared; with a bar while something is missing."""
+    """The preset's corpus, prepared first if need be, with a progress bar."""
     from core.cli.render.live import Preparation
     from core.data import prepare
 
@@ -242,7 +246,7 @@ def text_from(campaign: Campaign, experiment: Experiment, prompt: str, taste: Ta
 
 
 def _check_device(preset: Preset) -> None:
-    """UserError before data is prepared for a device that is not here; with data at hand the trial itself tells it."""
+    """UserError if data would be prepared for a device that is missing; once it is prepared, the trial checks that."""
     from core.data.dataset import prepared
     from core.trial.probe import require
 

@@ -1,4 +1,4 @@
-"""`autoresearch run`: a campaign with whichever agent proposes, until a limit or Ctrl-C."""
+"""`autoresearch run`: runs a campaign with one agent until a limit or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from core.cli import resolve
 from core.cli.options import (
     AsJson,
     BudgetSeconds,
-    Corpus,
-    Device,
+    CorpusName,
     NoSandbox,
     PresetName,
-    Settings,
-    all_of,
+    PresetSettings,
+    TrainingDevice,
     interruptible,
     same_command,
 )
 from core.cli.render import terminal
-from core.cli.resolve import Asked
+from core.cli.resolve import PresetOptions
 from core.records import Experiment, UserError
 
 if TYPE_CHECKING:
@@ -38,77 +37,86 @@ PROMPT, SAMPLE_TOKENS = "The ", 120
 
 def run(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="made if missing; without it, the campaign around here")
+        Path | None, typer.Argument(metavar="[DIR]", help="the folder, made if missing; default: the campaign here")
     ] = None,
     preset: PresetName = None,
-    device: Device = None,
-    settings: Settings = None,
-    corpus: Corpus = None,
+    device: TrainingDevice = None,
+    settings: PresetSettings = None,
+    corpus: CorpusName = None,
     budget: BudgetSeconds = None,
     agent: Annotated[
-        str, typer.Option(metavar="NAME", help="who proposes: search, api, command, hybrid, replay")
+        str, typer.Option(metavar="NAME", help="who proposes changes: search, api, command, hybrid or replay")
     ] = "search",
-    experiments: Annotated[int | None, typer.Option(metavar="N", help="add so many, then stop")] = None,
-    hours: Annotated[float | None, typer.Option(metavar="HOURS", help="start nothing new after so long")] = None,
-    max_cost: Annotated[float | None, typer.Option(metavar="USD", help="model: what this run may spend")] = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="model: all tokens that this run may use")] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="model: without it, the provider's default")] = None,
+    experiments: Annotated[int | None, typer.Option(metavar="N", help="stop after N more experiments")] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="start no experiment after so many hours")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(metavar="USD", help="model: the most that this run may spend")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="model: the most tokens that this run may use")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="model: its name; default: the provider's")] = None,
     provider: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="model: anthropic, or openai for whatever speaks that"),
+        typer.Option(metavar="NAME", help="model: anthropic, or openai for any compatible server"),
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="model: another server than the provider's")
+        str | None, typer.Option(metavar="URL", help="model: the server to ask instead of the provider's")
     ] = None,
-    effort: Annotated[str | None, typer.Option(metavar="LEVEL", help="model: low, medium, high, xhigh or max")] = None,
+    effort: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="model: how hard it thinks: low, medium, high, xhigh or max")
+    ] = None,
     thinking_budget: Annotated[
         int | None,
-        typer.Option(metavar="TOKENS", help="model: for one that thinks by a budget"),
+        typer.Option(metavar="TOKENS", help="model: tokens to think with, where the model takes a budget"),
     ] = None,
     price: Annotated[
         str | None,
-        typer.Option(metavar="PRICES", help='model: "IN OUT [READ [WRITE]]", USD a million tokens; "0 0": free'),
+        typer.Option(metavar="PRICES", help='model: "IN OUT [READ [WRITE]]" in USD per million tokens; "0 0" is free'),
     ] = None,
     command: Annotated[
         str | None,
-        typer.Option(metavar="WORDS", help='coding agent: such as "claude -p {prompt}"; no shell'),
+        typer.Option(
+            metavar="WORDS", help='coding agent: its command line, such as "claude -p {prompt}"; runs without a shell'
+        ),
     ] = None,
     command_env: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="coding agent: a variable that it gets; may be repeated"),
+        typer.Option(metavar="NAME", help="coding agent: an environment variable to pass on; may be repeated"),
     ] = None,
     command_read: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="coding agent: what else it may read; may be repeated"),
+        typer.Option(metavar="PATH", help="coding agent: another file or folder it may read; may be repeated"),
     ] = None,
     command_home: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="coding agent: its home, with its login; else an empty one"),
+        typer.Option(metavar="FOLDER", help="coding agent: its home folder, with its login; default: an empty one"),
     ] = None,
     command_minutes: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help="coding agent: for one proposal")
+        float | None, typer.Option(metavar="MINUTES", help="coding agent: the time limit of one proposal")
     ] = None,
     lessons: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="lessons to share between campaigns; else lessons.md in DIR")
+        Path | None, typer.Option(metavar="FILE", help="lessons shared between campaigns; default: lessons.md in DIR")
     ] = None,
-    replay: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="--agent replay: the campaign that is run again")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="of the search")] = None,
+    replay: Annotated[Path | None, typer.Option(metavar="DIR", help="--agent replay: the campaign to repeat")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="search: its random seed")] = None,
     agent_settings: Annotated[
         list[str] | None,
-        typer.Option("--agent-set", metavar="KEY=VALUE", help="for an agent from another package; may be repeated"),
+        typer.Option("--agent-set", metavar="KEY=VALUE", help="a setting of another package's agent; may be repeated"),
     ] = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a campaign until a limit or Ctrl-C; resumes.
+    """Run or resume a campaign until a limit or Ctrl-C.
 
-    The baseline comes first, then one experiment after the other. With --json each is a line of JSON as it ends.
+    It measures the baseline first and then runs one experiment after the other. With --json, each experiment is
+    printed as a line of JSON when it ends.
 
     \b
       autoresearch run night --preset h100 --hours 8
-      autoresearch run night                                goes on with it
+      autoresearch run night                                resume it
       autoresearch run demo --preset cpu --budget 20 --experiments 8
       autoresearch run night --agent hybrid --max-cost 20 --hours 8
       autoresearch run night --agent command --command "claude -p {prompt}" --command-env ANTHROPIC_API_KEY
@@ -137,41 +145,41 @@ def run(
     proposing = registry.make(agent, **_given(options), **_pairs(agent_settings or (), options))
     campaign = resolve.make_or_open(
         folder,
-        Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget),
+        PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget),
         like=replay,
     )
-    rows = _Rows(campaign, as_json)
-    with campaign, interruptible(f"`{same_command()}` goes on from here"):
+    printer = _ExperimentPrinter(campaign, as_json)
+    with campaign, interruptible(f"`{same_command()}` continues from here"):
         try:
-            with Follower(terminal.err(), rows) as follower:
+            with Follower(terminal.err(), printer) as follower:
                 campaign.run(proposing, experiments=experiments, hours=hours, on_event=follower)
         finally:
-            rows.plot()
+            printer.plot()
         if not as_json:
             _summary(campaign)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that were given: an agent knows its own defaults, and refuses what it does not take."""
+    """The options that were given. An agent knows its own defaults and refuses options that it does not take."""
     return {name: value for name, value in options.items() if value is not None and value != ()}
 
 
 def _pairs(settings: Sequence[str], own: Mapping[str, Any]) -> dict[str, str]:
-    """What `--agent-set` says. Raises UserError for no pair, a key given twice, and one that has an option (`own`)."""
+    """The pairs of `--agent-set`. UserError: no KEY=VALUE, a key given twice, or a key that has an option (`own`)."""
     pairs: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not (name.isidentifier() and equals):
             raise UserError(f"--agent-set: expected KEY=VALUE, not {setting!r}")
         if name in own:
-            raise UserError(f"--agent-set {name}: that has an option of its own, use --{name.replace('_', '-')}")
+            raise UserError(f"--agent-set {name}: it has its own option, use --{name.replace('_', '-')}")
         if name in pairs:
-            raise UserError(f"--agent-set {name}: given twice, as {pairs[name]!r} and {value!r}; leave one out")
+            raise UserError(f"--agent-set {name}: it was given twice, as {pairs[name]!r} and {value!r}; leave one out")
         pairs[name] = value
     return pairs
 
 
-class _Rows:
+class _ExperimentPrinter:
     """Prints each experiment as it ends, and draws progress.png where one was kept."""
 
     def __init__(self, campaign: Campaign, as_json: bool) -> None:
@@ -183,7 +191,7 @@ class _Rows:
 
     def __call__(self, judged: Judged) -> None:
         experiment = judged.experiment
-        from core.cli.presets import doubts
+        from core.cli.presets import trial_warnings
         from core.cli.render import tables
 
         if self._as_json:
@@ -193,15 +201,15 @@ class _Rows:
                 tables.emit(self._console, tables.header())
             tables.emit(self._console, tables.row(experiment))
         if experiment.number == 0 and experiment.trials:
-            for doubt in doubts(experiment.trials[0]):
-                terminal.notice(f"doubt about preset {self._campaign.preset.name}: {doubt}")
+            for warning in trial_warnings(experiment.trials[0]):
+                terminal.notice(f"warning about preset {self._campaign.preset.name}: {warning}")
         self._ended += 1
         self._stale = True
         if experiment.verdict == "keep" and experiment.number > 0:
             self.plot()
 
     def plot(self) -> None:
-        """Draws what the last picture doesn't show yet."""
+        """Draws progress.png again if experiments ended since it was last drawn."""
         from core.cli.render import plots
 
         if self._stale:
@@ -210,7 +218,7 @@ class _Rows:
 
 
 def _summary(campaign: Campaign) -> None:
-    """What a run ends with: the experiments, the champion against the baseline, its text, and the picture's path."""
+    """Prints the experiments, the champion against the baseline, text from its model, and the plot's path."""
     from core.cli.render import plots, tables
     from core.trial.sampling import Taste
 

@@ -1,4 +1,4 @@
-"""`autoresearch sample`: text from a model."""
+"""`autoresearch sample`: prints text from a kept or exported model."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from typing import Annotated
 import typer
 
 from core.cli import resolve
-from core.cli.options import AsJson, Folder, NoSandbox, Number, interruptible
+from core.cli.options import AsJson, CampaignDir, ExperimentNumber, NoSandbox, interruptible
 from core.cli.render import terminal
 
 
 def sample(
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="what the text starts with")] = "",
-    length: Annotated[int, typer.Option(metavar="N", help="in tokens")] = 200,
-    temperature: Annotated[float, typer.Option(metavar="X", help="0 takes the likeliest token every time")] = 0.8,
-    seed: Annotated[int, typer.Option(metavar="N", help="the same seed, the same text")] = 0,
-    number: Number = None,
-    model: Annotated[Path | None, typer.Option(metavar="FOLDER", help="a model that `export` wrote")] = None,
-    folder: Folder = None,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="the beginning of the text")] = "",
+    length: Annotated[int, typer.Option(metavar="N", help="tokens to generate")] = 200,
+    temperature: Annotated[float, typer.Option(metavar="X", help="0 always takes the likeliest token")] = 0.8,
+    seed: Annotated[int, typer.Option(metavar="N", help="the random seed; the same seed gives the same text")] = 0,
+    number: ExperimentNumber = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="a model that `export` wrote, instead of a campaign's")
+    ] = None,
+    folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let a kept model write text.
+    """Generate text from a kept model.
 
-    The campaign's champion, another kept experiment's, or an exported one.
+    The model is the campaign's champion, another kept experiment's, or an exported one.
     """
     from core.trial.sampling import Taste, generate
 
@@ -40,7 +42,7 @@ def sample(
             campaign = stack.enter_context(resolve.campaign_of(folder))
             tokenizer = resolve.dataset_of(campaign.preset).tokenizer
             opened = resolve.model_of(campaign, campaign.champion if number is None else campaign.experiment(number))
-        with interruptible("the same command starts again"), opened as ready:
+        with interruptible("run the same command to start again"), opened as ready:
             pieces = generate(ready, tokenizer, prompt, taste)
             if as_json:
                 terminal.json_text({"prompt": prompt, "text": "".join(pieces), **dataclasses.asdict(taste)})

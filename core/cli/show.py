@@ -1,4 +1,4 @@
-"""`autoresearch show`: one experiment in full: what it changed, how its training went, what it printed."""
+"""`autoresearch show`: shows one experiment: what it changed, how its training went, what it printed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from core.cli import resolve
-from core.cli.options import AsJson, Folder
+from core.cli.options import AsJson, CampaignDir
 from core.cli.render import terminal
 from core.records import UserError
 from core.store import trial_files
@@ -26,19 +26,21 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def show(
-    number: Annotated[int, typer.Argument(metavar="N", help="the experiment; 0 is the baseline")],
+    number: Annotated[int, typer.Argument(metavar="N", help="the experiment's number; 0 is the baseline")],
     part: Annotated[str, typer.Argument(metavar="[PART]", help="diff, hypothesis, curve, output or train.py")] = "",
-    folder: Folder = None,
+    folder: CampaignDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one experiment, or one part of it.
 
-    The whole has verdict, diff, loss curve and the trials' numbers.
+    Without PART: the verdict, the diff, the loss curve and each trial's results.
     """
     from core.cli.render import tables
 
     if part and part not in PARTS:
-        raise UserError(f"an experiment has no part {part!r}: name one of {', '.join(PARTS)}, or none for all")
+        raise UserError(
+            f"an experiment has no part {part!r}: name one of {', '.join(PARTS)}, or leave it out to see all"
+        )
     with resolve.campaign_of(folder) as campaign:
         experiment = campaign.experiment(number)
         trials = trial_files.trials(campaign.folder(number))
@@ -68,7 +70,7 @@ def show(
     if not part:
         for record in experiment.trials:
             console.print(tables.trial(record))
-        terminal.notice(f"what it printed: autoresearch show {number} output")
+        terminal.notice(f"the trials' output: autoresearch show {number} output")
 
 
 def _coloured(text: str) -> Syntax | Text:
@@ -95,8 +97,8 @@ def chart(curve: Sequence[Point]) -> Text:
         chart.append(mark, style="bright_black")
         chart.append("".join(BLOCKS[min(8, max(0, round(height - 8 * line)))] for height in heights) + "\n", "green")
     last = curve[-1]
-    told = f"{'':10}loss in nats a token; the last is {last['loss']:.4f} at step {last['step']:.0f}"
-    return chart.append(f"{told}, {last['seconds']:.1f} s", style="bright_black")
+    caption = f"{'':10}loss in nats a token; the last is {last['loss']:.4f} at step {last['step']:.0f}"
+    return chart.append(f"{caption}, {last['seconds']:.1f} s", style="bright_black")
 
 
 def _means(curve: Sequence[Point]) -> Iterator[float]:

@@ -1,16 +1,16 @@
-"""`autoresearch status`: how a campaign stands."""
+"""`autoresearch status`: shows how a campaign stands."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from core.cli import resolve
-from core.cli.options import AsJson, Folder
+from core.cli.options import AsJson, CampaignDir
 from core.cli.render import terminal
 
 
-def status(folder: Folder = None, as_json: AsJson = False) -> None:
-    """How the campaign stands."""
+def status(folder: CampaignDir = None, as_json: AsJson = False) -> None:
+    """Show how the campaign stands."""
     from core.cli.render import tables
 
     with resolve.campaign_of(folder) as campaign:

@@ -1,4 +1,4 @@
-"""`autoresearch train`: one trial by itself."""
+"""`autoresearch train`: one trial outside the ledger."""
 
 from __future__ import annotations
 
@@ -12,59 +12,57 @@ from core.cli.options import (
     CRASHED,
     AsJson,
     BudgetSeconds,
-    Corpus,
-    Device,
-    Folder,
+    CampaignDir,
+    CorpusName,
     NoSandbox,
     PresetName,
-    Settings,
-    all_of,
+    PresetSettings,
+    TrainingDevice,
     interruptible,
 )
 from core.cli.render import terminal
-from core.cli.resolve import Asked
+from core.cli.resolve import PresetOptions
 from core.records import Budget, UserError, to_json
 
 
 def train(
     preset: PresetName = None,
-    device: Device = None,
-    settings: Settings = None,
-    corpus: Corpus = None,
+    device: TrainingDevice = None,
+    settings: PresetSettings = None,
+    corpus: CorpusName = None,
     budget: BudgetSeconds = None,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", help="train for so many steps instead: repeats exactly")
+        int | None, typer.Option(metavar="N", help="train for N steps instead of a time; this repeats exactly")
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="without it, the preset's first")] = None,
-    trainer: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="a train.py, taken as it is but for --set")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="the random seed; default: the preset's first")] = None,
+    trainer: Annotated[Path | None, typer.Option(metavar="FILE", help="a train.py; only --set changes it")] = None,
     output: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="keep output, curve and weights in this folder")
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="keep output, loss curve and weights in this new folder"),
     ] = None,
-    folder: Folder = None,
+    folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one trial by itself; nothing is recorded.
+    """Run one trial without recording it.
 
-    In a campaign's folder it is of the train.py there, as it stands; elsewhere, of the preset's trainer. Ends with
-    status 1 if the trial failed. With --json the record is the last line.
+    In a campaign's folder this runs its train.py as it stands; elsewhere, the preset's trainer. The exit status is 1
+    if the trial failed. With --json, the last line is the record.
 
     \b
       autoresearch train --preset cpu --budget 60 --json
-      autoresearch train --steps 5                          does my edit run at all?
+      autoresearch train --steps 5                          check that an edit runs at all
     """
-    from core.cli.presets import doubts
+    from core.cli.presets import trial_warnings
     from core.cli.render import tables
 
     if budget is not None and steps is not None:
         raise UserError("a trial has one budget: give --budget SECONDS or --steps N, not both")
-    wanted = Asked(preset=preset, device=device, settings=all_of(settings), corpus=corpus, budget=budget)
+    wanted = PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
     chosen = resolve.preset_here(folder, wanted)
     if trainer is None and preset is None and (root := resolve.root_of(folder)) is not None:
         trainer = root / "train.py"
-    with interruptible("of a trial by itself nothing is kept: run the command again"):
+    with interruptible("nothing was kept: run the command again"):
         record = resolve.lone_trial(
             chosen,
             trainer=trainer,
@@ -77,7 +75,7 @@ def train(
         terminal.json_line(to_json(record))
     else:
         terminal.out().print(tables.trial(record))
-        for doubt in doubts(record):
-            terminal.notice(f"doubt: {doubt}")
+        for warning in trial_warnings(record):
+            terminal.notice(f"warning: {warning}")
     if record.verdict != "scored":
         raise typer.Exit(CRASHED)

@@ -1,38 +1,40 @@
-"""`autoresearch transcript`: what a model thought and did to make a proposal, as it is written."""
+"""`autoresearch transcript`: shows what a model thought and did to make a proposal."""
 
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.campaign.campaign import Campaign
 from core.cli import resolve
-from core.cli.options import AsJson, Folder, interruptible
+from core.cli.options import AsJson, CampaignDir, interruptible
 from core.cli.render import terminal
 from core.records import UserError
+
+if TYPE_CHECKING:
+    from core.campaign.campaign import Campaign
 
 POLL_SECONDS = 0.3
 
 
 def transcript(
     number: Annotated[
-        int | None, typer.Argument(metavar="[N]", help="the experiment; without it, the newest proposal")
+        int | None, typer.Argument(metavar="[N]", help="the experiment; default: the newest proposal")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="go on as it is written, proposal after proposal, until Ctrl-C")
+        bool, typer.Option("--follow", "-f", help="keep printing new text, also of later proposals, until Ctrl-C")
     ] = False,
-    folder: Folder = None,
+    folder: CampaignDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a model thought and did to propose an experiment.
 
     \b
       autoresearch transcript 12
-      autoresearch transcript --follow       beside a run, in another terminal
+      autoresearch transcript --follow       watch a run from another terminal
     """
     with resolve.campaign_of(folder) as campaign:
         if as_json:
@@ -42,7 +44,7 @@ def transcript(
         if not follow:
             sys.stdout.write(_text(_found(campaign, number)))
             return
-        with interruptible("`autoresearch run` goes on unseen"):
+        with interruptible("`autoresearch run` continues"):
             _follow(campaign, number)
 
 
@@ -50,7 +52,7 @@ def _found(campaign: Campaign, number: int | None) -> Path:
     files = campaign.transcripts()
     if not files:
         raise UserError(
-            f"no model has worked on {campaign.root} yet; one does with: autoresearch run {campaign.root} --agent api"
+            f"no model has worked on {campaign.root} yet; start one with: autoresearch run {campaign.root} --agent api"
         )
     if number is None:
         return files[-1]
@@ -61,7 +63,7 @@ def _found(campaign: Campaign, number: int | None) -> Path:
 
 
 def _follow(campaign: Campaign, number: int | None) -> None:
-    """Writes what is there of the proposal and what comes; then of the next ones."""
+    """Prints the proposal's transcript, what is added to it, and then those of later proposals. Never returns."""
     at = -1 if number is None else number - 1
     if number is None and (files := campaign.transcripts()):
         at = int(files[-1].stem) - 1

@@ -1,32 +1,31 @@
-"""`autoresearch try`: the trainer as somebody edited it, tried once."""
+"""`autoresearch try`: tries train.py as somebody edited it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from core.cli import resolve
-from core.cli.options import AsJson, Folder, NoSandbox, interruptible
+from core.cli.options import AsJson, CampaignDir, NoSandbox, interruptible
 from core.cli.render import terminal
 from core.records import Experiment
 
-if TYPE_CHECKING:
-    from core.events import Repeat
+KEYS = ("verdict", "val_bpb", "champion_bpb", "gain", "spread", "reason")
 
 
 def try_(
     message: Annotated[
-        str, typer.Option("--message", "-m", metavar="TEXT", help="the hypothesis: what should be better, and why")
+        str, typer.Option("--message", "-m", metavar="TEXT", help="the hypothesis: what should get better, and why")
     ],
-    folder: Folder = None,
-    agent: Annotated[str, typer.Option(metavar="NAME", help="the name that stands in the record")] = "try",
+    folder: CampaignDir = None,
+    agent: Annotated[str, typer.Option(metavar="NAME", help="the name to record as the agent's")] = "try",
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
-    """Try train.py as you edited it; keep it if it is better.
+    """Try train.py as you edited it, and keep it if it is better.
 
-    On anything but keep, train.py gets the champion's text back. Every verdict ends with status 0. With --json the
+    If it is not kept, train.py gets the champion's text back. The exit status is 0 for every verdict. With --json, the
     last line has verdict, val_bpb, champion_bpb, reason and experiment.
 
     \b
@@ -35,23 +34,17 @@ def try_(
     from core.cli.render import plots, tables
     from core.cli.render.live import Follower
 
-    with resolve.campaign_of(folder) as campaign, interruptible("the same command goes on from here"):
+    with resolve.campaign_of(folder) as campaign, interruptible("the same command continues from here"):
         with Follower(terminal.err()) as follower:
             result = campaign.try_worktree(message, follower, agent=agent)
-        told, experiment, repeat = _told(result)
-        if isinstance(result, Experiment) and result.verdict == "keep":
+        repeat = not isinstance(result, Experiment)
+        experiment = result if isinstance(result, Experiment) else result.earlier
+        if not repeat and experiment.verdict == "keep":
             plots.campaign_progress(campaign)
     if as_json:
-        terminal.json_line(told)
+        values = {key: getattr(experiment, key) for key in KEYS}
+        terminal.json_line({**values, "experiment": experiment.number, "repeat": repeat})
         return
     if repeat:
         terminal.say(f"not run again: this trainer is experiment {experiment.number} already")
     terminal.out().print(tables.verdict(experiment))
-
-
-def _told(result: Experiment | Repeat) -> tuple[dict[str, Any], Experiment, bool]:
-    """What `try --json` prints, the experiment that it is about, and whether that was run before."""
-    repeat = not isinstance(result, Experiment)
-    experiment = result if isinstance(result, Experiment) else result.earlier
-    told = {key: getattr(experiment, key) for key in ("verdict", "val_bpb", "champion_bpb", "gain", "spread", "reason")}
-    return {**told, "experiment": experiment.number, "repeat": repeat}, experiment, repeat

@@ -279,10 +279,10 @@ def test_confirm_end_to_end(night: Path, tmp_path: Path) -> None:
     first = call("confirm", "--dir", root, "--seeds", 2)
     assert "experiment 1 against the baseline, seeds 2, 3: 4 trials to run, about " in first.err
     assert "4 of 4: baseline (experiment 0), seed 3: training" in first.err
-    for part in ("val gain", "test gain", "claimed", "is left on fresh seeds", "the gain holds on fresh seeds"):
+    for part in ("val gain", "test gain", "claimed", "remains on fresh seeds", "the gain holds on fresh seeds"):
         assert part in first.out
     told = call("confirm", "--dir", root, "--seeds", 2, "--json")
-    assert "all of it has run before" in told.err
+    assert "all of these trials have run" in told.err
     found = told.json
     assert (found["champion"], found["commit"], len(found["pairs"])) == (1, head, 2)
     assert 0.5 < found["share"] < 1.5

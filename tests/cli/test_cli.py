@@ -218,7 +218,7 @@ def test_presets_lists_and_prints_what_can_be_saved(tmp_path: Path) -> None:
     assert listed["cpu"]["measured"].startswith("2026-")
     assert listed["rtx4090"]["estimate"]["steps"] >= 300
     assert "doubts" in call("presets", "h100", "--set", "depth=24", "--json").json
-    assert "# doubt: " in call("presets", "h100", "--set", "depth=24").out
+    assert "# warning: " in call("presets", "h100", "--set", "depth=24").out
     assert "# rtx4090: derived, for " in call("presets", "rtx4090").out
     path = tmp_path / "mine.toml"
     path.write_text(call("presets", "cpu", "--set", "depth=6").out, encoding="utf-8")
@@ -470,8 +470,8 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path, options:
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert time.monotonic() - begun < 15
-    assert f"`{shlex.join(['autoresearch', *map(str, again)])}` goes on from here" in err
+    assert f"`{shlex.join(['autoresearch', *map(str, again)])}` continues from here" in err
     assert "Traceback" not in err
     assert call("status", "--dir", root, "--json").json["experiments"] == 0
-    assert "experiment 1 (taken up again)" in call(*again, "--experiments", 1).err
+    assert "experiment 1 (resumed)" in call(*again, "--experiments", 1).err
     assert call("status", "--dir", root, "--json").json["experiments"] == 1

@@ -108,8 +108,8 @@ def test_measuring_again_is_followed() -> None:
         "champion, seed 1: val 1.5000, test 1.6000 bpb in 0.5 s",
         "baseline, seed 1: crash, so it does not count: out of memory",
         "experiment 12 against the baseline, seeds 3, 4: 4 trials to run, about 21m 40s",
-        "all of it has run before",
-        "the device's speed moved by -25% (20K -> 15K tokens/s): baseline and champion are measured again, 4 trials",
-        "taken up again",
+        "all of these trials have run",
+        "the device's speed changed by -25% (20K -> 15K tokens/s): baseline and champion are measured again, 4 trials",
+        "resumed",
     ):
         assert part in text

@@ -58,12 +58,12 @@ def test_a_trial_tells_its_numbers() -> None:
         assert part in text
 
 
-def test_a_doubt_about_the_device_is_told_and_calm_is_not() -> None:
+def test_a_disturbed_trial_has_a_warning_and_a_calm_one_has_none() -> None:
     hot = {"throttled": 0.25, "other_load": 0.5, "clock_mhz": 1200.0}
     text = printed(tables.trial(a_trial(conditions=hot)))
-    assert "doubt" in text
-    assert "throttled in 25% of the samples; other processes took 50% of the device: its speed was not" in text
-    assert "doubt" not in printed(tables.trial(a_trial(conditions={"throttled": 0.0, "other_load": 0.05})))
+    assert "warning" in text
+    assert "throttled in 25% of the samples; other processes took 50% of the device: this changed" in text
+    assert "warning" not in printed(tables.trial(a_trial(conditions={"throttled": 0.0, "other_load": 0.05})))
 
 
 def test_the_score_on_the_test_split_is_told_where_there_is_one() -> None:
@@ -77,7 +77,11 @@ def test_the_score_on_the_test_split_is_told_where_there_is_one() -> None:
         (0, None, None),
         (4, None, "not yet: autoresearch confirm"),
         (4, {"champion": 4, "line": "confirmed on 3 fresh seeds"}, "retest       confirmed on 3 fresh seeds"),
-        (4, {"champion": 2, "line": "confirmed on 3"}, "of experiment 2, no champion any more: confirmed on 3"),
+        (
+            4,
+            {"champion": 2, "line": "confirmed on 3"},
+            "of experiment 2, which is no longer the champion: confirmed on 3",
+        ),
     ],
 )
 def test_a_status_tells_the_last_confirmation(number: int, confirmation: object, said: str | None) -> None:
@@ -113,7 +117,7 @@ def test_a_status_tells_the_gain_or_that_there_is_none(champion: float | None) -
 
 def test_an_audit_tells_what_was_checked_and_how_closely_it_matched() -> None:
     small = an_audit(kind="small", positions=16, largest=3.8e-7, permuted_bpb=None)
-    assert "16 places, largest difference 4e-07 of 0.02 nats" in printed(tables.trial(a_trial(audit=small)))
+    assert "16 positions, largest difference 4e-07 of 0.02 nats" in printed(tables.trial(a_trial(audit=small)))
     kept = an_experiment(1, "keep", val_bpb=1.0, audit=an_audit(hidden_bpb=0.00123, permuted_bpb=7.891))
     text = printed(tables.verdict(kept))
     assert "a gain of 0.0012 bpb could be hidden; 7.89 bpb with the weights in another order" in text

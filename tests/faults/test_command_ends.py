@@ -53,7 +53,7 @@ def test_ctrl_c_ends_the_command_and_all_that_it_started(night: Path, temporary:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130
-        assert "goes on from here" in err
+        assert "continues from here" in err
         assert "Traceback" not in err
         assert alive(started) == []
         assert list(temporary.iterdir()) == []

@@ -59,7 +59,7 @@ def test_other_signals_end_it_as_ctrl_c_does(night: Path, temporary: Path, name:
         process.send_signal(signum)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 128 + signum
-        assert f"`autoresearch run {night}` goes on from here" in err
+        assert f"`autoresearch run {night}` continues from here" in err
         assert "Traceback" not in err
         assert alive(started) == []  # before it ended, not after
         assert list(temporary.iterdir()) == []
@@ -76,7 +76,7 @@ def test_ctrl_c_twice_leaves_nothing_behind(night: Path, temporary: Path, pause:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130
-        assert "goes on from here" in err
+        assert "continues from here" in err
         assert "Traceback" not in err
         assert alive(started) == []
         assert list(temporary.iterdir()) == []

@@ -1,1 +1,1 @@
-"""Views: tables, plots, files and text for a person. They read records and change nothing."""
+"""What several commands print: tables, plots, progress. Nothing here changes anything."""

@@ -1,4 +1,4 @@
-"""Long work as a person follows it: bars on a terminal, sparse plain lines elsewhere. Everything goes to one stream."""
+"""Progress of long work: bars on a terminal, a few plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from core.system.text import count, one_line
 if TYPE_CHECKING:
     from core.events import Progress as TrialProgress
 
-# Where there is no terminal, a line when the phase changes and then one in so many seconds.
+# Without a terminal, a line is printed when the phase changes and then once in so many seconds.
 PLAIN_SECONDS = 30.0
 PHASES = {"startup": "starting up", "train": "training", "score": "scoring"}
 
 
 class Bars:
-    """Tasks with names, each drawn while it is under way. A context manager; what was drawn is gone afterwards."""
+    """Progress bars of named tasks. A context manager; the bars are erased at its end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -33,7 +33,7 @@ class Bars:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[detail]}"),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -41,7 +41,7 @@ class Bars:
         )
         self._tasks: dict[str, TaskID] = {}
         self._phase = ""
-        self._told = 0.0
+        self._printed = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -52,54 +52,56 @@ class Bars:
         if self._tasks:
             self._progress.stop()
 
-    def show(self, name: str, description: str, fraction: float | None, told: str) -> None:
-        """Sets what is known of the task `name`; `fraction` is 0 to 1, None for what has no known end."""
+    def show(self, name: str, description: str, fraction: float | None, detail: str) -> None:
+        """Updates the task `name`. `fraction` is 0 to 1, or None if the end is unknown."""
         if not self._console.is_terminal:
-            self._plain(name, description, fraction, told)
+            self._plain(name, description, fraction, detail)
             return
-        self._progress.start()  # not before there is something to draw; a second time does nothing
+        self._progress.start()  # the first call starts it, later ones do nothing
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(description, total=None if fraction is None else 1.0, told=told)
-        self._progress.update(self._tasks[name], description=description, completed=fraction or 0, told=told)
+            self._tasks[name] = self._progress.add_task(
+                description, total=None if fraction is None else 1.0, detail=detail
+            )
+        self._progress.update(self._tasks[name], description=description, completed=fraction or 0, detail=detail)
 
-    def _plain(self, name: str, description: str, fraction: float | None, told: str) -> None:
+    def _plain(self, name: str, description: str, fraction: float | None, detail: str) -> None:
         now, phase = time.monotonic(), f"{name}/{description}"
-        if phase == self._phase and now - self._told < PLAIN_SECONDS:
+        if phase == self._phase and now - self._printed < PLAIN_SECONDS:
             return
-        self._phase, self._told = phase, now
+        self._phase, self._printed = phase, now
         share = "" if fraction is None else f" {fraction:4.0%} "
-        line = f"{description}{share} {told}" if told or fraction else description
+        line = f"{description}{share} {detail}" if detail or fraction else description
         self._console.print(Text(line.rstrip()), soft_wrap=True)
 
 
 class TrialBar(Bars):
-    """One trial's phases, step, loss and speed."""
+    """A bar with one trial's phase, step, loss and speed."""
 
     def __init__(self, console: Console, name: str = "") -> None:
         super().__init__(console)
         self._name = name
 
     def __call__(self, progress: TrialProgress) -> None:
-        told = f"step {progress.step}" if progress.step else ""
+        detail = f"step {progress.step}" if progress.step else ""
         if progress.loss is not None:
-            told += f"  loss {progress.loss:.3f}"
+            detail += f"  loss {progress.loss:.3f}"
         if progress.tokens_per_second:
-            told += f"  {count(progress.tokens_per_second)} tokens/s"
-        self.show("trial", f"{self._name}{PHASES[progress.phase]}", progress.fraction, told)
+            detail += f"  {count(progress.tokens_per_second)} tokens/s"
+        self.show("trial", f"{self._name}{PHASES[progress.phase]}", progress.fraction, detail)
 
 
 class Preparation(Bars):
-    """Stages of a corpus on its way to token shards."""
+    """A bar for each stage of preparing a corpus."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        told = f"{count(done)} of {count(total)}" if total else ""
-        self.show(stage, stage, done / total if total else 0.0, told)
+        detail = f"{count(done)} of {count(total)}" if total else ""
+        self.show(stage, stage, done / total if total else 0.0, detail)
 
 
 class Follower:
-    """A campaign's events: a bar while a trial runs, notices as lines, and `on_experiment` for every verdict.
+    """Shows a campaign's events: a bar while a trial runs, notices as lines. Calls `on_experiment` for every verdict.
 
-    A context manager; bars that are still drawn are gone afterwards.
+    A context manager; bars that are still drawn are erased at its end.
     """
 
     def __init__(self, console: Console, on_experiment: Callable[[events.Judged], None] = lambda judged: None) -> None:
@@ -125,7 +127,7 @@ class Follower:
                 self._preparation(event.stage, event.done, event.total)
             case events.Proposed():
                 self.close()
-                again = "taken up again" if event.resumed else f"from {event.agent}"
+                again = "resumed" if event.resumed else f"from {event.agent}"
                 self._line(f"experiment {event.number} ({again}): {one_line(event.hypothesis)}")
             case events.TrialStarted():
                 self.close()
@@ -137,7 +139,7 @@ class Follower:
             case events.TrialEnded():
                 self.close()
             case events.Reviewing():
-                self._line(f"experiment {event.number} would be kept: its score is audited first")
+                self._line(f"experiment {event.number} looks better: its score is audited before it is kept")
             case events.Judged():
                 self.close()
                 self._on_experiment(event)
@@ -176,7 +178,7 @@ class Follower:
                 self._line(f"stopped: {event.reason}")
 
     def close(self) -> None:
-        """Takes bars that are still drawn off the screen."""
+        """Erases bars that are still drawn."""
         for bars in (self._bar, self._preparation):
             if bars is not None:
                 with contextlib.suppress(OSError):  # the terminal may be closed already
@@ -190,16 +192,16 @@ class Follower:
 def _drifted(event: events.Drifted) -> str:
     measured = f"baseline and champion are measured again, {event.trials} trials"
     if event.moved is None:
-        return f"{measured}: taken up again"
+        return f"{measured}: resumed"
     before, now = count(event.moved.before), count(event.moved.now)
-    return f"the device's speed moved by {event.moved.share:+.0%} ({before} -> {now} tokens/s): {measured}"
+    return f"the device's speed changed by {event.moved.share:+.0%} ({before} -> {now} tokens/s): {measured}"
 
 
 def _confirming(event: events.Confirming) -> str:
     seeds = ", ".join(map(str, event.seeds))
     what = f"experiment {event.champion} against the baseline, seeds {seeds}"
     if event.trials == 0:
-        return f"{what}: all of it has run before; more seeds add to it"
+        return f"{what}: all of these trials have run; more seeds add to them"
     return f"{what}: {event.trials} trials to run, about {text.seconds(event.seconds)}"
 
 

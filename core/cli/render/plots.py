@@ -1,4 +1,4 @@
-"""progress.png: a campaign's experiments over time, and the best bits per byte so far. Draws to files only."""
+"""Draws progress.png: a campaign's experiments over time, and the best bits per byte so far."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 INK, FAINT, KEPT, FAILED, BAND, RULE = "#24292f", "#8b949e", "#1a7f37", "#cf222e", "#54aeff", "#d0d7de"
 SIZE_INCHES, DPI = (13.0, 6.2), 150
-MOST_NAMED = 14  # kept experiments whose hypotheses stand beside the plot
-LINE_LETTERS, MOST_LINES = 44, 2  # of a hypothesis there
+MOST_NAMED = 14  # kept experiments whose hypotheses are listed beside the plot
+LINE_LETTERS, MOST_LINES = 44, 2  # of a hypothesis in that list
 
 
 def campaign_progress(campaign: Campaign) -> Path:
     """Draws progress.png in the campaign's folder, and returns its path."""
     path = campaign.root / "progress.png"
-    # The spread's band needs the baseline's trials, and nothing needs the others'.
+    # Only the band of the baseline's seeds needs trials.
     records = [*campaign.experiments(0, 1), *campaign.experiments(1, trials=False)]
     with disk_full_as_user_error(campaign.root):
         progress(records, path, campaign.root.name)
@@ -37,7 +37,7 @@ def campaign_progress(campaign: Campaign) -> Path:
 def progress(experiments: Sequence[Experiment], path: Path, title: str = "") -> None:
     """Draws the experiments to `path` as PNG: every score, the running best, the spread of the baseline's seeds.
 
-    Scores far above the baseline stand as triangles at the upper edge, failures as crosses at the lower one, so that
+    Scores far above the baseline are triangles at the upper edge and failures are crosses at the lower one, so that
     one diverged model doesn't flatten the rest.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -135,7 +135,7 @@ def _draw(axes: Axes, experiments: Sequence[Experiment], title: str) -> None:
 def _limits(
     scored: Sequence[tuple[int, float, Experiment]], kept: Sequence[tuple[int, float, Experiment]]
 ) -> tuple[float, float]:
-    """The scores worth seeing: from the best to as far above the start as the start is above the best."""
+    """The range of the scale: from the best score to as far above the start as the start is above the best."""
     scores = sorted(bpb for _, bpb, _ in scored)
     start = kept[0][1] if kept else scores[len(scores) // 2]
     spread = max((e.spread or 0.0 for _, _, e in scored), default=0.0)
@@ -148,7 +148,7 @@ def _limits(
 
 
 def _spread(axes: Axes, experiments: Sequence[Experiment]) -> None:
-    """The band that the baseline's own seeds span: what is within it may be luck."""
+    """Draws the band between the baseline's seeds: a difference within it may be luck."""
     baseline = next((e for e in experiments if e.number == 0), None)
     scores = [trial.val_bpb for trial in baseline.trials if trial.val_bpb is not None] if baseline else []
     if len(scores) > 1:
@@ -156,13 +156,13 @@ def _spread(axes: Axes, experiments: Sequence[Experiment]) -> None:
 
 
 def _named(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """The kept experiments with the largest gains, in their order; the baseline is none of them."""
+    """The kept experiments with the largest gains, by number, without the baseline."""
     kept = [e for e in experiments if e.verdict == "keep" and e.number > 0]
     return sorted(sorted(kept, key=lambda e: -(e.gain or 0.0))[:MOST_NAMED], key=lambda e: e.number)
 
 
 def _list(axes: Axes, experiments: Sequence[Experiment]) -> None:
-    """Beside the plot, where nothing crosses them: the hypotheses that were kept."""
+    """Lists the kept hypotheses beside the plot."""
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)

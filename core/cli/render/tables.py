@@ -1,4 +1,4 @@
-"""Records as tables and lines of a terminal. Everything here returns something that rich can print."""
+"""Records as tables and lines. Each function returns something that rich can print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.records import Audit, Experiment, Trial
 from core.system.conditions import remarks
 from core.system.text import bpb, count, gain, one_line, seconds
 
-# name, width, alignment of the columns that tell an experiment; the hypothesis takes what is left
+# The columns of a list of experiments: name, width, alignment. The hypothesis takes the rest of the line.
 COLUMNS = (
     ("#", 5, ">"),
     ("verdict", 7, "<"),
@@ -39,13 +39,13 @@ def headed(left: Sequence[str], right: Sequence[str], wrapped: str = "") -> Tabl
 
 
 def header() -> Text:
-    """The line above rows that come one by one."""
+    """The line above `row`s."""
     names = "  ".join(f"{name:{align}{width}}" for name, width, align in COLUMNS)
     return Text(f"{names}  hypothesis", style="bold")
 
 
 def emit(console: Console, line: Text) -> None:
-    """Prints a line cut at a terminal's edge, and whole where there is no terminal."""
+    """Prints a line, cut at the edge of a terminal; whole if there is no terminal."""
     if console.is_terminal:
         console.print(line, no_wrap=True, overflow="ellipsis")
     else:
@@ -58,12 +58,12 @@ def row(experiment: Experiment) -> Text:
     line = Text()
     for index, cell in enumerate(cells):
         line.append(cell + "  ", style=STYLES[experiment.verdict] if index in (1, 3) else "")
-    line.append(_told(experiment), style="" if experiment.verdict == "keep" else "bright_black")
+    line.append(_description(experiment), style="" if experiment.verdict == "keep" else "bright_black")
     return line
 
 
 def verdict(experiment: Experiment) -> Group:
-    """An experiment's outcome in a few lines."""
+    """An experiment's result in a few lines."""
     first = Text()
     first.append(experiment.verdict, style=STYLES[experiment.verdict])
     first.append(f"  experiment {experiment.number}: {one_line(experiment.hypothesis)}")
@@ -77,12 +77,12 @@ def verdict(experiment: Experiment) -> Group:
 
 
 def trial(record: Trial) -> Table:
-    """One trial's numbers, two columns."""
+    """One trial's results, in two columns."""
     failed = record.verdict != "scored"
-    told = Text(record.verdict, style="red" if failed else "green")
+    outcome = Text(record.verdict, style="red" if failed else "green")
     if record.reason:
-        told.append(f": {record.reason}", style="")
-    rows: dict[str, RenderableType] = {"verdict": told}
+        outcome.append(f": {record.reason}", style="")
+    rows: dict[str, RenderableType] = {"verdict": outcome}
     if record.val_bpb is not None:
         rows["val_bpb"] = f"{record.val_bpb:.6f} over {count(record.scored_bytes)}B of text"
     if record.test_bpb is not None:
@@ -107,21 +107,22 @@ def trial(record: Trial) -> Table:
         rows["memory"] = f"{record.peak_memory_mb:.0f} MB at its peak"
     if record.audit is not None:
         rows["audit"] = audit(record.audit)
-    if doubts := remarks(record.conditions):
-        rows["doubt"] = Text(f"{'; '.join(doubts)}: its speed was not the trainer's alone", style="yellow")
+    if disturbances := remarks(record.conditions):
+        text = f"{'; '.join(disturbances)}: this changed the trial's speed"
+        rows["warning"] = Text(text, style="yellow")
     rows["where"] = f"{record.backend} on {record.device}, seed {record.seed}, sandbox {record.sandbox}"
     rows.update(dict(sorted(record.choices.items())))
     return _pairs(rows)
 
 
 def audit(found: Audit) -> str:
-    """What was checked of a score, and how closely it matched."""
-    told = f"{found.positions} places, largest difference {found.largest:.1g} of {found.tolerance:g} nats"
+    """How many positions of a score were checked, and how closely they matched."""
+    text = f"{found.positions} positions, largest difference {found.largest:.1g} of {found.tolerance:g} nats"
     if found.kind == "deep":
-        told += f"; a gain of {found.hidden_bpb:.4f} bpb could be hidden"
+        text += f"; a gain of {found.hidden_bpb:.4f} bpb could be hidden"
     if found.permuted_bpb is not None:
-        told += f"; {found.permuted_bpb:.2f} bpb with the weights in another order"
-    return told
+        text += f"; {found.permuted_bpb:.2f} bpb with the weights in another order"
+    return text
 
 
 def status(values: Mapping[str, object], champion: Experiment | None, title: str) -> Group:
@@ -152,32 +153,32 @@ def status(values: Mapping[str, object], champion: Experiment | None, title: str
 
 
 def costs(model: Mapping[str, object]) -> str:
-    """What agents used of a model; `model` has the fields of `core.agents.llm.costs.Costs`."""
+    """What agents spent on a model; `model` has the fields of `core.agents.llm.costs.Costs`."""
     numbers = {name: value for name, value in model.items() if isinstance(value, (int, float))}
-    told = f"${numbers['usd']:.2f}"
+    text = f"${numbers['usd']:.2f}"
     if "usd_per_experiment" in numbers:
-        told += f", ${numbers['usd_per_experiment']:.4f} an experiment"
+        text += f", ${numbers['usd_per_experiment']:.4f} an experiment"
     if "usd_per_keep" in numbers:
-        told += f", ${numbers['usd_per_keep']:.2f} a kept gain"
-    told += f"; {count(numbers['tokens'])} tokens in {numbers['requests']} requests"
+        text += f", ${numbers['usd_per_keep']:.2f} a kept gain"
+    text += f"; {count(numbers['tokens'])} tokens in {numbers['requests']} requests"
     if numbers["tokens"]:
-        told += f", {numbers['cache_read_tokens'] / numbers['tokens']:.0%} of them from the cache"
+        text += f", {numbers['cache_read_tokens'] / numbers['tokens']:.0%} of them from the cache"
     if numbers["failed"]:
-        told += f", {numbers['failed']} failed"
+        text += f", {numbers['failed']} failed"
     if numbers["unpriced"]:
-        told += f"; {numbers['unpriced']} requests have no known price"
-    return told
+        text += f"; {numbers['unpriced']} requests have no known price"
+    return text
 
 
 def _retest(values: Mapping[str, object], champion: Experiment | None) -> str:
-    """What is known of the champion beyond its record; empty while there is nothing to confirm."""
+    """The last result of `confirm`; empty while the baseline is the champion."""
     known = values.get("confirmation")
     if champion is None or champion.number == 0:
         return ""
     if not isinstance(known, Mapping):
-        return "not yet: autoresearch confirm measures the champion with fresh seeds"
+        return "not yet: autoresearch confirm measures the champion again with fresh seeds"
     if known["champion"] != champion.number:
-        return f"of experiment {known['champion']}, no champion any more: {known['line']}"
+        return f"of experiment {known['champion']}, which is no longer the champion: {known['line']}"
     return str(known["line"])
 
 
@@ -195,8 +196,8 @@ def _cells(experiment: Experiment) -> tuple[str, ...]:
     )
 
 
-def _told(experiment: Experiment) -> str:
-    """The hypothesis; of what failed also why."""
+def _description(experiment: Experiment) -> str:
+    """The hypothesis, and the reason if the experiment failed."""
     if experiment.verdict in ("crash", "invalid"):
         return f"{one_line(experiment.hypothesis)} [{one_line(experiment.reason)}]"
     return one_line(experiment.hypothesis)
@@ -207,6 +208,6 @@ def _pairs(rows: Mapping[str, RenderableType]) -> Table:
     table.add_column(style="bright_black", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        # As Text, so that brackets in what a trainer said are not read as markup.
+        # As Text, so that brackets in a trainer's words are not read as markup.
         table.add_row(Text(name), Text(value) if isinstance(value, str) else value)
     return table
