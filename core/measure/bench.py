@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from core.records import Preset, UserError, to_json
+from core.sandbox.environment import scrubbed
 from core.sandbox.spawn import ReapedProcess
 from core.system.files import cache_root, write_json
 from core.trial import compile_cache
-from core.trial.environment import scrubbed
 from core.trial.supervisor import backend_environment
 
 SUITES = {
@@ -181,9 +181,9 @@ def _measure_part(
         scratch.mkdir()
         variables = scrubbed(scratch, {})
         if side:
-            surroundings = backend_environment(side)
-            compile_cache.copy(compile_cache.store(side.backend), surroundings.cache(scratch))
-            variables = surroundings.variables(scratch)
+            environment = backend_environment(side)
+            compile_cache.copy(compile_cache.store(side.backend), environment.cache(scratch))
+            variables = environment.variables(scratch)
         command = [
             sys.executable, "-P", "-m", "pytest", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
             str(source()), "-q", "-s", "--benchmark-only", "--benchmark-quiet", "--timeout=0", "-W", "default",

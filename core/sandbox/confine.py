@@ -32,7 +32,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # landlock(7): the s
 _READ_FILE, _PATH_BENEATH = 0x4, 1
 
 
-class Refused(Exception):
+class ConfinementError(Exception):
     """A part of the confinement could not be had."""
 
 
@@ -55,7 +55,7 @@ def confine(policy: dict[str, Any]) -> None:
     shared = policy["shared_memory"]
     fixed = False
     if linux:
-        _prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: as the keeper set it, for new credentials clear it
+        _prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: as the reaper set it, for new credentials clear it
         if policy["oom_first"]:
             Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
         if shared and private_shared_memory(shared):
@@ -132,7 +132,7 @@ def _fix_the_rest(writable: Iterable[str]) -> bool:
     if not attributes(b"/", _RECURSIVE, _READ_ONLY, 0):
         return False
     if not all(attributes(path, 0, 0, _READ_ONLY) for path in folders):
-        raise Refused("what is to be written to stayed read-only")
+        raise ConfinementError("what is to be written to stayed read-only")
     # The current folder is still that of the mount below.
     os.chdir(os.getcwd())  # noqa: PTH109
     return True
@@ -153,7 +153,7 @@ def _extension(path: str) -> ModuleType:
     loader = importlib.machinery.ExtensionFileLoader("nono_py._nono_py", path)
     spec = importlib.util.spec_from_file_location("nono_py._nono_py", path, loader=loader)
     if spec is None:
-        raise Refused(f"{path} is no extension module")
+        raise ConfinementError(f"{path} is no extension module")
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
@@ -175,7 +175,7 @@ def _readable(paths: Iterable[str]) -> int:
     handled = ctypes.c_uint64(_READ_FILE)
     ruleset: int = libc.syscall(_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0)
     if ruleset < 0:
-        raise Refused(f"landlock_create_ruleset: {os.strerror(ctypes.get_errno())}")
+        raise ConfinementError(f"landlock_create_ruleset: {os.strerror(ctypes.get_errno())}")
     for path in paths:
         try:
             parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -186,14 +186,14 @@ def _readable(paths: Iterable[str]) -> int:
         failed = libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
         os.close(parent)
         if failed:
-            raise Refused(f"landlock_add_rule for {path}: {os.strerror(ctypes.get_errno())}")
+            raise ConfinementError(f"landlock_add_rule for {path}: {os.strerror(ctypes.get_errno())}")
     return ruleset
 
 
 def _restrict(ruleset: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(_RESTRICT_SELF, ruleset, 0):
-        raise Refused(f"landlock_restrict_self: {os.strerror(ctypes.get_errno())}")
+        raise ConfinementError(f"landlock_restrict_self: {os.strerror(ctypes.get_errno())}")
     os.close(ruleset)
 
 
@@ -212,7 +212,7 @@ def _filter(program: bytes) -> None:
 
     loaded = Program(len(program) // 8, program)
     if _prctl(22, 2, ctypes.addressof(loaded)):  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
-        raise Refused("the kernel took no seccomp filter")
+        raise ConfinementError("the kernel took no seccomp filter")
 
 
 def _prctl(option: int, first: int, second: int = 0) -> int:

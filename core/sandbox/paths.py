@@ -15,6 +15,8 @@ from pathlib import Path
 import backends
 import core
 import presets
+from core.data.corpora.registry import PACKAGES
+from core.system.files import cache_root
 
 _LINUX = """
     /usr /bin /sbin /lib /lib32 /lib64 /libx32 /nix/store /gnu/store /run/opengl-driver
@@ -89,6 +91,11 @@ def python() -> tuple[Path, ...]:
 def package_folders() -> tuple[Path, ...]:
     """Folders in which the interpreter looks for packages: it must list them to find any."""
     return tuple(Path(entry) for entry in dict.fromkeys(sys.path) if entry and Path(entry).is_dir())
+
+
+def corpora() -> tuple[Path, ...]:
+    """Where text that is scored may lie: the cache, and the packages that corpora are made of."""
+    return (cache_root(), *(path for package in PACKAGES for path in copies_of(package)))
 
 
 def copies_of(package: str) -> tuple[Path, ...]:

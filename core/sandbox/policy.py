@@ -1,6 +1,6 @@
 """What a confined process may do, and the command that runs another one confined to that.
 
-    command = confined(["python", "-c", "..."], Policy(read=system(), write=(folder,)), scratch)
+    command = confined(["python", "-c", "..."], SandboxPolicy(read=system(), write=(folder,)), scratch)
     subprocess.run(command, env=..., cwd=folder)
 
 Nothing here knows what a trial is.
@@ -32,7 +32,7 @@ _MACOS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class SandboxPolicy:
     """What a process and all it starts may do. Folders stand for all below them; what isn't there is passed over."""
 
     read: tuple[Path, ...]  # also execute
@@ -46,7 +46,7 @@ class Policy:
     oom_first: bool = True  # where memory runs short the kernel ends this before what watches it
 
 
-def confined(command: Sequence[str], policy: Policy, folder: Path) -> list[str]:
+def confined(command: Sequence[str], policy: SandboxPolicy, folder: Path) -> list[str]:
     """The command that runs `command` confined; as it was given where this platform has no tier, or it is turned off.
 
     `folder` takes a small file that is deleted as soon as it was read. Ends with status 125, and the reason on stderr,
@@ -76,7 +76,7 @@ def readable(roots: Iterable[Path], hidden: Iterable[Path]) -> list[Path]:
     return kept
 
 
-def _plain(policy: Policy) -> dict[str, Any]:
+def _plain(policy: SandboxPolicy) -> dict[str, Any]:
     hidden = {path.resolve() for path in policy.hidden if path.exists()}
     own = [path for path in policy.read if path.parts[:3] == ("/", "proc", "self")]  # another file in every process
     read = list(dict.fromkeys(path.resolve() for path in policy.read if path not in own and path.exists()))

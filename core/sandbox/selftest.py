@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.sandbox import paths, tier
-from core.sandbox.policy import SHARED_MEMORY, Policy, confined
+from core.sandbox.policy import SHARED_MEMORY, SandboxPolicy, confined
 
 SECONDS = 30
 _PROGRAM = f"""
@@ -28,29 +28,29 @@ except OSError:
 
 
 @dataclass(frozen=True)
-class Found:
+class SelftestResult:
     """`error` is empty where a small program was confined as it should be."""
 
     error: str = ""
     shared_memory: bool = True  # by name, which locks between processes rest on
 
 
-def check() -> Found:
+def check() -> SelftestResult:
     """Confines a program that tries to read a file it must not. Nothing is run where there is no tier."""
     if not tier.available().enforced:
-        return Found()
+        return SelftestResult()
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as folder:
         inside, outside = Path(folder).resolve() / "scratch", Path(folder).resolve() / "outside"
         inside.mkdir()
         outside.touch()
-        policy = Policy(read=(*paths.system(), *paths.python()), write=(inside,), devices=paths.device_files())
+        policy = SandboxPolicy(read=(*paths.system(), *paths.python()), write=(inside,), devices=paths.device_files())
         command = confined([sys.executable, "-I", "-S", "-c", _PROGRAM, str(outside)], policy, Path(folder))
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=inside)
         except (OSError, subprocess.TimeoutExpired) as error:
-            return Found(str(error))
+            return SelftestResult(str(error))
     if done.returncode:
-        return Found((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1])
+        return SelftestResult((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1])
     if "read what it must not" in done.stdout:
-        return Found("a confined program read a file that it must not")
-    return Found(shared_memory="shared" in done.stdout or sys.platform != "linux")
+        return SelftestResult("a confined program read a file that it must not")
+    return SelftestResult(shared_memory="shared" in done.stdout or sys.platform != "linux")

@@ -19,7 +19,7 @@ from core.data import Dataset
 from core.records import LOSSES, Facts, UserError
 from core.trial import audit
 from core.trial import weights as handed
-from core.trial.process import Mistake, TrialFailed
+from core.trial.process import TrialFailed
 from core.trial.scoring import Scorer
 from core.trial.spec import AuditSpec, read_facts, trainer_file
 from core.trial.supervisor import backend_environment, dtype_of
@@ -85,16 +85,13 @@ def losses_in(folder: Path) -> npt.NDArray[np.float32] | None:
 def _restored(spec: AuditSpec, facts: Facts, weights: Path, scratch: Path) -> Iterator[Scorer]:
     """A fresh process with the model of these weights. A failure in it reads as the audit's."""
     preset = spec.preset
-    try:
-        with (
-            trainer_file(spec.trainer) as trainer,
-            Scorer(trainer, preset, facts.device, backend_environment(preset), scratch / "usage.json") as scorer,
-        ):
-            scorer.park(time.monotonic() + preset.startup_seconds)
-            scorer.restore(weights, facts)
-            yield scorer
-    except Mistake as mistake:
-        raise UserError(str(mistake)) from None
+    with (
+        trainer_file(spec.trainer) as trainer,
+        Scorer(trainer, preset, facts.device, backend_environment(preset), scratch / "usage.json") as scorer,
+    ):
+        scorer.park(time.monotonic() + preset.startup_seconds)
+        scorer.restore(weights, facts)
+        yield scorer
 
 
 def _permuted(

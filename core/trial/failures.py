@@ -11,7 +11,7 @@ from backends.base import Backend
 from core.system import files
 from core.trial.course import Course
 from core.trial.process import TrialFailed
-from core.trial.slots import NoRoom
+from core.trial.shared_arrays import NoSpace
 
 OUTPUT, FIRST_OUTPUT = "output.txt", "output-out-of-memory.txt"
 _LAST_WORDS = 2000  # characters of output: a framework that takes the process down with it says why there
@@ -52,7 +52,7 @@ def again(failure: TrialFailed, course: Course, backend: Backend, into: Path) ->
     return Again(device_rows=granted, shape=shape, note=note)
 
 
-def judge(failure: TrialFailed | NoRoom) -> TrialFailed:
+def judge(failure: TrialFailed | NoSpace) -> TrialFailed:
     """The failure as it counts against the trial, whose processes have ended and whose scratch is gone.
 
     UserError where the disk is full all the same: the trial is to be run again when there is space.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from core.data.scored import ScoredText
 from core.records import TRAINER, Facts, Preset, Score, UserError
 from core.trial.child.client import Batch
-from core.trial.process import Mistake, TrialFailed
+from core.trial.process import CannotStart, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.spec import trainer_file
 from core.trial.supervisor import backend_environment
@@ -51,5 +51,5 @@ def open_model(trainer: str, weights: Path, facts: Facts, preset: Preset) -> Ite
             scorer.park(time.monotonic() + preset.startup_seconds)
             scorer.restore(weights, facts)
             yield Model(scorer, facts)
-        except (TrialFailed, Mistake) as error:
+        except (TrialFailed, CannotStart) as error:
             raise UserError(f"{TRAINER} could not restore {weights}: {error}\n{scorer.output()}") from None

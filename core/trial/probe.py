@@ -18,7 +18,7 @@ from typing import Any
 import backends
 from core.records import Preset, UserError
 from core.sandbox.policy import confined
-from core.trial.environment import Surroundings
+from core.trial.environment import TrialEnvironment
 
 SECONDS = 120.0
 
@@ -32,7 +32,7 @@ def describe(backend: str, device: str = "auto", *, timeout: float = SECONDS) ->
     module = backends.get(backend)
     if reason := module.missing():
         return {"error": reason}
-    environment = Surroundings(backend=backend, device=device)
+    environment = TrialEnvironment(backend=backend, device=device)
     command = [sys.executable, "-P", "-m", "core.trial.probe", backend, device]
     with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder).resolve()

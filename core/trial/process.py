@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
+from core.records import UserError
 from core.sandbox.confine import NOT_CONFINED
 from core.sandbox.policy import confined
 from core.sandbox.reaper import Outcome
@@ -24,8 +25,8 @@ from core.sandbox.spawn import ReapedProcess
 from core.system.signals import signals_blocked
 from core.trial import compile_cache
 from core.trial.channel import Channel, ChannelError, Message
-from core.trial.environment import Surroundings
-from core.trial.slots import room_told
+from core.trial.environment import TrialEnvironment
+from core.trial.shared_arrays import raising_no_space
 
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 192 * 1024
@@ -40,8 +41,8 @@ class TrialFailed(Exception):
         self.verdict = verdict
 
 
-class Mistake(Exception):
-    """The process says that what the user asked for can't be had: told as a user's error."""
+class CannotStart(UserError):
+    """The process could not start as the user asked for it: there is no such device, or no confinement."""
 
 
 def _class_and_line(reason: str, trainer: Path) -> str:
@@ -62,16 +63,16 @@ class Process:
 
     @signals_blocked()  # as soon as there is a folder, there is a reaper that deletes it
     def __init__(
-        self, role: str, trainer: Path, backend: str, device: str, environment: Surroundings, usage: Path
+        self, role: str, trainer: Path, backend: str, device: str, environment: TrialEnvironment, usage: Path
     ) -> None:
         self.role = role
         self._trainer = trainer
-        with room_told(Path(tempfile.gettempdir())):
+        with raising_no_space(Path(tempfile.gettempdir())):
             self._root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
         self.scratch, self._inbox = self._root / "scratch", self._root / "inbox"
         self.cache = environment.cache(self.scratch)
         try:
-            with room_told(self._root):
+            with raising_no_space(self._root):
                 self._reaper = self._start(environment, usage)
         except BaseException:
             shutil.rmtree(self._root, ignore_errors=True)
@@ -85,14 +86,14 @@ class Process:
         for thread in self._threads:
             thread.start()
         try:
-            with room_told(self._root):
+            with raising_no_space(self._root):
                 compile_cache.copy(compile_cache.store(backend), self.cache)
             self.send("start", role=role, trainer=str(trainer), backend=backend, device=device)
         except BaseException:
             self.end()
             raise
 
-    def _start(self, environment: Surroundings, usage: Path) -> ReapedProcess:
+    def _start(self, environment: TrialEnvironment, usage: Path) -> ReapedProcess:
         """Starts the process, confined, under its reaper."""
         self.scratch.mkdir()
         self._inbox.mkdir()
@@ -157,7 +158,7 @@ class Process:
 
     def hand(self, path: Path) -> Path:
         """Gives the process a copy of a file that it can only read; where it finds it."""
-        with room_told(self._inbox):
+        with raising_no_space(self._inbox):
             shutil.copyfile(path, self._inbox / path.name)
         return self._inbox / path.name
 
@@ -190,9 +191,9 @@ class Process:
             reason = str(message.get("error"))[:1000]
             if self.role == "score" and self._ready:
                 reason = _class_and_line(reason, self._trainer)
-            raise Mistake(reason) if message.get("mistake") is True and not self._ready else TrialFailed(reason)
+            raise CannotStart(reason) if message.get("mistake") is True and not self._ready else TrialFailed(reason)
 
-    def _gone(self) -> TrialFailed | Mistake:
+    def _gone(self) -> TrialFailed | CannotStart:
         try:
             self._reaper.wait(40)
         except subprocess.TimeoutExpired:
@@ -204,7 +205,9 @@ class Process:
         if returncode == NOT_CONFINED and not self._ready:
             self._threads[1].join(5)
             reason = self.output().strip().splitlines()[-1:] or ["no reason given"]
-            return Mistake(f"{reason[0]}. `autoresearch doctor` tells more; --no-sandbox runs trials with your rights")
+            return CannotStart(
+                f"{reason[0]}. `autoresearch doctor` tells more; --no-sandbox runs trials with your rights"
+            )
         if returncode is not None and returncode < 0:
             with contextlib.suppress(ValueError):
                 return TrialFailed(f"ended by {signal.Signals(-returncode).name}")

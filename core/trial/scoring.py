@@ -14,9 +14,9 @@ import numpy.typing as npt
 from core.data.scored import Rows, ScoredText
 from core.records import Facts, Preset, Score, to_json
 from core.trial.child.client import Batch
-from core.trial.environment import Surroundings
+from core.trial.environment import TrialEnvironment
 from core.trial.process import Process, TrialFailed
-from core.trial.slots import Slot
+from core.trial.shared_arrays import SharedArray
 
 REQUEST_TOKENS = 1 << 16  # of one request: enough for a large device, few enough to show progress
 
@@ -24,13 +24,13 @@ REQUEST_TOKENS = 1 << 16  # of one request: enough for a large device, few enoug
 class Scorer:
     """A process that holds one model. Use as a context manager."""
 
-    def __init__(self, trainer: Path, preset: Preset, device: str, environment: Surroundings, usage: Path) -> None:
+    def __init__(self, trainer: Path, preset: Preset, device: str, environment: TrialEnvironment, usage: Path) -> None:
         self._preset = preset
         self._process = Process("score", trainer, preset.backend, device, environment, usage)
         self.restore_seconds = 0.0
         self.answer_seconds: list[float] = []
-        self._question: Slot | None = None
-        self._answer: Slot | None = None
+        self._question: SharedArray | None = None
+        self._answer: SharedArray | None = None
 
     def park(self, deadline: float) -> None:
         """Waits until everything is imported. `deadline`: monotonic seconds."""
@@ -89,12 +89,12 @@ class Scorer:
         except OSError as error:
             raise TrialFailed(str(error), "invalid") from None
 
-    def _room(self, slot: Slot | None, name: str, size: int) -> Slot:
+    def _room(self, slot: SharedArray | None, name: str, size: int) -> SharedArray:
         if slot is not None and slot.size >= size:
             return slot
         if slot is not None:
             slot.close()
-        return Slot(self._process.scratch / f"{name}-{size}", size)
+        return SharedArray(self._process.scratch / f"{name}-{size}", size)
 
     def __enter__(self) -> Self:
         return self

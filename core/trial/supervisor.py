@@ -41,11 +41,11 @@ from core.system.files import disk_full_as_user_error
 from core.trial import audit, compile_cache, failures
 from core.trial import weights as handed
 from core.trial.course import Course
-from core.trial.environment import Surroundings
+from core.trial.environment import TrialEnvironment
 from core.trial.mfu import peak_flops
-from core.trial.process import Mistake, Process, TrialFailed
+from core.trial.process import Process, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
-from core.trial.slots import NoRoom
+from core.trial.shared_arrays import NoSpace
 from core.trial.spec import TrialSpec, trainer_file
 from core.trial.training import Training, check_budget
 
@@ -96,12 +96,10 @@ def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambd
                     raise
                 seen = _Seen(time.monotonic(), again)
                 _train_and_score(spec, trainer, dataset, environment, harvest, seen, on_progress)
-        except (TrialFailed, NoRoom) as error:
+        except (TrialFailed, NoSpace) as error:
             ended = failures.judge(error)
             seen.verdict = "invalid" if ended.verdict == "invalid" else "crash"
             seen.reason = str(ended)
-        except Mistake as mistake:
-            raise UserError(str(mistake)) from None
         finally:
             lines = (json.dumps(point) + "\n" for point in seen.course.curve)
             (spec.into / "curve.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -113,18 +111,18 @@ def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambd
     return _record(spec, dataset, seen, begun, started)
 
 
-def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> Surroundings:
+def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> TrialEnvironment:
     """What the preset's processes live in; UserError if its backend can't run here."""
     if reason := backends.get(preset.backend).missing():
         raise UserError(f"backend {preset.backend!r} can't run here: {reason}")
-    return Surroundings(backend=preset.backend, device=preset.device, hidden=hidden)
+    return TrialEnvironment(backend=preset.backend, device=preset.device, hidden=hidden)
 
 
 def _train_and_score(
     spec: TrialSpec,
     file: Path,
     dataset: Dataset,
-    environment: Surroundings,
+    environment: TrialEnvironment,
     harvest: compile_cache.Harvest,
     seen: _Seen,
     tell: OnProgress,

@@ -21,7 +21,7 @@ from core.trial.child.client import Batch
 from core.trial.course import Course
 from core.trial.failures import Again
 from core.trial.process import Process, TrialFailed
-from core.trial.slots import Slot
+from core.trial.shared_arrays import SharedArray
 
 WARMUP_BATCHES = 16
 MAX_BATCH_BYTES = 2**30
@@ -59,7 +59,7 @@ class Training:
         self._last_request = 0.0
         self._warmups = 0
         self._random = np.random.default_rng(facts.seed)
-        self._slot: Slot | None = None
+        self._slot: SharedArray | None = None
         self._packing = ThreadPoolExecutor(1, "packing")
         self._packer: Packer | None = None
         self._next: Future[Batch] | None = None
@@ -116,7 +116,7 @@ class Training:
         if self._slot is None or self._slot.size < batch.nbytes:
             if self._slot is not None:
                 self._slot.close()
-            self._slot = Slot(self._process.scratch / f"slot-{batch.nbytes}", batch.nbytes)
+            self._slot = SharedArray(self._process.scratch / f"slot-{batch.nbytes}", batch.nbytes)
         self._slot.write(batch)
         self._process.send(kind, slot=str(self._slot.path), progress=progress)
 

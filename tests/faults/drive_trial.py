@@ -2,7 +2,7 @@
 
     drive_trial.py ROOT [TARGET ROLE PHASE]
 
-TARGET is supervisor, or train, score, train-keeper, score-keeper; PHASE is what the trainer prints in the process of
+TARGET is supervisor, or train, score, train-reaper, score-reaper; PHASE is what the trainer prints in the process of
 that ROLE when it gets there. Without them the campaign goes on from wherever it was left. Trials have a number of
 steps as their budget, so that what comes of them repeats to the last bit.
 """
@@ -102,8 +102,8 @@ def watch(target: str, role: str, phase: str) -> None:
             time.sleep(0.002)
         if target == "supervisor":
             os.kill(os.getpid(), signal.SIGKILL)
-        keeper = psutil.Process(next(one for one in made if one.role == target.partition("-")[0])._reaper.pid)
-        victims = [keeper] if target.endswith("keeper") else keeper.children()
+        reaper = psutil.Process(next(one for one in made if one.role == target.partition("-")[0])._reaper.pid)
+        victims = [reaper] if target.endswith("reaper") else reaper.children()
         for victim in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()

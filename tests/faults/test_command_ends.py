@@ -49,7 +49,7 @@ def running(root: Path, temporary: Path, command: str) -> Iterator[subprocess.Po
 def test_ctrl_c_ends_the_command_and_all_that_it_started(night: Path, temporary: Path, tmp_path: Path) -> None:
     with running(night, temporary, script(tmp_path, WORKS)) as process:
         started = descendants(process.pid)
-        assert len(started) >= 3  # the keeper, the command and its daemon
+        assert len(started) >= 3  # the reaper, the command and its daemon
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130

@@ -70,7 +70,7 @@ def test_other_signals_end_it_as_ctrl_c_does(night: Path, temporary: Path, name:
 def test_ctrl_c_twice_leaves_nothing_behind(night: Path, temporary: Path, pause: float) -> None:
     with running(night, temporary) as process:
         started = descendants(process.pid)
-        assert len(started) >= 4  # two keepers with a process each
+        assert len(started) >= 4  # two reapers with a process each
         process.send_signal(signal.SIGINT)
         time.sleep(pause)  # from the signal itself to the middle of the clean-up
         process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""SIGKILL of the supervisor, of each process of a trial and of each keeper, in each phase of a real trial."""
+"""SIGKILL of the supervisor, of each process of a trial and of each reaper, in each phase of a real trial."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def cases(*quick: tuple[str, ...]) -> list[Any]:
     phases = [("train", phase) for phase in ("import", "warm-up", "training", "hand-over")]
     phases += [("score", phase) for phase in ("import", "restore", "scoring")]
     found = [("supervisor", *phase) for phase in phases]
-    found += [(target, *phase) for phase in phases if phase[0] == "train" for target in ("train", "train-keeper")]
+    found += [(target, *phase) for phase in phases if phase[0] == "train" for target in ("train", "train-reaper")]
     scoring = [*(phase for phase in phases if phase[0] == "score"), ("train", "training")]  # while it is parked
-    found += [(target, *phase) for phase in scoring for target in ("score", "score-keeper")]
+    found += [(target, *phase) for phase in scoring for target in ("score", "score-reaper")]
     return [pytest.param(*case, marks=[] if case in quick else pytest.mark.long, id=" ".join(case)) for case in found]
 
 
@@ -100,7 +100,7 @@ def cases(*quick: tuple[str, ...]) -> list[Any]:
     cases(
         ("supervisor", "score", "scoring"),
         ("score", "train", "training"),
-        ("train-keeper", "train", "training"),
+        ("train-reaper", "train", "training"),
     ),
 )
 def test_killed(
@@ -119,7 +119,7 @@ def test_killed(
         with Campaign.open(root) as campaign:
             crashed = campaign.experiment(1)
             assert (crashed.verdict, crashed.val_bpb) == ("crash", None)
-            killed = "ended by SIGKILL" if not target.endswith("keeper") else "ended with exit status None and no word"
+            killed = "ended by SIGKILL" if not target.endswith("reaper") else "ended with exit status None and no word"
             assert killed in crashed.reason
             assert campaign.champion.number == 0
         assert outcome(root)[2][1:] == ["", ""]

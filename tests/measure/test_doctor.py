@@ -28,7 +28,7 @@ from core.data import prepare
 from core.measure import doctor
 from core.records import Preset, UserError
 from core.sandbox import tier
-from core.sandbox.selftest import Found
+from core.sandbox.selftest import SelftestResult
 from core.system import hardware
 from core.system.files import cache_root
 from core.trial import probe as describing
@@ -358,7 +358,7 @@ def test_a_platform_without_a_sandbox_is_told(
 def test_a_sandbox_that_fails_blocks_and_names_the_way_out(
     quick: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "check", lambda: Found("the sandbox could not be applied: OSError"))
+    monkeypatch.setattr(doctor, "check", lambda: SelftestResult("the sandbox could not be applied: OSError"))
     report = doctor.examine(PRESET)
     (finding,) = of(report, "sandbox")
     assert (finding.mark, finding.told) == ("missing", "the sandbox could not be applied: OSError")

@@ -131,7 +131,7 @@ def test_another_trials_scratch_can_be_neither_read_nor_written(run: Run, monkey
     monkeypatch.setattr(process.Process, "__init__", watched)
     with tempfile.TemporaryDirectory() as folder:
         tempdir = Path(folder)
-        monkeypatch.setattr(environment.Surroundings, "policy", also_readable(tempdir))
+        monkeypatch.setattr(environment.TrialEnvironment, "policy", also_readable(tempdir))
         trial = run(
             trainer_text(
                 before=f"exec({SIBLINGS!r}, {{'told': {str(tempdir)!r}}})",
@@ -159,9 +159,9 @@ if other != str(mine):
 
 
 def also_readable(folder: Path) -> Callable[..., Any]:
-    usual = environment.Surroundings.policy
+    usual = environment.TrialEnvironment.policy
 
-    def policy(self: environment.Surroundings, *arguments: Any, **options: Any) -> Any:
+    def policy(self: environment.TrialEnvironment, *arguments: Any, **options: Any) -> Any:
         given = usual(self, *arguments, **options)
         return dataclasses.replace(given, read=(*given.read, folder))
 

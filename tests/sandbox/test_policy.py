@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core.sandbox import paths, selftest, tier
-from core.sandbox.policy import Policy, confined, readable
+from core.sandbox.policy import SandboxPolicy, confined, readable
 
 needs_a_tier = pytest.mark.skipif(not tier.available().enforced, reason=f"no sandbox here: {tier.available().why}")
 
@@ -27,7 +27,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-def run(code: str, policy: Policy, folders: dict[str, Path]) -> subprocess.CompletedProcess[str]:
+def run(code: str, policy: SandboxPolicy, folders: dict[str, Path]) -> subprocess.CompletedProcess[str]:
     """Runs Python under the policy; it finds the folders in `f`."""
     code = f"import os, socket, subprocess, sys\nf = { ({name: str(path) for name, path in folders.items()})!r}\n{code}"
     command = confined([sys.executable, "-I", "-c", code], policy, folders["scratch"])
@@ -42,8 +42,8 @@ def run(code: str, policy: Policy, folders: dict[str, Path]) -> subprocess.Compl
     )
 
 
-def policy(folders: dict[str, Path], **options: Any) -> Policy:
-    base = Policy(
+def policy(folders: dict[str, Path], **options: Any) -> SandboxPolicy:
+    base = SandboxPolicy(
         read=(*paths.system(), *paths.python(), folders["shown"]),
         write=(folders["scratch"],),
         devices=paths.device_files(),

@@ -13,7 +13,7 @@ from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.agents.command import history_files, prompt
 from core.agents.command.checks import Checks, readable
 from core.agents.command.environment import CommandEnvironment, temporary
-from core.agents.command.running import Ended, Output, Running
+from core.agents.command.running import CommandResult, Output, Running
 from core.agents.command.workspace import LESSONS, Answer, Workspace
 from core.events import Notice, Repeat, Working
 from core.records import PROGRAM, TRAINER, Proposal, UserError
@@ -100,7 +100,7 @@ class CommandAgent(Agent):
         hypothesis = self._environment.masked(left.hypothesis) or _summary(ended, history.champion_text, left.text)
         return Proposal(text=left.text, hypothesis=hypothesis, agent=self.name)
 
-    def _wrong(self, ended: Ended, left: Answer, history: History) -> str:
+    def _wrong(self, ended: CommandResult, left: Answer, history: History) -> str:
         """What is to be mended before it can be tried; empty for nothing. Raises Failed for a run that broke off."""
         unchanged = left.text is None or left.text == history.champion_text
         if ended.cut and (unchanged or not left.hypothesis):
@@ -115,7 +115,9 @@ class CommandAgent(Agent):
             raise Failed("secret", f"it wrote the value of {name} into {TRAINER}", ended.tail)
         return _fault(left.text, history)
 
-    def _run(self, context: AgentContext, space: Workspace, checks: Checks, history: History, remark: str) -> Ended:
+    def _run(
+        self, context: AgentContext, space: Workspace, checks: Checks, history: History, remark: str
+    ) -> CommandResult:
         environment = self._environment
         seconds = min(60 * self._minutes, max(SHORTEST_SECONDS, context.seconds_left()))
         text = prompt.task(
@@ -209,7 +211,7 @@ def _fault(text: str, history: History) -> str:
     return "" if earlier is None else f"it is the trainer of experiment {earlier.number} again, {earlier.verdict}"
 
 
-def _summary(ended: Ended, before: str, after: str) -> str:
+def _summary(ended: CommandResult, before: str, after: str) -> str:
     """A hypothesis for an edit that came without one: which constants changed, else what was printed first."""
     try:
         old, new = read_constants(before), read_constants(after)
@@ -220,6 +222,6 @@ def _summary(ended: Ended, before: str, after: str) -> str:
     return one_line(ended.first, 300) or f"an edit of {TRAINER}, for which no hypothesis was given"
 
 
-def _last_line(ended: Ended) -> str:
+def _last_line(ended: CommandResult) -> str:
     last = ended.tail.splitlines()[-1:]
     return f", its last line: {one_line(last[0], 200)}" if last else " and printed nothing"

@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.agents.command.command_line import Command
-from core.data.corpora.registry import PACKAGES
 from core.records import UserError
-from core.sandbox import paths as places
-from core.sandbox import tier
-from core.sandbox.policy import Policy
-from core.system.files import cache_root
-from core.trial.environment import scrubbed
+from core.sandbox import paths, tier
+from core.sandbox.environment import scrubbed
+from core.sandbox.policy import SandboxPolicy
 
 FILE_BYTES = 4 * 2**30  # of one file that it writes
 _SECRET_CHARACTERS = 8  # a shorter value would be found in ordinary text
@@ -41,15 +38,14 @@ class CommandEnvironment:
         scrubbed_ones["PATH"] = self._path(scrubbed_ones.get("PATH", os.defpath))
         return {**scrubbed_ones, **named}
 
-    def policy(self, work: Path, private: Path, campaign: Path, also_read: Iterable[Path] = ()) -> Policy:
+    def policy(self, work: Path, private: Path, campaign: Path, also_read: Iterable[Path] = ()) -> SandboxPolicy:
         """Reads the system and its own program, writes its folders, has a network; corpora and campaign are hidden."""
-        packages = tuple(path for package in PACKAGES for path in places.copies_of(package))
-        return Policy(
+        return SandboxPolicy(
             read=(*self._reads(), *also_read),
             write=(work, private) if self.home is None else (work, private, self.home),
-            devices=places.kernel_devices(),
-            hidden=(cache_root(), campaign, *packages),
-            listed=places.package_folders(),
+            devices=paths.kernel_devices(),
+            hidden=(campaign, *paths.corpora()),
+            listed=paths.package_folders(),
             network=True,
             file_bytes=FILE_BYTES,
         )
@@ -79,7 +75,7 @@ class CommandEnvironment:
         return next((name for name, value in self._secrets() if value in text), None)
 
     def _reads(self) -> tuple[Path, ...]:
-        return (*places.system(), *places.tools(), *places.python(), *self.command.reads, *self.read)
+        return (*paths.system(), *paths.tools(), *paths.python(), *self.command.reads, *self.read)
 
     def _path(self, path: str) -> str:
         """Folders of programs that it may read, for one that it can't run would hide the next; then this Python's."""
@@ -105,10 +101,10 @@ def command_environment(
         raise UserError(
             f"--command-env names {', '.join(unset)}, which is not set; set it first: export {unset[0]}=..."
         )
-    paths = tuple(Path(path).expanduser().absolute() for path in read)
-    if missing := [path for path in paths if not path.exists()]:
+    readable = tuple(Path(path).expanduser().absolute() for path in read)
+    if missing := [path for path in readable if not path.exists()]:
         raise UserError(f"--command-read names {missing[0]}, which is not there")
-    return CommandEnvironment(command, variables, paths, None if home is None else _checked_home(Path(home)))
+    return CommandEnvironment(command, variables, readable, None if home is None else _checked_home(Path(home)))
 
 
 def _and_above(path: Path) -> tuple[Path, ...]:

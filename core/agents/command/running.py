@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from core.sandbox.policy import Policy, confined
+from core.sandbox.policy import SandboxPolicy, confined
 from core.sandbox.spawn import ReapedProcess
 from core.system.signals import signals_blocked
 
@@ -28,7 +28,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """`status` is negative for a signal; `cut` says which limit ended it, and is empty where none did."""
 
     status: int | None
@@ -110,7 +110,7 @@ class Running:
         self,
         command: Sequence[str],
         *,
-        policy: Policy,
+        policy: SandboxPolicy,
         environment: Mapping[str, str],
         root: Path,
         temporary: Path,
@@ -141,7 +141,7 @@ class Running:
             self.end()
             raise
 
-    def wait(self, seconds: float, meanwhile: Callable[[], None]) -> Ended:
+    def wait(self, seconds: float, meanwhile: Callable[[], None]) -> CommandResult:
         """Until it ends, or is ended after so long; `meanwhile` is called now and then, and its time is free."""
         assert self._reaper is not None
         deadline = time.monotonic() + seconds
@@ -157,7 +157,7 @@ class Running:
                 self._reaper.wait(POLL_SECONDS)
         self.end()
         outcome = self._reaper.outcome()
-        return Ended(outcome.returncode, cut or outcome.exceeded, self._output.first, self._output.tail())
+        return CommandResult(outcome.returncode, cut or outcome.exceeded, self._output.first, self._output.tail())
 
     @signals_blocked()
     def end(self) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from core.records import Facts, UserError
 from core.trial.channel import Channel, Message
-from core.trial.slots import map_slot
+from core.trial.shared_arrays import map_shared_array
 
 Batch = npt.NDArray[np.int32]
 
@@ -70,7 +70,7 @@ class Client:
             if answer.get("end"):
                 return
             self.progress = float(answer["progress"])
-            yield np.array(map_slot(answer["slot"], "r", (rows, length + 1), np.int32), dtype=np.int32)
+            yield np.array(map_shared_array(answer["slot"], "r", (rows, length + 1), np.int32), dtype=np.int32)
 
     def _ask(self, kind: str, **content: Any) -> Message:
         self._channel.send(kind, **content)

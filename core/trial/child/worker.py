@@ -21,7 +21,7 @@ from backends.base import Backend, Logits
 from core.records import Facts, UserError, from_json
 from core.trial.channel import Channel, Message
 from core.trial.child.client import Client, adopt
-from core.trial.slots import map_slot
+from core.trial.shared_arrays import map_shared_array
 
 
 def main() -> int:
@@ -92,16 +92,16 @@ def answer(request: Message, backend: Backend, logits: Logits, device: str) -> l
     size = rows * length
     values: Any
     if request["type"] == "losses":
-        both = np.array(map_slot(request["slot"], "r", (2, rows, length), np.int32))
+        both = np.array(map_shared_array(request["slot"], "r", (2, rows, length), np.int32))
         values = backend.losses(logits, both[0], both[1], device)
     else:
         count = int(request["count"])
-        flat = np.array(map_slot(request["slot"], "r", (size + 2 * count,), np.int32))
+        flat = np.array(map_shared_array(request["slot"], "r", (size + 2 * count,), np.int32))
         tokens_BT, positions_N2 = flat[:size].reshape(rows, length), flat[size:].reshape(count, 2)
         values = backend.logits_at(logits, tokens_BT, positions_N2, device)
     values = np.asarray(values, np.float32)
     if values.nbytes <= Path(request["answer"]).stat().st_size:
-        out = map_slot(request["answer"], "r+", values.shape, np.float32)
+        out = map_shared_array(request["answer"], "r+", values.shape, np.float32)
         out[...] = values
     return list(values.shape)
 

@@ -17,17 +17,17 @@ import numpy.typing as npt
 from core.system.files import is_full
 
 
-class NoRoom(OSError):
+class NoSpace(OSError):
     """The disk that a trial's scratch is on has no room for a slot."""
 
 
-class Slot:
+class SharedArray:
     """The supervisor's side: a file of fixed size, written and read as a whole array."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
-        with room_told(path):
+        with raising_no_space(path):
             self._file = self._opened()
 
     def _opened(self) -> FileIO:
@@ -37,9 +37,9 @@ class Slot:
         return file
 
     def write(self, *arrays: npt.NDArray[np.generic]) -> None:
-        """Writes the arrays one after the other from the start. NoRoom where the scratch's disk is full."""
+        """Writes the arrays one after the other from the start. NoSpace where the scratch's disk is full."""
         self._file.seek(0)
-        with room_told(self.path):
+        with raising_no_space(self.path):
             for array in arrays:
                 view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
                 while view:
@@ -63,14 +63,14 @@ class Slot:
 
 
 @contextlib.contextmanager
-def room_told(path: Path) -> Iterator[None]:
-    """Turns the system's error of a full disk into NoRoom."""
+def raising_no_space(path: Path) -> Iterator[None]:
+    """Turns the system's error of a full disk into NoSpace."""
     try:
         yield
     except OSError as error:
-        raise NoRoom(error.errno, error.strerror, str(path)) if is_full(error) else error from None
+        raise NoSpace(error.errno, error.strerror, str(path)) if is_full(error) else error from None
 
 
-def map_slot(path: str, mode: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+def map_shared_array(path: str, mode: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
     """The trial's side: the first values of the file as an array in memory; mode is "r" or "r+"."""
     return np.memmap(path, dtype=dtype, mode="r" if mode == "r" else "r+", shape=shape)
