@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -16,6 +16,9 @@ TRAINER, PROGRAM = "train.py", "program.md"  # the two files of a campaign's wor
 # printed, its curve (a JSON object a report), and its record where it is kept outside a campaign.
 WEIGHTS, FACTS, LOSSES = "weights.safetensors", "facts.json", "losses.npy"
 OUTPUT, CURVE, RECORD = "output.txt", "curve.jsonl", "trial.json"
+# Of a trial that is no experiment's: why it runs, and whose trainer.
+Purpose = Literal["confirm", "drift"]
+Role = Literal["baseline", "champion"]
 Verdict = Literal["keep", "discard", "crash", "invalid"]
 # A lone trial is compared with nothing, so it can't be kept or discarded: it has a score, or it failed.
 TrialVerdict = Literal["scored", "crash", "invalid"]
@@ -165,9 +168,9 @@ class Trial:
 class Measurement:
     """A trial that is no experiment's: of the baseline or a champion, measured again."""
 
-    purpose: Literal["confirm", "drift"]
+    purpose: Purpose
     series: int  # what belongs together: of a confirmation its champion's number, of a drift the last experiment's
-    role: Literal["baseline", "champion"]
+    role: Role
     experiment: int  # whose trainer ran
     commit: str
     trial: Trial
@@ -209,6 +212,17 @@ class Experiment:
         if self.val_bpb is None or self.champion_bpb is None:
             return None
         return self.champion_bpb - self.val_bpb
+
+
+def one_yardstick(yardsticks: Iterable[str], remedy: str) -> str | None:
+    """The yardstick that all of these scores share, None without any. UserError, with the remedy, if they differ."""
+    found = sorted(set(yardsticks))
+    if len(found) > 1:
+        raise UserError(
+            f"scores with different yardsticks can't be compared: {', '.join(name[:12] for name in found)}; "
+            f"the text or the scoring differs: {remedy}"
+        )
+    return found[0] if found else None
 
 
 R = TypeVar("R", Preset, Budget, Facts, Score, Audit, Trial, Proposal, Experiment)

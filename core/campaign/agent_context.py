@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from core.agents.base import CheckResult
-from core.events import OnEvent
-from core.records import Budget, Preset
-from core.store.layout import CampaignFolder
-from core.store.program import Program
+from core.campaign.session import Session
+from core.records import OUTPUT, Budget
 from core.trainer.check import refusal
-from core.trial.engine import Engine
 from core.trial.spec import TrialSpec
 
 SCORED_BYTES = 65_536  # enough to see that `restore` works; the score itself is looked at by nobody
@@ -24,27 +20,15 @@ SHOWN_CHARACTERS = 8_000
 class CampaignContext:
     """`agents.base.AgentContext` of an open campaign whose lock its caller holds."""
 
-    def __init__(
-        self,
-        folder: CampaignFolder,
-        preset: Preset,
-        *,
-        engine: Engine,
-        program: Callable[[], Program],
-        champion_text: Callable[[], str],
-        tell: OnEvent,
-        until: float,
-    ) -> None:
+    def __init__(self, session: Session, until: float) -> None:
         """`until`: the moment of `time.monotonic()` at which the run starts nothing new."""
-        self.root = folder.root
-        self.state = folder.agents
-        self.state.mkdir(exist_ok=True)
-        self.tell = tell
-        self._preset = preset
-        self._engine = engine
-        self._program = program
-        self._champion_text = champion_text
+        self._engine = session.engine
+        self._campaign = session.campaign
         self._until = until
+        self.root = self._campaign.root
+        self.state = self._campaign.files.agents
+        self.state.mkdir(exist_ok=True)
+        self.tell = session.tell
 
     def seconds_left(self) -> float:
         return self._until - time.monotonic()
@@ -52,20 +36,21 @@ class CampaignContext:
     def check(self, text: str) -> CheckResult:
         """Parses a trainer, holds it against program.md's fixed constants and runs one step of it in the sandbox."""
         begun = time.monotonic()
-        if (refused := refusal(text, self._champion_text(), self._program().fixed)) is not None:
+        if (refused := refusal(text, self._campaign.champion_text, self._campaign.program.fixed)) is not None:
             return CheckResult(fault=refused.reason, seconds=time.monotonic() - begun)
+        preset = self._campaign.preset
         with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
             into = Path(temporary) / "trial"
             record = self._engine.run_trial(
                 TrialSpec(
                     trainer=text,
-                    preset=replace(self._preset, score_bytes=min(SCORED_BYTES, self._preset.score_bytes)),
+                    preset=replace(preset, score_bytes=min(SCORED_BYTES, preset.score_bytes)),
                     budget=Budget(steps=1),
-                    seed=self._preset.seeds[0],
+                    seed=preset.seeds[0],
                     into=into,
                 )
             )
-            printed = into / "output.txt"
+            printed = into / OUTPUT
             output = printed.read_text(encoding="utf-8", errors="replace") if printed.exists() else ""
         return CheckResult(
             fault="" if record.verdict == "scored" else record.reason or record.verdict,

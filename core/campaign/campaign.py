@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import presets
-from core.agents.base import Agent, AgentContext
+from core.agents.base import Agent
 from core.agents.llm import archive, costs, transcript
 from core.agents.llm.archive import Spending
 from core.agents.llm.costs import Costs
+from core.campaign.agent_context import CampaignContext
 from core.campaign.judge import LowerWins, Policy
+from core.campaign.session import Session
 from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
 from core.records import Experiment, Preset, Proposal, UserError
 from core.store import program as programs
@@ -31,7 +33,7 @@ from core.trial.engine import Engine, Local
 
 if TYPE_CHECKING:
     from core.campaign.confirm import Confirmation
-    from core.campaign.experiment import Ratchet
+    from core.campaign.experiment import ExperimentRunner
     from core.campaign.verify import Check
 
 REPEATS_IN_A_ROW = 50
@@ -139,12 +141,11 @@ class Campaign(CampaignReader):
         """Holds the campaign against its own records, refs and hashes, and with `scores` its champions' scores anew."""
         from core.campaign import verify
 
-        tell = on_event or (lambda event: None)
         try:
-            yield from verify.of_records(self.files, self.ledger, self.repo, self.preset)
+            yield from verify.of_records(self)
             if scores:
-                self._engine.prepare(self.preset, tell)
-                yield from verify.of_scores(self.files, self.ledger, self.repo, self.preset, self._engine)
+                self._engine.prepare(self.preset, on_event or (lambda event: None))
+                yield from verify.of_scores(self, self._engine)
         finally:
             self.repo.close()
 
@@ -165,29 +166,32 @@ class Campaign(CampaignReader):
         new; program.md's limits hold too, the lower ones winning. KeyboardInterrupt ends the trial and passes through:
         the candidate is pending then, and the next run goes on with it.
         """
+        from core.store.recovery import recover
+
         begun = time.monotonic()
-        with self._writing(on_event) as (ratchet, tell):
-            limits = self.program
-            most = min(_or_infinite(experiments), _or_infinite(limits.experiments))
-            seconds = 3600 * min(_or_infinite(hours), _or_infinite(limits.hours))
-            ratchet.reconcile()
+        with self._writing(on_event) as session:
+            most = min(_or_infinite(experiments), _or_infinite(self.program.experiments))
+            seconds = 3600 * min(_or_infinite(hours), _or_infinite(self.program.hours))
+            recover(self, session.tell)
             try:
-                agent.begin(self._context(tell, begun + seconds))  # what it lacks is told before data and the baseline
-                self._engine.prepare(self.preset, tell)
-                ratchet.restart_clock()
-                champion = self.ledger.champion() or ratchet.baseline()
+                # Whatever the agent lacks ends the run here, before data is prepared and the baseline runs.
+                agent.begin(CampaignContext(session, begun + seconds))
+                runner = self._prepared(session)
+                champion = self.ledger.champion() or runner.baseline()
                 self._check_fixed(champion)
                 if self.repo.work_blob() not in {None, self.repo.blob(champion.commit)}:
                     edited = "train.py in the work tree has edits of its own"
-                    tell(Notice(f"{edited}; this run neither uses nor changes them"))
-                tell(Stopped(self._turns(agent, ratchet, tell, most, begun, seconds)))
+                    session.tell(Notice(f"{edited}; this run neither uses nor changes them"))
+                session.tell(Stopped(self._loop(agent, runner, session.tell, most, begun, seconds)))
             finally:
                 agent.end()
 
-    def _turns(self, agent: Agent, ratchet: Ratchet, tell: OnEvent, most: float, begun: float, seconds: float) -> str:
-        """One experiment after the other, the pending one first; why there are no more."""
+    def _loop(
+        self, agent: Agent, runner: ExperimentRunner, tell: OnEvent, most: float, begun: float, seconds: float
+    ) -> str:
+        """Runs one experiment after the other, the pending one first. Returns why there are no more."""
         added = repeats = 0
-        if most > 0 and (pending := ratchet.pending()) is not None:
+        if most > 0 and (pending := runner.resume()) is not None:
             added += 1
             agent.observe(pending)
         while True:
@@ -205,12 +209,13 @@ class Campaign(CampaignReader):
                 return f"{seconds / 3600:g} hours, the limit"  # thinking takes minutes
             if proposal is None:
                 return agent.why_none or f"{agent.name} has nothing more to propose"
-            if (repeat := self._repeat(proposal)) is not None:
+            if (earlier := self.repeat_of(proposal.text)) is not None:
+                repeat = Repeat(proposal.hypothesis, proposal.agent, earlier)
                 repeats += 1
                 agent.repeated(repeat)
                 tell(repeat)
             else:
-                experiment = ratchet.experiment(proposal, self.champion)
+                experiment = runner.experiment(proposal, self.champion)
                 added, repeats = added + 1, 0
                 agent.observe(experiment)
 
@@ -223,11 +228,12 @@ class Campaign(CampaignReader):
         was tried stays under its ref. Where a kill cut off the trial of the very same text, that one is finished.
         Raises UserError where there is nothing to try, and where a fixed constant was changed.
         """
+        from core.store.recovery import recover, sync_worktree
         from core.store.repository import blob_id
 
         if not hypothesis.strip():
             raise UserError('say what should be better, and why: autoresearch try -m "hypothesis"')
-        with self._writing(on_event) as (ratchet, tell):
+        with self._writing(on_event) as session:
             text = self.repo.work_text()
             if text is None:
                 raise UserError(
@@ -235,11 +241,10 @@ class Campaign(CampaignReader):
                 )
             if not self.repo.on_branch():
                 raise UserError(f"HEAD is not on the campaign's branch; change to it with: git switch {self.branch}")
-            ratchet.reconcile()
-            self._engine.prepare(self.preset, tell)
-            ratchet.restart_clock()
-            champion = self.ledger.champion() or ratchet.baseline()
-            finished = ratchet.pending()
+            recover(self, session.tell)
+            runner = self._prepared(session)
+            champion = self.ledger.champion() or runner.baseline()
+            finished = runner.resume()
             if finished is not None:
                 champion = self.champion
                 if self.repo.text(finished.commit) == text:
@@ -249,13 +254,13 @@ class Campaign(CampaignReader):
             if text == champion_text:
                 raise UserError(f"train.py equals the champion's, experiment {champion.number}: edit it, then try")
             proposal = Proposal(text=text, hypothesis=hypothesis, agent=agent)
-            if (repeat := self._repeat(proposal)) is not None:
-                ratchet.settle(champion, {blob_id(text.encode())})
-                return repeat
+            if (earlier := self.repeat_of(proposal.text)) is not None:
+                sync_worktree(self.repo, champion, {blob_id(text.encode())}, session.tell)
+                return Repeat(hypothesis, agent, earlier)
             refused = refusal(text, champion_text, self.program.fixed)
             if refused is not None and refused.verdict == "invalid":  # one that can't be parsed is recorded as a crash
                 raise UserError(f"train.py {refused.reason}: put back what it was, then try")
-            return ratchet.experiment(proposal, champion)
+            return runner.experiment(proposal, champion)
 
     def confirm(self, seeds: int, on_event: OnEvent | None = None) -> Confirmation:
         """Champion against baseline with `seeds` seeds that no trial had yet, on val and on the test split.
@@ -264,61 +269,44 @@ class Campaign(CampaignReader):
         of seeds adds to what is there. A new champion begins anew. Raises UserError where the champion is the baseline.
         """
         from core.campaign import confirm
-        from core.campaign.schedule import missing, turns
+        from core.campaign.remeasure import RemeasurementRunner
+        from core.campaign.schedule import interleaved, remaining
+        from core.store.recovery import recover
 
         baseline, champion = self.ledger.experiment(0), self.ledger.champion()
         confirm.refuse_nothing(baseline, champion, self.root)
         assert baseline is not None and champion is not None
-        with self._writing(on_event) as (ratchet, tell):
-            ratchet.reconcile()
-            self._engine.prepare(self.preset, tell)
+        with self._writing(on_event) as session:
+            recover(self, session.tell)
+            self._engine.prepare(self.preset, session.tell)
             recorded = self.ledger.measurements("confirm", champion.number)
             chosen = confirm.seeds_for(seeds, recorded, self.ledger.seeds())
-            planned = turns(baseline, champion, chosen)
-            left = missing(planned, recorded)
+            planned = interleaved(baseline, champion, chosen)
+            left = remaining(planned, recorded)
             seconds = confirm.seconds_of(left, recorded)
-            tell(Confirming(champion=champion.number, seeds=tuple(chosen), trials=len(left), seconds=seconds))
-            recorded = ratchet.measurer.run("confirm", champion.number, planned, test=True)
+            session.tell(Confirming(champion=champion.number, seeds=tuple(chosen), trials=len(left), seconds=seconds))
+            recorded = RemeasurementRunner(session).run("confirm", champion.number, planned, test=True)
         return confirm.conclude(baseline, champion, recorded)
 
     @contextmanager
-    def _writing(self, on_event: OnEvent | None) -> Iterator[tuple[Ratchet, OnEvent]]:
-        from core.campaign.experiment import Ratchet
+    def _writing(self, on_event: OnEvent | None) -> Iterator[Session]:
+        """Holds the campaign's lock. `program.md` is read anew."""
         from core.store.lock import only_writer
 
-        tell = on_event or (lambda event: None)
         with disk_full_as_user_error(self.root), only_writer(self.files.state):
             try:
-                self.ledger.upgrade()
                 self.read_program()
-                yield (
-                    Ratchet(
-                        self.files,
-                        self.repo,
-                        self.ledger,
-                        self.preset,
-                        engine=self._engine,
-                        policy=self._policy,
-                        program=lambda: self.program,
-                        tell=tell,
-                    ),
-                    tell,
-                )
+                tell = on_event or (lambda event: None)
+                yield Session(campaign=self, engine=self._engine, policy=self._policy, tell=tell)
             finally:
                 self.repo.close()  # an interrupt may have cut its helper process off in the middle of an answer
 
-    def _context(self, tell: OnEvent, until: float) -> AgentContext:
-        from core.campaign.agent_context import CampaignContext
+    def _prepared(self, session: Session) -> ExperimentRunner:
+        """With the corpus prepared, what runs experiments."""
+        from core.campaign.experiment import ExperimentRunner
 
-        return CampaignContext(
-            self.files,
-            self.preset,
-            engine=self._engine,
-            program=lambda: self.program,
-            champion_text=lambda: self.champion_text,
-            tell=tell,
-            until=until,
-        )
+        self._engine.prepare(self.preset, session.tell)
+        return ExperimentRunner(session)
 
     def _check_fixed(self, champion: Experiment) -> None:
         has = self.ledger.constants(champion.number)
@@ -334,12 +322,6 @@ class Campaign(CampaignReader):
         except UserError:
             pass  # being edited right now, perhaps: the one read before holds on
         return agent.propose(self)
-
-    def _repeat(self, proposal: Proposal) -> Repeat | None:
-        from core.trainer.fingerprint import fingerprint
-
-        earlier = self.ledger.decided(fingerprint(proposal.text))
-        return None if earlier is None else Repeat(proposal.hypothesis, proposal.agent, earlier)
 
 
 def _or_infinite(limit: float | None) -> float:

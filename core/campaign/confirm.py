@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from core.campaign.schedule import Turn
+from core.campaign.schedule import PlannedTrial
 from core.campaign.statistics import Interval, interval
 from core.records import Experiment, Measurement, Trial, UserError
 
@@ -79,12 +79,12 @@ def seeds_for(count: int, recorded: Sequence[Measurement], used: Collection[int]
     return begun + list(range(fresh, fresh + max(0, count - len(begun))))
 
 
-def seconds_of(turns: Sequence[Turn], recorded: Sequence[Measurement] = ()) -> float:
+def seconds_of(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement] = ()) -> float:
     """How long these trials will take: each as its like did (median), and the test text as long as the other one."""
     total = 0.0
-    for turn in turns:
-        again = [one.trial.wall_seconds for one in recorded if one.role == turn.role and one.trial.val_bpb is not None]
-        first = [trial.wall_seconds + trial.score_seconds for trial in turn.experiment.trials]
+    for one in planned:
+        again = [m.trial.wall_seconds for m in recorded if m.role == one.role and m.trial.val_bpb is not None]
+        first = [trial.wall_seconds + trial.score_seconds for trial in one.experiment.trials]
         total += statistics.median(again or first or [0.0])
     return total
 

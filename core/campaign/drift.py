@@ -23,8 +23,8 @@ LAST = 5
 COST = ("rows", "device_rows", "sequence_length", "parameters", "flops_per_token", "device", "choices")
 
 
-class Pace(NamedTuple):
-    """Of one trial: what its step costs, as JSON of the fields in COST, and its tokens/s."""
+class Throughput(NamedTuple):
+    """Of one trial: what its step depends on, as JSON of the fields in COST, and its tokens/s."""
 
     cost: str
     tokens_per_second: float
@@ -36,22 +36,22 @@ class _Group:
     last: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
 
 
-class Watch:
-    """Sees trials in the order they ran, from the campaign's first or from the last re-measurement on."""
+class DriftDetector:
+    """Takes trials in the order they ran, from the campaign's first or from the last re-measurement on."""
 
-    def __init__(self, paces: Iterable[Pace] = ()) -> None:
+    def __init__(self, trials: Iterable[Throughput] = ()) -> None:
         self._groups: dict[str, _Group] = {}
-        for one in paces:
-            self.see(one)
+        for one in trials:
+            self.add(one)
 
-    def see(self, pace: Pace) -> None:
-        """Counts a trial."""
-        group = self._groups.setdefault(_canonical(pace.cost), _Group())
+    def add(self, one: Throughput) -> None:
+        """Counts the next trial."""
+        group = self._groups.setdefault(_canonical(one.cost), _Group())
         if len(group.first) < LAST:
-            group.first.append(pace.tokens_per_second)
-        group.last.append(pace.tokens_per_second)
+            group.first.append(one.tokens_per_second)
+        group.last.append(one.tokens_per_second)
 
-    def moved(self) -> Moved | None:
+    def detect(self) -> Moved | None:
         """The largest move of a group by more than a tenth, up or down; None while every one holds its speed."""
         found = []
         for group in self._groups.values():
@@ -62,15 +62,15 @@ class Watch:
         return max(found, key=lambda move: abs(move.share), default=None)
 
 
-def paces(trials: Iterable[Trial]) -> Iterator[Pace]:
-    """Those of trials that ran their time; one that failed tells no speed."""
+def throughputs(trials: Iterable[Trial]) -> Iterator[Throughput]:
+    """Those of trials that scored; one that failed says nothing of the device's speed."""
     for trial in trials:
         if trial.verdict == "scored" and trial.tokens_per_second:
             record = to_json(trial)
-            yield Pace(json.dumps([record[name] for name in COST]), trial.tokens_per_second)
+            yield Throughput(json.dumps([record[name] for name in COST]), trial.tokens_per_second)
 
 
 @functools.lru_cache(maxsize=256)
 def _canonical(cost: str) -> str:
-    """The same text for the same cost, in whichever order a trainer told its choices."""
+    """The same text for the same cost, in whichever order a trainer reports its choices."""
     return json.dumps(json.loads(cost), sort_keys=True)

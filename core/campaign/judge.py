@@ -5,12 +5,12 @@ A policy is any object with `decide`; the campaign asks it after every trial, an
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from core.records import Experiment, Measurement, Trial, UserError, Verdict
+from core.records import Experiment, Measurement, Trial, UserError, Verdict, one_yardstick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class AnotherTrial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ruling:
+class Decision:
     """A verdict with what it rests on. `val_bpb` and `champion_bpb` are on the same seeds, in bits per byte."""
 
     verdict: Verdict
@@ -43,7 +43,7 @@ class Ruling:
 
 
 class Policy(Protocol):
-    def decide(self, evidence: Evidence) -> AnotherTrial | Ruling:
+    def decide(self, evidence: Evidence) -> AnotherTrial | Decision:
         """Another trial, or the verdict. Pure: equal evidence gets an equal answer."""
         ...
 
@@ -54,9 +54,9 @@ class LowerWins:
     The baseline runs with every seed. Its val_bpb is that with the first seed, which candidates are held against.
     """
 
-    def decide(self, evidence: Evidence) -> AnotherTrial | Ruling:
+    def decide(self, evidence: Evidence) -> AnotherTrial | Decision:
         """Raises UserError where the trials were not measured with one yardstick."""
-        one_yardstick(evidence)
+        _check_yardsticks(evidence)
         if evidence.champion is None:
             return self._baseline(evidence)
         seed = evidence.seeds[0]
@@ -71,10 +71,10 @@ class LowerWins:
             )
         spread = spread_of_seeds(evidence)
         if (failed := _failure(trial)) is not None:
-            return Ruling(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=held_against, spread=spread)
+            return Decision(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=held_against, spread=spread)
         assert trial.val_bpb is not None
         gain = held_against - trial.val_bpb
-        return Ruling(
+        return Decision(
             verdict="keep" if gain > 0 else "discard",
             reason=_compared(gain, trial.val_bpb, held_against, spread),
             val_bpb=trial.val_bpb,
@@ -82,10 +82,10 @@ class LowerWins:
             spread=spread,
         )
 
-    def _baseline(self, evidence: Evidence) -> AnotherTrial | Ruling:
+    def _baseline(self, evidence: Evidence) -> AnotherTrial | Decision:
         for trial in evidence.trials:
             if (failed := _failure(trial)) is not None:
-                return Ruling(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=None, spread=None)
+                return Decision(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=None, spread=None)
         done = {trial.seed for trial in evidence.trials}
         for seed in evidence.seeds:
             if seed not in done:
@@ -95,7 +95,7 @@ class LowerWins:
         noise = (
             "one seed, so its spread is unknown" if spread is None else f"spread of {len(scores)} seeds {spread:.4f}"
         )
-        return Ruling(
+        return Decision(
             verdict="keep",
             reason=f"the baseline: {scores[0]:.4f}, {noise}",
             val_bpb=scores[0],
@@ -129,18 +129,11 @@ def spread_of_seeds(evidence: Evidence) -> float | None:
     return evidence.baseline.spread if evidence.baseline is not None else None
 
 
-def one_yardstick(evidence: Evidence) -> str | None:
-    """The yardstick of all trials in the evidence. Raises UserError if there is more than one."""
-    groups: Iterable[Experiment | None] = (evidence.baseline, evidence.champion)
-    again = (one.trial for one in evidence.remeasured)
-    trials = [*evidence.trials, *again, *(trial for group in groups if group is not None for trial in group.trials)]
-    found = sorted({trial.yardstick for trial in trials})
-    if len(found) > 1:
-        raise UserError(
-            f"scores with different yardsticks can't be compared: {', '.join(name[:12] for name in found)}; "
-            "the corpus's validation text or the scoring changed: start a new campaign"
-        )
-    return found[0] if found else None
+def _check_yardsticks(evidence: Evidence) -> None:
+    groups = [group.trials for group in (evidence.baseline, evidence.champion) if group is not None]
+    again = [one.trial for one in evidence.remeasured]
+    trials = itertools.chain(evidence.trials, again, *groups)
+    one_yardstick((trial.yardstick for trial in trials), "start a new campaign")
 
 
 def _failure(trial: Trial) -> tuple[Verdict, str] | None:

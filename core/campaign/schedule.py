@@ -4,37 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from core.records import Experiment, Measurement
-
-Role = Literal["baseline", "champion"]
+from core.records import Experiment, Measurement, Role
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One trial to run: of an experiment's trainer with a seed."""
+class PlannedTrial:
+    """A trial to run: an experiment's trainer with a seed."""
 
     role: Role
     experiment: Experiment
     seed: int
 
 
-def turns(baseline: Experiment, champion: Experiment, seeds: Sequence[int]) -> list[Turn]:
+def interleaved(baseline: Experiment, champion: Experiment, seeds: Sequence[int]) -> list[PlannedTrial]:
     """Baseline and champion with each seed, the order alternating, so that a drift falls on both alike (ABBA).
 
-    A champion that is the baseline takes no turn of its own.
+    A champion that is the baseline runs once.
     """
-    found: list[Turn] = []
+    planned: list[PlannedTrial] = []
     for place, seed in enumerate(seeds):
-        pair = [Turn("baseline", baseline, seed)]
+        pair = [PlannedTrial("baseline", baseline, seed)]
         if champion.number != baseline.number:
-            pair.append(Turn("champion", champion, seed))
-        found += pair if place % 2 == 0 else pair[::-1]
-    return found
+            pair.append(PlannedTrial("champion", champion, seed))
+        planned += pair if place % 2 == 0 else pair[::-1]
+    return planned
 
 
-def missing(planned: Sequence[Turn], recorded: Sequence[Measurement]) -> list[Turn]:
-    """The turns that have no row yet. A trial that failed had its turn."""
+def remaining(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement]) -> list[PlannedTrial]:
+    """The planned trials without a row. A trial that failed has one, and is not repeated."""
     done = {(one.role, one.trial.seed) for one in recorded}
-    return [turn for turn in planned if (turn.role, turn.seed) not in done]
+    return [one for one in planned if (one.role, one.seed) not in done]

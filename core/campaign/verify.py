@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.records import FACTS, WEIGHTS, Experiment, Preset, Trial, UserError
-from core.store.layout import CampaignFolder
-from core.store.ledger import Ledger
+from core.records import FACTS, WEIGHTS, Experiment, Trial, UserError, one_yardstick
+from core.store.reader import CampaignReader
 from core.store.repository import GitFailed, Repo
 from core.system.files import file_sha256
 from core.trainer.fingerprint import fingerprint
@@ -32,8 +31,9 @@ class Check:
     found: str = ""  # how closely, in a few words
 
 
-def of_records(folder: CampaignFolder, ledger: Ledger, repo: Repo, preset: Preset) -> Iterator[Check]:
+def of_records(campaign: CampaignReader) -> Iterator[Check]:
     """Ledger, refs, hashes and sums. No model is run."""
+    ledger, repo = campaign.ledger, campaign.repo
     broken = ledger.broken()
     for row in broken:
         yield Check(subject=row, what="seal", fault="was changed after it was written")
@@ -51,7 +51,7 @@ def of_records(folder: CampaignFolder, ledger: Ledger, repo: Repo, preset: Prese
         try:
             experiment = ledger.experiment(number)
             assert experiment is not None, "experiments are numbered without a gap"
-            fault = _contradiction(experiment, champion, repo, preset)
+            fault = _contradiction(experiment, champion, repo, campaign.preset.seeds[0])
         except UNREADABLE as error:
             yield Check(subject=f"experiment {number}", what="record", fault=f"can't be read: {error}")
             repo.close()  # the helper process that a damaged object has ended
@@ -60,15 +60,16 @@ def of_records(folder: CampaignFolder, ledger: Ledger, repo: Repo, preset: Prese
         if experiment.verdict == "keep":
             champion = experiment
             for place, trial in enumerate(experiment.trials):
-                yield _files(folder.trial(number, place), trial, f"trial {place} of experiment {number}")
+                yield _files(campaign.files.trial(number, place), trial, f"trial {place} of experiment {number}")
     head = repo.head()
     if champion is not None and head != champion.commit:
         fault = f"is at {head}, the last one kept is {champion.commit}"
         yield Check(subject=f"branch {repo.branch}", what="champion", fault=fault)
 
 
-def of_scores(folder: CampaignFolder, ledger: Ledger, repo: Repo, preset: Preset, engine: Engine) -> Iterator[Check]:
+def of_scores(campaign: CampaignReader, engine: Engine) -> Iterator[Check]:
     """Scores the weights of every champion again, and audits them again, deeply. `engine` has its corpus prepared."""
+    ledger, repo = campaign.ledger, campaign.repo
     champion: Experiment | None = None
     baseline = ledger.experiment(0)
     for number in range(ledger.count()):
@@ -81,31 +82,30 @@ def of_scores(folder: CampaignFolder, ledger: Ledger, repo: Repo, preset: Preset
         if experiment is None or experiment.verdict != "keep":
             continue
         for place, trial in enumerate(experiment.trials):
-            at, subject = folder.trial(number, place), f"trial {place} of experiment {number}"
+            at, subject = campaign.files.trial(number, place), f"trial {place} of experiment {number}"
             if not (at / WEIGHTS).is_file() or not (at / FACTS).is_file():
-                continue  # told by `of_records`
+                continue  # `of_records` has reported it
             spec = AuditSpec(
                 trainer=text,
-                preset=preset,
+                preset=campaign.preset,
                 trial=trial,
                 folder=at,
-                reference=None if champion is None else folder.trial_with(champion, trial.seed),
+                reference=None if champion is None else campaign.files.trial_with(champion, trial.seed),
                 noise_bpb=baseline.spread if baseline is not None else None,
             )
             yield _scored_again(engine, spec, subject)
-            found = engine.review(spec)
-            told = found.audit
+            result = engine.review(spec)
             closely = (
-                f"{told.positions} places, largest difference {told.largest:.2g} nats of {told.tolerance:g}, "
-                f"a gain of {told.hidden_bpb:.4f} bpb could be hidden"
-                if told is not None
-                else ""
+                ""
+                if result.audit is None
+                else f"{result.audit.positions} places, largest difference {result.audit.largest:.2g} nats of "
+                f"{result.audit.tolerance:g}, a gain of {result.audit.hidden_bpb:.4f} bpb could be hidden"
             )
-            yield Check(subject=subject, what="audit", fault=found.fault, found=closely)
+            yield Check(subject=subject, what="audit", fault=result.fault, found=closely)
         champion = experiment
 
 
-def _contradiction(experiment: Experiment, champion: Experiment | None, repo: Repo, preset: Preset) -> str:
+def _contradiction(experiment: Experiment, champion: Experiment | None, repo: Repo, seed: int) -> str:
     """What contradicts the record: its ref, its trainer, its parent, its trials, or its own verdict."""
     number = experiment.number
     if (pinned := repo.experiment(number)) != experiment.commit:
@@ -116,7 +116,7 @@ def _contradiction(experiment: Experiment, champion: Experiment | None, repo: Re
         return f"its parent is not the champion of its time, {champion.commit}"
     if experiment.verdict not in ("keep", "discard"):
         return "" if experiment.val_bpb is None else "it failed and has a score"
-    scores = [trial.val_bpb for trial in experiment.trials if trial.seed == preset.seeds[0]]
+    scores = [trial.val_bpb for trial in experiment.trials if trial.seed == seed]
     if experiment.val_bpb is None or experiment.val_bpb not in scores:
         return f"its score, {experiment.val_bpb}, is none of its trials'"
     if champion is None:
@@ -143,13 +143,12 @@ def _scored_again(engine: Engine, spec: AuditSpec, subject: str) -> Check:
     from core.trial import audit_math
     from core.trial.supervisor import dtype_of
 
+    trial = spec.trial
     try:
         again = engine.score(spec)
+        one_yardstick((trial.yardstick, again.yardstick), "audit with the version and the corpus of that time")
     except UserError as error:
         return Check(subject=subject, what="score", fault=str(error))
-    trial = spec.trial
-    if again.yardstick != trial.yardstick:
-        return Check(subject=subject, what="score", fault=f"the yardstick here is {again.yardstick[:12]}")
     assert trial.val_bpb is not None
     # Of a mean over the whole text far less is left of rounding than of a single loss.
     allowed = audit_math.tolerance(dtype_of(trial.choices)) / 100 * again.tokens / again.bytes / math.log(2)

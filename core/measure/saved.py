@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.measure.compare import Curve, Entry
-from core.records import RECORD, Trial, UserError, from_json
+from core.records import RECORD, Trial, UserError, from_json, one_yardstick
 from core.store import trial_files
 from core.store.reader import CampaignReader
 
@@ -105,8 +105,10 @@ def _row(row: dict[str, Any], path: Path) -> Entry:
         raise UserError(f"{path}: a row has a list of at least one trial, not {row['trials']!r}")
     trials = tuple(_trial(trial, path) for trial in row["trials"])
     name = str(row.get("name", trials[0].backend))
-    if len({trial.yardstick for trial in trials}) > 1:
-        raise UserError(f"{path}: the trials of row {name!r} are scored on different yardsticks: they have no mean")
+    try:
+        one_yardstick((trial.yardstick for trial in trials), "they have no mean")
+    except UserError as error:
+        raise UserError(f"{path}: row {name!r}: {error}") from None
     return Entry(name=name, trials=trials)
 
 

@@ -25,13 +25,6 @@ def seal(connection: sqlite3.Connection, table: str, key: str) -> None:
     connection.execute("INSERT INTO seals (sealed, key, digest) VALUES (?, ?, ?)", values)
 
 
-def seal_all(connection: sqlite3.Connection) -> None:
-    """Seals every row of a ledger that had no seals, within the caller's transaction."""
-    for table, column in KEYS.items():
-        for (key,) in connection.execute(f"SELECT {column} FROM {table} ORDER BY {column}").fetchall():
-            seal(connection, table, str(key))
-
-
 def broken(connection: sqlite3.Connection) -> Iterator[str]:
     """What does not fit its seal, in words: rows in the order in which they were written, then rows without a seal."""
     # Bytes that are no text any more are what is looked for here, not an error.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.records import Constant, Experiment, Measurement, Trial, UserError, from_json, to_json
+from core.records import Constant, Experiment, Measurement, Trial, UserError, from_json, one_yardstick, to_json
 from core.store import hash_chain
-from core.store.schema import ADDED, APPLICATION, UPGRADED, VERSION, WHOLE
+from core.store.schema import APPLICATION, SCHEMA, VERSION
 from core.store.sqlite import damaged, other_version, told, transaction
 
 
@@ -52,7 +52,7 @@ class Ledger:
         ledger = cls(path, connection)
         with told(path):
             connection.executescript(
-                f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {WHOLE}"
+                f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {SCHEMA}"
                 f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
             )
         for name, value in facts.items():
@@ -61,7 +61,7 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
-        """The ledger at `path`. One of another version is refused and left untouched; version 1 can be read."""
+        """The ledger at `path`. One of another version is refused and left untouched."""
         if not path.exists():
             raise UserError(f"expected a ledger at {path}, and there is none")
         _refuse_foreign(path)
@@ -87,26 +87,7 @@ class Ledger:
         with told(self.path):
             answers = [row[0] for row in self._connection.execute("PRAGMA integrity_check")]
             faults = [f"the ledger's file: {answer}" for answer in answers if answer != "ok"]
-            if faults or self._version() < VERSION:  # which had no seals
-                return faults
-            return list(hash_chain.broken(self._connection))
-
-    def upgrade(self) -> None:
-        """Brings a ledger of version 1 to the present one in one transaction, which adds tables and changes no row.
-
-        For the holder of the campaign's lock, before the first write.
-        """
-        if self._version() == VERSION:
-            return
-        with told(self.path):
-            try:
-                self._connection.executescript(f"BEGIN IMMEDIATE; {ADDED} PRAGMA user_version = {VERSION};")
-                hash_chain.seal_all(self._connection)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+            return faults or list(hash_chain.broken(self._connection))
 
     def check(self) -> None:
         """Raises UserError if the file's pages are damaged. Reads all of it."""
@@ -122,6 +103,15 @@ class Ledger:
 
     def record_fact(self, name: str, value: str) -> None:
         self._write("facts", (name, value))
+
+    def record_yardsticks(self, trial: Trial) -> None:
+        """Records the campaign's yardsticks with its first trials; UserError for a trial of another one."""
+        facts = self.facts()
+        for name, new in (("yardstick", trial.yardstick), ("test_yardstick", trial.test_yardstick)):
+            if new and name in facts:
+                one_yardstick((facts[name], new), "go on with the version and the corpus that the campaign began with")
+            elif new:
+                self.record_fact(name, new)
 
     # Writing
 
@@ -198,7 +188,7 @@ class Ledger:
         rows = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (experiment,))
         return tuple(from_json(Trial, json.loads(row[0])) for row in rows)
 
-    def paces(self, experiment: int, fields: Sequence[str]) -> list[tuple[str, float]]:
+    def throughputs(self, experiment: int, fields: Sequence[str]) -> list[tuple[str, float]]:
         """Of the trials since that experiment that scored, in order: these fields as a JSON array, and tokens/s.
 
         SQLite takes them out of the records: a tenth of what reading whole ones costs.
@@ -212,8 +202,6 @@ class Ledger:
 
     def measurements(self, purpose: str, series: int | None = None) -> list[Measurement]:
         """Those of one purpose in the order they ran: of one series, or of the last one."""
-        if self._version() < VERSION:
-            return []
         if series is None:
             last = self._rows(
                 "SELECT series FROM measurements WHERE purpose = ? ORDER BY number DESC LIMIT 1", (purpose,)
@@ -234,10 +222,7 @@ class Ledger:
 
     def seeds(self) -> set[int]:
         """Every seed that any recorded trial ran with."""
-        query = "SELECT seed FROM trials"
-        if self._version() == VERSION:
-            query += " UNION SELECT seed FROM measurements"
-        return {row[0] for row in self._rows(query)}
+        return {row[0] for row in self._rows("SELECT seed FROM trials UNION SELECT seed FROM measurements")}
 
     def candidate_of_trials(self, experiment: int) -> str | None:
         """The commit that the experiment's trials ran, None without any."""
@@ -331,9 +316,6 @@ class Ledger:
         trials = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (number,))
         return from_json(Experiment, {**json.loads(record), "trials": [json.loads(row[0]) for row in trials]})
 
-    def _version(self) -> int:
-        return int(self._rows("PRAGMA user_version")[0][0])
-
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         with told(self.path):
             return self._connection.execute(query, values).fetchall()
@@ -363,7 +345,7 @@ def _refuse_foreign(path: Path) -> None:
             raise damaged(path, "it is empty" if not head else "it does not begin as a ledger does")
         return
     version, application = int.from_bytes(head[60:64]), int.from_bytes(head[68:72])
-    if application != APPLICATION or version not in {UPGRADED, VERSION}:
+    if application != APPLICATION or version != VERSION:
         raise other_version(path, "a ledger", VERSION, version, foreign=application != APPLICATION)
 
 

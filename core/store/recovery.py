@@ -1,22 +1,130 @@
-"""What a power cut, a killed git or a hand at the wrong file leaves of a campaign's git files, put right.
+"""Finishes what a kill or a power cut left half done, and puts a campaign's git files right.
 
-Only where the ledger or the branch's name says what belongs there; all else is told with the command that mends it.
+Only where the ledger or the branch's name says what belongs there; any other contradiction is a UserError that names
+the commits and the command that resolves it. For the holder of the campaign's lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
-from core.records import UserError
+from core.events import Notice, OnEvent
+from core.records import TRAINER, Experiment, UserError
+from core.store import commit_message
 from core.store.ledger import Ledger
+from core.store.reader import CampaignReader
 from core.store.repository import GitFailed, Repo
 
 
-def mended(repo: Repo, ledger: Ledger) -> Iterator[str]:
-    """Puts right what it can and yields a line for each thing that it did or found.
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A commit that is pinned under refs/experiments and gets its verdict next."""
 
-    Only for the holder of the campaign's lock. UserError where the champion itself can't be read.
+    number: int
+    commit: str
+    hypothesis: str
+    agent: str
+
+
+def recover(campaign: CampaignReader, tell: OnEvent) -> None:
+    """Brings git in line with the ledger and finishes the last experiment, whose verdict is recorded.
+
+    Raises UserError where the two contradict each other, and where the champion itself can't be read.
     """
+    ledger, repo = campaign.ledger, campaign.repo
+    for line in _restored(repo, ledger):
+        tell(Notice(line))
+    last, champion, head = ledger.last(), ledger.champion(), repo.head()
+    if last is not None and (pinned := repo.experiment(last.number)) not in {None, last.commit}:
+        raise UserError(
+            f"refs/experiments/{last.number} is {pinned}, the ledger has {last.commit}; "
+            f"mend it with: git update-ref refs/experiments/{last.number} {last.commit}"
+        )
+    if champion is not None and head != champion.commit:
+        moving = last is not None and last.number == champion.number and head == champion.parent
+        if not moving or head is None:
+            raise branch_elsewhere(repo, head, champion.commit)
+        repo.advance(head, champion.commit)
+    elif head is None:
+        raise branch_elsewhere(repo, head, "COMMIT")
+    if last is not None and champion is not None:
+        finish(campaign, last, champion, tell, quiet=True)
+    if (beyond := repo.experiment(ledger.count() + 1)) is not None:
+        raise UserError(
+            f"refs/experiments/{ledger.count() + 1} is {beyond}, and the ledger ends before it: "
+            "the ledger is older than the repository; restore both from one copy of the campaign's folder"
+        )
+
+
+def pending(campaign: CampaignReader, champion: Experiment) -> Candidate | None:
+    """The candidate on this champion that was pinned and has no verdict yet; None if there is none."""
+    number = campaign.ledger.count()
+    commit = campaign.repo.experiment(number)
+    if commit is None:
+        return None
+    message = commit_message.parse(campaign.repo.message(commit))
+    if message is None or message[1] != number or campaign.repo.parent(commit) != champion.commit:
+        raise UserError(
+            f"refs/experiments/{number} is {commit}, which is no candidate on the champion {champion.commit}; "
+            f"mend it with: git update-ref -d refs/experiments/{number}"
+        )
+    if (ran := campaign.ledger.candidate_of_trials(number)) not in {None, commit}:
+        raise UserError(
+            f"refs/experiments/{number} is {commit}, its recorded trials ran {ran}; "
+            f"mend it with: git update-ref refs/experiments/{number} {ran}"
+        )
+    return Candidate(number=number, commit=commit, hypothesis=message[0], agent=message[2])
+
+
+def finish(
+    campaign: CampaignReader, experiment: Experiment, champion: Experiment, tell: OnEvent, *, quiet: bool = False
+) -> None:
+    """All that follows from a recorded verdict once the branch is right. Can be done twice."""
+    known = {
+        blob
+        for commit in (experiment.commit, experiment.parent, champion.commit)
+        if (blob := campaign.repo.blob(commit)) is not None
+    }
+    if experiment.number == champion.number or campaign.repo.work_blob() in known:
+        sync_worktree(campaign.repo, champion, known, tell, quiet=quiet)
+    if experiment.number != champion.number:
+        campaign.files.drop_weights(experiment.number)
+
+
+def sync_worktree(
+    repo: Repo, champion: Experiment, known: Collection[str], tell: OnEvent, *, quiet: bool = False
+) -> None:
+    """The work tree's trainer becomes the champion's, if its text is one of the blobs in `known`.
+
+    A text that somebody edited stays, with a notice unless `quiet`.
+    """
+    try:
+        outcome = repo.sync_worktree(champion.commit, known)
+    except GitFailed as error:
+        tell(Notice(f"the work tree was left as it is: {error}"))
+        return
+    if quiet:
+        return
+    show = f"git show {repo.branch}:{TRAINER}"
+    if outcome == "edited":
+        tell(Notice(f"{TRAINER} in the work tree was edited and stays so; the champion's is: {show}"))
+    elif outcome == "elsewhere":
+        tell(Notice(f"HEAD is not on {repo.branch}; the work tree stays as it is; the champion's: {show}"))
+
+
+def branch_elsewhere(repo: Repo, head: str | None, expected: str) -> UserError:
+    """The error for a branch that is at `head` where the ledger expects another commit."""
+    if head is None:
+        return UserError(f"the branch {repo.branch} is gone; mend it with: git branch {repo.branch} {expected}")
+    return UserError(
+        f"the branch {repo.branch} is at {head}, the ledger's champion is {expected}; a commit of your own "
+        f"is tried as edits of the work tree: git reset --soft {expected}, then autoresearch try"
+    )
+
+
+def _restored(repo: Repo, ledger: Ledger) -> Iterator[str]:
+    """Restores git files that are empty, cut short or locked; a line for each thing that was done or found."""
     if repo.restore_head():
         yield f"HEAD was empty or cut short; it stands for the branch {repo.branch} again"
     for lock in repo.remove_stale_locks():
@@ -34,9 +142,10 @@ def mended(repo: Repo, ledger: Ledger) -> Iterator[str]:
     if champion is not None and repo.broken(f"refs/heads/{repo.branch}"):
         repo.restore_ref(f"refs/heads/{repo.branch}", champion.commit)
         yield f"the branch {repo.branch} was empty or cut short; it is at the ledger's champion {champion.commit} again"
-    lost = {number: commit for number, commit in recorded.items() if number not in pinned}
     back = []
-    for number, commit in lost.items():
+    for number, commit in recorded.items():
+        if number in pinned:
+            continue
         try:
             repo.restore_ref(f"refs/experiments/{number}", commit)
             back.append(number)

@@ -171,7 +171,7 @@ class Repo:
         except FileNotFoundError:
             return None
 
-    def settle(self, champion: str, known: Collection[str]) -> Followed:
+    def sync_worktree(self, champion: str, known: Collection[str]) -> Followed:
         """Brings the work tree's trainer and its index entry to the champion's, each unless a person has edited it.
 
         `known` are blobs of trainers that the two may hold; any other text is somebody's and stays.

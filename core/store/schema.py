@@ -6,31 +6,9 @@ from core.store import hash_chain
 from core.store.sqlite import append_only
 
 VERSION = 2
-UPGRADED = 1  # the version that `upgrade` brings up; it can be read as it is
 APPLICATION = 0x61727363  # "arsc"; `file` and SQLite's tools show whose database it is
 
-# What version 2 adds to version 1.
-_MEASUREMENTS = """
-CREATE TABLE measurements (
-    number INTEGER PRIMARY KEY, purpose TEXT NOT NULL CHECK (purpose IN ('confirm', 'drift')), series INTEGER NOT NULL,
-    role TEXT NOT NULL CHECK (role IN ('baseline', 'champion')),
-    experiment INTEGER NOT NULL REFERENCES experiments (number), candidate TEXT NOT NULL, seed INTEGER NOT NULL,
-    verdict TEXT NOT NULL, val_bpb REAL, test_bpb REAL, wall_seconds REAL NOT NULL, record TEXT NOT NULL,
-    UNIQUE (purpose, series, role, seed)
-);
-CREATE TRIGGER measurements_in_order BEFORE INSERT ON measurements
-    WHEN NEW.number IS NOT (SELECT COALESCE(MAX(number) + 1, 0) FROM measurements)
-    BEGIN SELECT RAISE(ABORT, 'measurements are numbered without a gap'); END;
-CREATE TRIGGER measurements_of_experiments BEFORE INSERT ON measurements
-    WHEN NOT EXISTS (SELECT 1 FROM experiments WHERE number = NEW.experiment AND candidate = NEW.candidate)
-    BEGIN SELECT RAISE(ABORT, 'a measurement is of a recorded experiment'); END;
-CREATE TRIGGER measurements_once BEFORE INSERT ON measurements
-    WHEN EXISTS (SELECT 1 FROM measurements WHERE purpose = NEW.purpose AND series = NEW.series
-        AND role = NEW.role AND seed = NEW.seed)
-    BEGIN SELECT RAISE(ABORT, 'a seed is measured once in a series'); END;
-"""
-
-_SCHEMA = """
+_TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE trials (
     experiment INTEGER NOT NULL, trial INTEGER NOT NULL, candidate TEXT NOT NULL, seed INTEGER NOT NULL,
@@ -57,7 +35,22 @@ CREATE TRIGGER trials_in_order BEFORE INSERT ON trials
     BEGIN SELECT RAISE(ABORT, 'trials belong to the next experiment, in order'); END;
 CREATE TRIGGER facts_once BEFORE INSERT ON facts WHEN EXISTS (SELECT 1 FROM facts WHERE name = NEW.name)
     BEGIN SELECT RAISE(ABORT, 'a fact is recorded once'); END;
+CREATE TABLE measurements (
+    number INTEGER PRIMARY KEY, purpose TEXT NOT NULL CHECK (purpose IN ('confirm', 'drift')), series INTEGER NOT NULL,
+    role TEXT NOT NULL CHECK (role IN ('baseline', 'champion')),
+    experiment INTEGER NOT NULL REFERENCES experiments (number), candidate TEXT NOT NULL, seed INTEGER NOT NULL,
+    verdict TEXT NOT NULL, val_bpb REAL, test_bpb REAL, wall_seconds REAL NOT NULL, record TEXT NOT NULL,
+    UNIQUE (purpose, series, role, seed)
+);
+CREATE TRIGGER measurements_in_order BEFORE INSERT ON measurements
+    WHEN NEW.number IS NOT (SELECT COALESCE(MAX(number) + 1, 0) FROM measurements)
+    BEGIN SELECT RAISE(ABORT, 'measurements are numbered without a gap'); END;
+CREATE TRIGGER measurements_of_experiments BEFORE INSERT ON measurements
+    WHEN NOT EXISTS (SELECT 1 FROM experiments WHERE number = NEW.experiment AND candidate = NEW.candidate)
+    BEGIN SELECT RAISE(ABORT, 'a measurement is of a recorded experiment'); END;
+CREATE TRIGGER measurements_once BEFORE INSERT ON measurements
+    WHEN EXISTS (SELECT 1 FROM measurements WHERE purpose = NEW.purpose AND series = NEW.series
+        AND role = NEW.role AND seed = NEW.seed)
+    BEGIN SELECT RAISE(ABORT, 'a seed is measured once in a series'); END;
 """
-
-ADDED = _MEASUREMENTS + hash_chain.SCHEMA + append_only("ledger", "measurements", "seals")
-WHOLE = _SCHEMA + append_only("ledger", "facts", "trials", "experiments") + ADDED
+SCHEMA = _TABLES + hash_chain.SCHEMA + append_only("ledger", "facts", "trials", "experiments", "measurements", "seals")

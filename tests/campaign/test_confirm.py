@@ -18,7 +18,7 @@ import core
 from core import events
 from core.campaign import confirm
 from core.campaign.campaign import Campaign
-from core.campaign.schedule import missing, turns
+from core.campaign.schedule import interleaved, remaining
 from core.campaign.statistics import Interval
 from core.records import Measurement, Trial, UserError
 from core.trial.spec import TrialSpec
@@ -48,13 +48,13 @@ def ran(*gains: tuple[float, float]) -> list[Measurement]:
 
 
 def test_both_sides_of_a_seed_stand_together_and_the_order_alternates() -> None:
-    planned = turns(BASELINE, CHAMPION, [3, 4, 5])
+    planned = interleaved(BASELINE, CHAMPION, [3, 4, 5])
     assert [(turn.seed, turn.role[0]) for turn in planned] == [
         (3, "b"), (3, "c"), (4, "c"), (4, "b"), (5, "b"), (5, "c"),
     ]  # fmt: skip
     recorded = [measured("baseline", 3), measured("champion", 3, verdict="crash", val_bpb=None)]
-    assert missing(planned, recorded) == planned[2:]
-    assert [turn.role for turn in turns(BASELINE, BASELINE, [3, 4])] == ["baseline", "baseline"]
+    assert remaining(planned, recorded) == planned[2:]
+    assert [turn.role for turn in interleaved(BASELINE, BASELINE, [3, 4])] == ["baseline", "baseline"]
 
 
 def test_seeds_are_fresh_and_those_begun_with_come_first() -> None:
@@ -67,10 +67,10 @@ def test_seeds_are_fresh_and_those_begun_with_come_first() -> None:
 
 
 def test_it_says_how_long_it_takes() -> None:
-    planned = turns(BASELINE, CHAMPION, [3, 4])
+    planned = interleaved(BASELINE, CHAMPION, [3, 4])
     assert confirm.seconds_of(planned) == 2 * (12 + 13)  # the test text is scored as long as the other one
     recorded = [measured("baseline", 3, wall_seconds=20.0)]
-    assert confirm.seconds_of(missing(planned, recorded), recorded) == 20 + 2 * 13
+    assert confirm.seconds_of(remaining(planned, recorded), recorded) == 20 + 2 * 13
 
 
 # What came of it
@@ -225,7 +225,7 @@ def test_another_test_text_is_refused(tmp_path: Path) -> None:
     with grown(tmp_path / "c", engine) as campaign:
         campaign.confirm(2)
         engine.record = lambda into, trial: dataclasses.replace(trial, test_yardstick="b" * 64)
-        with pytest.raises(UserError, match="this campaign's test yardstick is .*, this trial came with bbbb"):
+        with pytest.raises(UserError, match="different yardsticks can't be compared: .*bbbb"):
             campaign.confirm(3)
 
 

@@ -7,11 +7,11 @@ from campaigns import a_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.campaign.drift import LAST, Pace, Watch, paces
+from core.campaign.drift import LAST, DriftDetector, Throughput, throughputs
 
 
-def at(*speeds: float | None, **values: object) -> list[Pace]:
-    return list(paces(a_trial(tokens_per_second=speed, **values) for speed in speeds))
+def at(*speeds: float | None, **values: object) -> list[Throughput]:
+    return list(throughputs(a_trial(tokens_per_second=speed, **values) for speed in speeds))
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def at(*speeds: float | None, **values: object) -> list[Pace]:
     ],
 )
 def test_the_median_of_five_against_the_first_five(speeds: list[float], moved: float | None) -> None:
-    watch = Watch(at(*speeds))
-    found = watch.moved()
+    watch = DriftDetector(at(*speeds))
+    found = watch.detect()
     assert (found.share if found is not None else None) == (moved if moved is None else pytest.approx(moved))
 
 
@@ -40,32 +40,32 @@ def test_only_trials_of_one_cost_are_held_together() -> None:
         {"rows": 8}, {"sequence_length": 64}, {"parameters": 7}, {"flops_per_token": 1.0}, {"device": "cuda"},
         {"choices": {"kernel": "another"}}, {"device_rows": 2},
     ):  # fmt: skip
-        assert Watch(at(*[100] * 5) + at(*[50] * 4, **change)).moved() is None
-        both = Watch(at(*[100] * 5) + at(*[50] * 5, **change) + at(*[30] * 3, **change))
-        found = both.moved()
+        assert DriftDetector(at(*[100] * 5) + at(*[50] * 4, **change)).detect() is None
+        both = DriftDetector(at(*[100] * 5) + at(*[50] * 5, **change) + at(*[30] * 3, **change))
+        found = both.detect()
         assert found is not None
         assert (found.before, found.now) == (50, 30)
     others: list[dict[str, object]] = [{"seed": 9}, {"steps": 3}, {"val_bpb": 9.0}, {"final_loss": 1.0}]
     for same in others:
-        assert Watch(at(*[100] * 5) + at(*[50] * 3, **same)).moved() is not None
+        assert DriftDetector(at(*[100] * 5) + at(*[50] * 3, **same)).detect() is not None
 
 
 def test_what_failed_tells_no_speed() -> None:
     slow = at(*[50] * 5, verdict="crash", val_bpb=None) + at(*[50] * 5, verdict="invalid", val_bpb=None) + at(None)
-    assert Watch(at(*[100] * 5) + slow).moved() is None
+    assert DriftDetector(at(*[100] * 5) + slow).detect() is None
 
 
 @given(st.lists(st.floats(95, 104), max_size=40))
 def test_noise_of_a_few_percent_never_moves_it(speeds: list[float]) -> None:
-    watch = Watch()
+    watch = DriftDetector()
     for pace in at(*speeds):
-        watch.see(pace)
-        assert watch.moved() is None
+        watch.add(pace)
+        assert watch.detect() is None
 
 
 @given(st.lists(st.floats(10, 1000), min_size=LAST, max_size=30))
 def test_speeds_in_another_unit_move_alike(speeds: list[float]) -> None:
-    one, other = Watch(at(*speeds)).moved(), Watch(at(*(1024 * speed for speed in speeds))).moved()
+    one, other = DriftDetector(at(*speeds)).detect(), DriftDetector(at(*(1024 * speed for speed in speeds))).detect()
     assert (one is None) == (other is None)
     if one is not None and other is not None:
         assert one.share == pytest.approx(other.share)
@@ -73,4 +73,4 @@ def test_speeds_in_another_unit_move_alike(speeds: list[float]) -> None:
 
 def test_the_order_in_which_choices_are_told_is_no_cost() -> None:
     one, other = {"dtype": "a", "kernel": "b"}, {"kernel": "b", "dtype": "a"}
-    assert Watch(at(*[100] * 5, choices=one) + at(*[50] * 3, choices=other)).moved() is not None
+    assert DriftDetector(at(*[100] * 5, choices=one) + at(*[50] * 3, choices=other)).detect() is not None

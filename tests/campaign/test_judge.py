@@ -10,7 +10,7 @@ from campaigns import a_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.campaign.judge import AnotherTrial, Evidence, LowerWins, Ruling
+from core.campaign.judge import AnotherTrial, Decision, Evidence, LowerWins
 from core.records import Experiment, Trial, UserError
 
 JUDGE = LowerWins()
@@ -24,10 +24,10 @@ def experiment(*scores: float, spread: float | None = 0.003, **trial: Any) -> Ex
     )  # fmt: skip
 
 
-def ruling(trial: Trial, *, champion: float = 1.5, spread: float | None = 0.003) -> Ruling:
+def ruling(trial: Trial, *, champion: float = 1.5, spread: float | None = 0.003) -> Decision:
     base = experiment(champion, spread=spread)
     answer = JUDGE.decide(Evidence(seeds=(1, 2), trials=(trial,), champion=base, baseline=base))
-    assert isinstance(answer, Ruling)
+    assert isinstance(answer, Decision)
     return answer
 
 
@@ -38,7 +38,7 @@ def test_the_baseline_runs_with_every_seed() -> None:
         assert asked == AnotherTrial(seed)
         trials += (a_trial(seed=seed, val_bpb=score),)
     answer = JUDGE.decide(Evidence(seeds=(5, 6, 7), trials=trials, champion=None, baseline=None))
-    assert isinstance(answer, Ruling)
+    assert isinstance(answer, Decision)
     assert (answer.verdict, answer.val_bpb, answer.champion_bpb) == ("keep", 1.5, None)
     assert answer.spread == pytest.approx(0.04)
     assert answer.reason == "the baseline: 1.5000, spread of 3 seeds 0.0400"
@@ -46,7 +46,7 @@ def test_the_baseline_runs_with_every_seed() -> None:
 
 def test_one_seed_has_no_spread() -> None:
     answer = JUDGE.decide(Evidence(seeds=(1,), trials=(a_trial(),), champion=None, baseline=None))
-    assert isinstance(answer, Ruling)
+    assert isinstance(answer, Decision)
     assert answer.spread is None
     assert "unknown" in answer.reason
 

@@ -11,7 +11,7 @@ from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, a_trial, events
 
 from core import events
 from core.campaign.campaign import Campaign
-from core.campaign.judge import Evidence, LowerWins, Ruling, champion_bpb, spread_of_seeds
+from core.campaign.judge import Decision, Evidence, LowerWins, champion_bpb, spread_of_seeds
 from core.cli.render.live import _drifted
 from core.records import Experiment, Measurement, Trial, UserError
 from core.trial.spec import TrialSpec
@@ -160,7 +160,7 @@ def test_an_unreadable_change_of_yardstick_is_refused_there_too(tmp_path: Path) 
         return dataclasses.replace(changed, yardstick="b" * 64) if "drift" in into.parts else changed
 
     with a_campaign(tmp_path / "c", engine=ScriptedEngine(record=other)) as campaign:
-        with pytest.raises(UserError, match="this campaign's yardstick is"):
+        with pytest.raises(UserError, match="different yardsticks can't be compared: .* go on with"):
             campaign.run(ScriptedAgent(TEXTS))
         assert campaign.ledger.measurements("drift") == []
 
@@ -203,7 +203,7 @@ def test_the_newest_score_on_the_same_seed_counts(
     assert champion_bpb(evidence, 1) == held_against
     assert spread_of_seeds(evidence) == pytest.approx(spread)
     answer = LowerWins().decide(evidence)
-    assert isinstance(answer, Ruling)
+    assert isinstance(answer, Decision)
     assert answer.verdict == ("keep" if held_against > 1.55 else "discard")
     assert (answer.champion_bpb, answer.spread) == (held_against, pytest.approx(spread))
 

@@ -375,7 +375,7 @@ GOOD = to_json(a_trial())
         ({**GOOD, "colour": 1}, "bad.json: Trial: unknown field colour"),
         (
             {"name": "x", "trials": [GOOD, {**GOOD, "yardstick": "f" * 64}]},
-            "row 'x' are scored on different yardsticks",
+            "row 'x': scores with different yardsticks can't be compared",
         ),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from campaigns import a_trial
 
-from core.campaign.drift import COST, Pace, paces
+from core.campaign.drift import COST, Throughput, throughputs
 from core.records import Experiment, Measurement, Trial, UserError
 from core.store.ledger import Ledger, Totals
 
@@ -111,58 +111,24 @@ def test_measurements_are_of_recorded_experiments_and_read_by_series(ledger: Led
         ledger.record_measurement(dataclasses.replace(ran[0], series=9, commit="another"))
 
 
-def test_paces_are_of_what_scored_and_as_a_record_tells_them(ledger: Ledger) -> None:
+def test_throughputs_are_of_what_scored_and_as_a_record_tells_them(ledger: Ledger) -> None:
     fast, slow = a_trial(tokens_per_second=100.0, choices={"b": "1", "a": "ä"}), a_trial(tokens_per_second=50.0)
     add(ledger, record(0, fast, a_trial(verdict="crash", val_bpb=None), a_trial(tokens_per_second=None)))
     add(ledger, record(1, slow))
-    found = [Pace(*one) for one in ledger.paces(0, COST)]
+    found = [Throughput(*one) for one in ledger.throughputs(0, COST)]
     assert [one.tokens_per_second for one in found] == [100.0, 50.0]
-    assert [json.loads(one.cost) for one in found] == [json.loads(one.cost) for one in paces([fast, slow])]
-    assert [one[1] for one in ledger.paces(1, COST)] == [50.0]
+    assert [json.loads(one.cost) for one in found] == [json.loads(one.cost) for one in throughputs([fast, slow])]
+    assert [one[1] for one in ledger.throughputs(1, COST)] == [50.0]
 
 
-def version_1(path: Path) -> None:
-    """Takes from a ledger what version 2 added, as a copy without its triggers would."""
-    connection = sqlite3.connect(path)
+def test_a_ledger_of_version_1_is_refused_and_left_untouched(ledger: Ledger) -> None:
+    ledger.close()
+    connection = sqlite3.connect(ledger.path)
     connection.executescript("DROP TABLE measurements; DROP TABLE seals; PRAGMA user_version = 1;")
     connection.close()
-
-
-def test_a_ledger_of_version_1_is_read_as_it_is_and_brought_up_for_writing(ledger: Ledger) -> None:
-    first = add(ledger, record(0, a_trial(seed=4)))
-    ledger.close()
-    version_1(ledger.path)
     before = ledger.path.read_bytes()
-    old = Ledger.open(ledger.path)
-    assert old.experiments() == [first]
-    assert (old.measurements("confirm"), old.measurements("drift", 3), old.seeds()) == ([], [], {4})
-    assert ledger.path.read_bytes() == before
-    reader = Ledger.open(ledger.path)  # opened before another process brings the file up
-    old.upgrade()
-    old.upgrade()
-    old.record_measurement(measured("baseline", 0, a_trial(seed=5)))
-    assert reader.seeds() == {4, 5}
-    schema = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
-    made = Ledger.create(ledger.path.with_name("new.db"), {})
-    assert old._rows(schema) == made._rows(schema)
-    for one in (old, reader, made):
-        one.close()
-
-
-def test_a_ledger_that_can_not_be_brought_up_stays_as_it_was(ledger: Ledger) -> None:
-    add(ledger, record(0, a_trial()))
-    ledger.close()
-    version_1(ledger.path)
-    vacuumed = sqlite3.connect(ledger.path, isolation_level=None)
-    vacuumed.execute("VACUUM")  # so that the new table finds no free page
-    vacuumed.close()
-    before = ledger.path.read_bytes()
-    old = Ledger.open(ledger.path)
-    old._connection.execute("PRAGMA max_page_count = 1")  # no less than it has
-    with pytest.raises(UserError, match="disk is full; free some space"):
-        old.upgrade()
-    assert old.count() == 1
-    old.close()
+    with pytest.raises(UserError, match="expected a ledger of version 2, found version 1; it was left untouched"):
+        Ledger.open(ledger.path)
     assert ledger.path.read_bytes() == before
 
 

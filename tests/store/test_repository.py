@@ -110,7 +110,7 @@ def test_a_persons_hooks_and_signing_do_not_run(repo: Repo, monkeypatch: pytest.
     commit = repo.candidate(base, "A = 2\n", MESSAGE)
     repo.pin(1, commit)
     repo.advance(base, commit)
-    assert repo.settle(commit, {blob_id(b"A = 1\n")}) == "followed"
+    assert repo.sync_worktree(commit, {blob_id(b"A = 1\n")}) == "followed"
     assert not (repo.root / "hook-ran").exists()
 
 
@@ -161,14 +161,14 @@ class TestWorkTree:
         return commit, {blob_id(b"A = 1\n"), blob_id(b"A = 2\n")}
 
     def test_it_follows_where_nobody_edited(self, repo: Repo) -> None:
-        assert repo.settle(*self.kept(repo)) == "followed"
+        assert repo.sync_worktree(*self.kept(repo)) == "followed"
         assert repo.work_text() == "A = 2\n"
         assert git(repo.root, "status", "--porcelain") == ""
 
     def test_an_edit_is_never_overwritten(self, repo: Repo) -> None:
         commit, known = self.kept(repo)
         (repo.root / "train.py").write_text("A = 1\nmine = True\n")
-        assert repo.settle(commit, known) == "edited"
+        assert repo.sync_worktree(commit, known) == "edited"
         assert repo.work_text() == "A = 1\nmine = True\n"
 
     def test_what_was_staged_stays_staged(self, repo: Repo) -> None:
@@ -176,27 +176,27 @@ class TestWorkTree:
         (repo.root / "train.py").write_text("staged = True\n")
         git(repo.root, "add", "train.py")
         (repo.root / "train.py").write_text("A = 1\n")
-        assert repo.settle(commit, known) == "followed"
+        assert repo.sync_worktree(commit, known) == "followed"
         assert git(repo.root, "show", ":train.py") == "staged = True"
 
     def test_a_deleted_trainer_stays_deleted(self, repo: Repo) -> None:
         commit, known = self.kept(repo)
         (repo.root / "train.py").unlink()
-        assert repo.settle(commit, known) == "edited"
+        assert repo.sync_worktree(commit, known) == "edited"
         assert repo.work_text() is None
 
     def test_another_branch_is_left_alone(self, repo: Repo) -> None:
         commit, known = self.kept(repo)
         git(repo.root, "checkout", "--quiet", "--detach", "HEAD")
         (repo.root / "train.py").write_text("A = 1\n")
-        assert repo.settle(commit, known) == "elsewhere"
+        assert repo.sync_worktree(commit, known) == "elsewhere"
         assert repo.work_text() == "A = 1\n"
 
     def test_an_index_that_is_locked_is_told(self, repo: Repo) -> None:
         commit, known = self.kept(repo)
         (repo.root / ".git" / "index.lock").touch()
         with pytest.raises(GitFailed, match=r"index\.lock"):
-            repo.settle(commit, known)
+            repo.sync_worktree(commit, known)
 
     def test_text_that_is_no_utf8_is_told(self, repo: Repo) -> None:
         (repo.root / "train.py").write_bytes(b"A = '\xff'\n")

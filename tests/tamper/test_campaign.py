@@ -99,7 +99,7 @@ def test_a_kill_between_trial_and_verdict_audits_again(
     with make() as campaign:
         campaign.run(ScriptedAgent([]), experiments=0)
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(experiment.Ratchet, "_reviewed", killed)
+            patch.setattr(experiment.ExperimentRunner, "_reviewed", killed)
             campaign.run(ScriptedAgent([text(BETTER, ONE_IN_TWENTY)]), experiments=1)
     with make() as campaign:
         text_before = (campaign.root / "train.py").read_text()
