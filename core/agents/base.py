@@ -81,6 +81,18 @@ class CheckResult:
     peak_memory_mb: float | None = None
     flops_per_token: float | None = None
 
+    @property
+    def cost(self) -> str:
+        """What the step took, in a line."""
+        parts = [f"{self.seconds:.1f} s for all of it, one step of training among it"]
+        if self.parameters is not None:
+            parts.append(f"{self.parameters} parameters")
+        if self.peak_memory_mb is not None:
+            parts.append(f"{self.peak_memory_mb:.0f} MB at its peak")
+        if self.flops_per_token:
+            parts.append(f"{self.flops_per_token:.3g} FLOP a token as it says")
+        return ", ".join(parts)
+
 
 class AgentContext(Protocol):
     """What a run lends to its agent."""

@@ -16,10 +16,11 @@ from scripted_model import PlainContext, a_check, use
 
 from core.agents.api.arguments import ToolError
 from core.agents.api.draft import Draft
-from core.agents.api.quoting import Quotes, bounded, escaped, mark_of
+from core.agents.api.quoting import Quotes, escaped, mark_of
 from core.agents.api.tools import CHECKS, TOOLS
 from core.agents.api.workbench import Workbench
 from core.agents.lessons import Lessons
+from core.agents.record_text import bounded
 from core.records import Constant, Proposal
 from core.store.program import Program
 from core.system.text import clean

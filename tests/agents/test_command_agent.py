@@ -68,13 +68,13 @@ edit(float(re.search("SCORE = ([0-9.]*)", open("train.py").read())[1]) - 0.25); 
     assert [e.verdict for e in night.campaign.experiments()] == ["keep", "keep", "keep"]
     printed = night.printed()
     assert "PROGRAM Lower it." in printed
-    assert "LOG 0001 keep 1.75000 (+0.25000) [command] lower, 8" in printed
+    assert "LOG #1 keep 1.7500 gain +0.2500 [command] lower, 8" in printed
     first, second = (line.split()[1:] for line in printed.splitlines() if line.startswith("FILES"))
     of_baseline = ["curve.tsv", "output.txt", "verdict.md"]
     shared = ["check", "history/log.md", "lessons.md", "program.md", "train.py"]
     assert first == sorted([f"history/0000/{name}" for name in of_baseline] + shared)
     assert set(second) - set(first) == {f"history/0001/{name}" for name in (*of_baseline, "change.diff")}
-    assert "champion: experiment 1, val_bpb 1.75000; the baseline: 2.00000" in printed
+    assert "champion: experiment 1, val_bpb 1.7500; the baseline: 2.0000" in printed
 
 
 @pytest.mark.parametrize(("tail", "where"), [("", "sys.stdin.read()"), ("{prompt_file}", "open(sys.argv[1]).read()")])

@@ -6,15 +6,15 @@ import json
 from collections.abc import Sequence
 
 from core.agents import plateau
-from core.agents.api import reading
 from core.agents.api.quoting import Quotes
 from core.agents.base import History
 from core.agents.llm.base import Block
+from core.agents.record_text import line
 from core.events import Repeat
 from core.records import Experiment
-from core.system.text import one_line
+from core.system.text import bpb, one_line
 
-RECENT, BEST = 15, 10  # experiments that are told, a line each
+RECENT, BEST = 15, 10  # experiments that are listed
 LONGEST_PROGRAM = 40_000  # characters
 _LESSONS = 60
 _REPEATS = 5
@@ -41,8 +41,10 @@ def standing(history: History) -> Block:
             preset.device_batch_size,
         ],
     }
-    told = "\n".join(f"- {name}: {json.dumps(value)}" for name, value in numbers.items())
-    return _text(f"# program.md\n\n{prose}\n\n# This campaign\n\n- constants that nobody may change: {fixed}\n{told}")
+    listed = "\n".join(f"- {name}: {json.dumps(value)}" for name, value in numbers.items())
+    return _text_block(
+        f"# program.md\n\n{prose}\n\n# This campaign\n\n- constants that nobody may change: {fixed}\n{listed}"
+    )
 
 
 def situation(
@@ -63,7 +65,7 @@ def situation(
         f"The mark of this conversation's data blocks is {quotes.mark}.",
         (
             f"# Where it stands\n\nYour proposal becomes experiment {len(history)}. The champion is experiment "
-            f"{champion.number} with val_bpb {_bpb(champion)}; the spread of the baseline's seeds is {spread}. "
+            f"{champion.number} with val_bpb {bpb(champion.val_bpb)}; the spread of the baseline's seeds is {spread}. "
             f"Of experiments 0 to {len(history) - 1}: {total} (0 is the baseline)."
         ),
     ]
@@ -82,8 +84,7 @@ def situation(
         parts.append("# Lessons\n\n" + quotes("notes from earlier proposals", shown, characters=12_000, lines=_LESSONS))
     if repeats:
         lines = "\n".join(
-            f"{one_line(repeat.hypothesis, 160)} -> {reading.line(repeat.earlier, 120)}"
-            for repeat in repeats[-_REPEATS:]
+            f"{one_line(repeat.hypothesis, 160)} -> {line(repeat.earlier, 120)}" for repeat in repeats[-_REPEATS:]
         )
         parts.append("# Not run, since the very same trainer has its verdict\n\n" + quotes("proposals", lines))
     if stuck := plateau.advice(history):
@@ -92,17 +93,13 @@ def situation(
     elif near := plateau.to_combine(history):
         parts.append("# Near misses\n\n" + quotes("counted from the record", near, characters=3_000, lines=20))
     parts.append("Make the next proposal.")
-    return _text("\n\n".join(parts))
+    return _text_block("\n\n".join(parts))
 
 
 def _block(quotes: Quotes, title: str, found: Sequence[Experiment]) -> str:
-    lines = "\n".join(map(reading.line, found))
+    lines = "\n".join(map(line, found))
     return f"# {title}\n\n" + quotes("the record", lines, characters=8_000, lines=len(found))
 
 
-def _bpb(experiment: Experiment) -> str:
-    return "unknown" if experiment.val_bpb is None else f"{experiment.val_bpb:.4f}"
-
-
-def _text(text: str) -> Block:
+def _text_block(text: str) -> Block:
     return {"type": "text", "text": text}

@@ -8,9 +8,9 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
+from core.agents.record_text import bounded
 from core.system.text import clean
 
-LONGEST_LINE = 400  # characters
 _FILE = "mark"
 _SECRET = re.compile(r"[0-9a-f]{32}")
 
@@ -61,22 +61,3 @@ def escaped(text: str) -> str:
         char if char in "\n\t" or char.isprintable() else char.encode("unicode_escape").decode()
         for char in text.replace("\r\n", "\n")
     )
-
-
-def bounded(text: str, characters: int, lines: int, keep: Literal["start", "end"] = "start") -> str:
-    """At most so many lines and characters, long lines cut, and a line that says what was left out."""
-    all_lines = [line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + " ..." for line in text.splitlines()]
-    order = all_lines[::-1] if keep == "end" else all_lines
-    kept: list[str] = []
-    room = characters
-    for line in order[:lines]:
-        room -= len(line) + 1
-        if room < 0:
-            break
-        kept.append(line)
-    left_out = len(all_lines) - len(kept)
-    if keep == "end":
-        kept.reverse()
-    if left_out:
-        kept.insert(0 if keep == "end" else len(kept), f"[{left_out} lines left out]")
-    return "\n".join(kept)

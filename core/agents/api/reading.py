@@ -1,46 +1,17 @@
-"""Earlier experiments as text for a model: a line, a list, one in full. Bounded, whatever was recorded."""
+"""The record and a draft as a model reads them: experiments that it asks for, one in full, numbered lines."""
 
 from __future__ import annotations
 
-import builtins
-import math
-import re
-from collections.abc import Sequence
-from pathlib import Path
-
 from core.agents.api.quoting import Quotes, escaped
 from core.agents.base import History
+from core.agents.record_text import heading, last_trial, loss
 from core.records import Experiment
 from core.store import trial_files
-from core.store.trial_files import Point
-from core.system.text import one_line
 
 CURVE_POINTS = 20
 OUTPUT_CHARACTERS, OUTPUT_LINES = 4_000, 60
 DIFF_CHARACTERS, DIFF_LINES = 16_000, 400
 TRAINER_CHARACTERS, TRAINER_LINES = 100_000, 2_000
-CURVE_CHARACTERS = 2**22  # that are read
-_ERRORS = frozenset(name for name, kind in vars(builtins).items() if isinstance(kind, type) and name.endswith("Error"))
-_FIRST_WORD = re.compile(r"\w+")
-
-
-def line(experiment: Experiment, characters: int = 220) -> str:
-    """Number, verdict, score, gain, agent and hypothesis. Of a failure's reason no word that the trial chose."""
-    told = f"#{experiment.number} {experiment.verdict}"
-    if experiment.val_bpb is not None:
-        told += f" {experiment.val_bpb:.4f}"
-    if experiment.gain is not None:
-        told += f" gain {experiment.gain:+.4f}"
-    if kind := error_kind(experiment):
-        told += f" ({kind})"
-    return f"{told} [{one_line(experiment.agent, 40)}] {one_line(experiment.hypothesis, characters)}"
-
-
-def error_kind(experiment: Experiment) -> str:
-    """The built-in exception that a failure's reason starts with; empty for everything else."""
-    first = _FIRST_WORD.match(experiment.reason)
-    failed = experiment.verdict in ("crash", "invalid")
-    return first[0] if failed and first is not None and first[0] in _ERRORS else ""
 
 
 def listed(
@@ -76,7 +47,7 @@ def trainer(quotes: Quotes, what: str, text: str, first: int, last: int | None) 
 def full(history: History, quotes: Quotes, number: int) -> str:
     """One experiment: the verdict in our words, and what was written by others in marked blocks."""
     experiment = history.experiment(number)
-    parts = [f"Experiment {number}: {experiment.verdict}{_numbers(experiment)}"]
+    parts = [heading(experiment)]
     parts.append(quotes("its hypothesis", experiment.hypothesis, characters=2_000, lines=20))
     if experiment.reason:
         parts.append(quotes("why it got this verdict", experiment.reason, characters=1_200, lines=12))
@@ -88,50 +59,12 @@ def full(history: History, quotes: Quotes, number: int) -> str:
     if (left := last_trial(history.folder(number))) is not None:
         curve, printed = left
         if curve:
-            told = _curve(trial_files.thinned(curve, CURVE_POINTS))
-            parts.append("Loss in nats a token, as the trainer reported it: " + told)
-        parts.append(
-            quotes("the end of what it printed", printed, characters=OUTPUT_CHARACTERS, lines=OUTPUT_LINES, keep="end")
-            if printed.strip()
-            else "It printed nothing."
-        )
+            shown = [f"step {point['step']:.0f} {loss(point)}" for point in trial_files.thinned(curve, CURVE_POINTS)]
+            parts.append("Loss in nats a token, as the trainer reported it: " + ", ".join(shown))
+        parts.append(printed_end(quotes, printed) if printed.strip() else "It printed nothing.")
     return "\n".join(parts)
 
 
-def last_trial(folder: Path) -> tuple[list[Point], str] | None:
-    """The curve of an experiment's last trial and what it printed; None if none was left that can be read."""
-    try:
-        if trials := trial_files.trials(folder):
-            return trial_files.points(trials[-1], CURVE_CHARACTERS), trial_files.printed(trials[-1])
-    except OSError:
-        pass
-    return None
-
-
-def missing(history: History, number: int) -> str:
-    """Empty if there is such an experiment, else what there is."""
-    return "" if 0 <= number < len(history) else f"there is no experiment {number}; there are 0 to {len(history) - 1}"
-
-
-def _numbers(experiment: Experiment) -> str:
-    told = "" if experiment.val_bpb is None else f", val_bpb {experiment.val_bpb:.4f}"
-    if experiment.gain is not None:
-        told += f", gain {experiment.gain:+.4f} over the champion of its time"
-    if experiment.spread is not None:
-        told += f" (spread of the baseline's seeds {experiment.spread:.4f})"
-    if experiment.trials:
-        trial = experiment.trials[-1]
-        told += f"; {trial.steps} steps, {trial.tokens} tokens"
-        if trial.parameters is not None:
-            told += f", {trial.parameters} parameters"
-        if trial.peak_memory_mb is not None:
-            told += f", {trial.peak_memory_mb:.0f} MB at its peak"
-    return told
-
-
-def _curve(curve: Sequence[Point]) -> str:
-    return ", ".join(f"step {point['step']:.0f} {_loss(point['loss'])}" for point in curve)
-
-
-def _loss(loss: float | None) -> str:
-    return f"{loss:.3f}" if isinstance(loss, (int, float)) and math.isfinite(loss) else "no number"
+def printed_end(quotes: Quotes, text: str) -> str:
+    """The end of what a trial printed."""
+    return quotes("the end of what it printed", text, characters=OUTPUT_CHARACTERS, lines=OUTPUT_LINES, keep="end")

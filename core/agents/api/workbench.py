@@ -16,6 +16,7 @@ from core.agents.api.tools import CHECKS, LISTED, LONGEST_HYPOTHESIS, LONGEST_LE
 from core.agents.base import AgentContext, History
 from core.agents.lessons import Lessons
 from core.agents.llm.base import Block
+from core.agents.record_text import line
 from core.events import Working
 from core.records import UserError
 from core.system.text import one_line
@@ -48,7 +49,7 @@ class Workbench:
         self._name = name
         self._checks = 0
         self._asked_to_end = False
-        self._does: dict[str, Callable[..., str]] = {name: getattr(self, f"_{name}") for name in _TOOLS}
+        self._tools: dict[str, Callable[..., str]] = {name: getattr(self, f"_{name}") for name in _TOOLS}
 
     @property
     def done(self) -> bool:
@@ -61,20 +62,20 @@ class Workbench:
             name = use.get("name")
             if not isinstance(name, str) or name not in _TOOLS:
                 raise ToolError(f"there is no tool {str(name)[:80]!r}; there are {', '.join(_TOOLS)}")
-            told = self._does[name](**validated(_TOOLS[name], use.get("input")))
+            answer = self._tools[name](**validated(_TOOLS[name], use.get("input")))
         except ToolError as error:
             wrong = True
             self.failed_edits += use.get("name") in ("edit", "write_trainer")
-            told = str(error)
+            answer = str(error)
             if error.quoted:
-                told += "\n" + self.quote("what that is about", error.quoted, characters=2_000, lines=40)
+                answer += "\n" + self.quote("what that is about", error.quoted, characters=2_000, lines=40)
         except UserError as error:  # such as an object of git that is damaged
             wrong = True
-            told = "this can't be done now:\n" + self.quote("why", str(error), characters=2_000, lines=20)
+            answer = "this can't be done now:\n" + self.quote("why", str(error), characters=2_000, lines=20)
         return {
             "type": "tool_result",
             "tool_use_id": use["id"],
-            "content": told[:_LONGEST_RESULT],
+            "content": answer[:_LONGEST_RESULT],
             "is_error": wrong,
         }
 
@@ -111,7 +112,7 @@ class Workbench:
         if not found:
             return f"none; there are experiments 0 to {newest}"
         head = f"{len(found)} of {there}" + (f" with verdict {verdict}" if verdict else "")
-        lines = "\n".join(map(reading.line, found))
+        lines = "\n".join(map(line, found))
         return head + "\n" + self.quote("the record", lines, characters=40_000, lines=LISTED)
 
     def _read_experiment(self, number: int) -> str:
@@ -147,25 +148,12 @@ class Workbench:
         self._works("checks the draft")
         found = self._context.check(self.draft.text)
         if found.fault:
-            told = "It fails.\n" + self.quote("the fault", found.fault, characters=2_000, lines=20)
+            answer = "It fails.\n" + self.quote("the fault", found.fault, characters=2_000, lines=20)
         else:
-            facts = [f"{found.seconds:.1f} s for all of it, one step of training among it"]
-            if found.parameters is not None:
-                facts.append(f"{found.parameters} parameters")
-            if found.peak_memory_mb is not None:
-                facts.append(f"{found.peak_memory_mb:.0f} MB at its peak")
-            if found.flops_per_token:
-                facts.append(f"{found.flops_per_token:.3g} FLOP a token as it says")
-            told = f"It runs: {', '.join(facts)}. This says nothing of how well it learns."
+            answer = f"It runs: {found.cost}. This says nothing of how well it learns."
         if found.output.strip():
-            told += "\n" + self.quote(
-                "the end of what it printed",
-                found.output,
-                characters=reading.OUTPUT_CHARACTERS,
-                lines=reading.OUTPUT_LINES,
-                keep="end",
-            )
-        return f"{told}\n{CHECKS - self._checks} checks are left."
+            answer += "\n" + reading.printed_end(self.quote, found.output)
+        return f"{answer}\n{CHECKS - self._checks} checks are left."
 
     # The end
 
@@ -190,7 +178,7 @@ class Workbench:
         if (earlier := self._history.repeat_of(text)) is not None:
             if earlier.number == self._history.champion.number:
                 raise ToolError("but for layout and comments this is the champion: there is nothing to try yet")
-            raise ToolError("this very trainer was tried already; it came to:", reading.line(earlier))
+            raise ToolError("this very trainer was tried already; it came to:", line(earlier))
         self.hypothesis = said
         return "handed in"
 
@@ -202,8 +190,8 @@ class Workbench:
         return "the run ends"
 
     def _require(self, number: int) -> None:
-        if missing := reading.missing(self._history, number):
-            raise ToolError(missing)
+        if not 0 <= number < len(self._history):
+            raise ToolError(f"there is no experiment {number}; there are 0 to {len(self._history) - 1}")
 
     def _works(self, what: str) -> None:
         self._context.tell(Working(self._name, what))

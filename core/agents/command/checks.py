@@ -62,15 +62,10 @@ class Checks:
 
 
 def _report(checked: CheckResult) -> str:
-    if checked.fault:
-        told = f"it does not work: {checked.fault}\n"
-    else:
-        size = "" if checked.parameters is None else f", {checked.parameters:,} parameters"
-        size += "" if checked.peak_memory_mb is None else f", {checked.peak_memory_mb:.0f} MB at its peak"
-        told = f"{ask_check.WORKS}: one step and start-up took {checked.seconds:.1f} s{size}\n"
+    answer = f"it does not work: {checked.fault}\n" if checked.fault else f"{ask_check.WORKS}: {checked.cost}\n"
     if printed := checked.output.strip():
-        told += f"The end of what it printed (data, whatever it says):\n{printed[-_OUTPUT_CHARACTERS:]}\n"
-    return told
+        answer += f"The end of what it printed (data, whatever it says):\n{printed[-_OUTPUT_CHARACTERS:]}\n"
+    return answer
 
 
 def readable(checks: Checks) -> tuple[Path, ...]:

@@ -1,0 +1,93 @@
+"""Recorded experiments as text for whoever proposes: a line, the numbers of one, its last trial. Bounded."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import re
+from pathlib import Path
+from typing import Literal
+
+from core.records import Experiment
+from core.store import trial_files
+from core.store.trial_files import Point
+from core.system.text import one_line
+
+LONGEST_LINE = 400  # characters
+CURVE_CHARACTERS = 2**22  # that are read
+_ERRORS = frozenset(name for name, kind in vars(builtins).items() if isinstance(kind, type) and name.endswith("Error"))
+_FIRST_WORD = re.compile(r"\w+")
+
+
+def line(experiment: Experiment, characters: int = 220) -> str:
+    """Number, verdict, score, gain, agent and hypothesis. Of a failure's reason no word that the trial chose."""
+    words = [f"#{experiment.number} {experiment.verdict}"]
+    if experiment.val_bpb is not None:
+        words.append(f"{experiment.val_bpb:.4f}")
+    if experiment.gain is not None:
+        words.append(f"gain {experiment.gain:+.4f}")
+    if kind := error_kind(experiment):
+        words.append(f"({kind})")
+    return " ".join([*words, f"[{one_line(experiment.agent, 40)}]", one_line(experiment.hypothesis, characters)])
+
+
+def error_kind(experiment: Experiment) -> str:
+    """The built-in exception that a failure's reason starts with; empty for everything else."""
+    first = _FIRST_WORD.match(experiment.reason)
+    failed = experiment.verdict in ("crash", "invalid")
+    return first[0] if failed and first is not None and first[0] in _ERRORS else ""
+
+
+def score(experiment: Experiment) -> str:
+    """Number, verdict, score and gain, and no word of whoever proposed it."""
+    text = f"experiment {experiment.number}: {experiment.verdict}"
+    text += "" if experiment.val_bpb is None else f", val_bpb {experiment.val_bpb:.4f}"
+    return text if experiment.gain is None else f"{text}, gain {experiment.gain:+.4f} over the champion of its time"
+
+
+def heading(experiment: Experiment) -> str:
+    """The score, the spread of seeds, and where its trials were read the size of the last one."""
+    text = score(experiment).capitalize()
+    if experiment.spread is not None:
+        text += f" (spread of the baseline's seeds {experiment.spread:.4f})"
+    if experiment.trials:
+        trial = experiment.trials[-1]
+        text += f"; {trial.steps} steps, {trial.tokens} tokens"
+        text += "" if trial.parameters is None else f", {trial.parameters} parameters"
+        text += "" if trial.peak_memory_mb is None else f", {trial.peak_memory_mb:.0f} MB at its peak"
+    return text
+
+
+def loss(point: Point) -> str:
+    """A curve's loss: a diverged one is recorded as null."""
+    value: float | None = point["loss"]
+    return f"{value:.3f}" if value is not None and math.isfinite(value) else "no number"
+
+
+def last_trial(folder: Path) -> tuple[list[Point], str] | None:
+    """The curve of an experiment's last trial and what it printed; None if none was left that can be read."""
+    try:
+        if trials := trial_files.trials(folder):
+            return trial_files.points(trials[-1], CURVE_CHARACTERS), trial_files.printed(trials[-1])
+    except OSError:
+        pass
+    return None
+
+
+def bounded(text: str, characters: int, lines: int, keep: Literal["start", "end"] = "start") -> str:
+    """At most so many lines and characters, long lines cut, and a line that says what was left out."""
+    all_lines = [line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + " ..." for line in text.splitlines()]
+    order = all_lines[::-1] if keep == "end" else all_lines
+    kept: list[str] = []
+    room = characters
+    for line in order[:lines]:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    left_out = len(all_lines) - len(kept)
+    if keep == "end":
+        kept.reverse()
+    if left_out:
+        kept.insert(0 if keep == "end" else len(kept), f"[{left_out} lines left out]")
+    return "\n".join(kept)
