@@ -1,14 +1,14 @@
-"""The presets: of files, of devices, and with `--set KEY=VALUE`; checked, and written as a frozen copy.
+"""The presets: from files, from devices' facts, with `--set KEY=VALUE` over them; checked, and frozen as TOML.
 
-`presets/<name>.toml` holds numbers that were set or measured by hand, as what differs from its `base`. The preset of
-any other device in devices.toml follows from its facts by the rule. Nothing here looks at the machine.
+`presets/<name>.toml` holds numbers that were set or measured by hand, as differences from its `base`. The other
+devices in devices.toml have presets that are scaled from their facts. Nothing here looks at the machine.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from presets.schema import FIELDS, build, dump, toml, value
 
 __all__ = [
     "ALIASES",
-    "About",
-    "about",
+    "Origin",
     "anchors",
     "dump",
     "load",
     "names",
+    "origin",
     "override",
     "parse",
     "program",
@@ -42,13 +42,13 @@ ALIASES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
-    """Where the numbers of a preset come from."""
+class Origin:
+    """Where the numbers of a preset come from: the table [about] of its file."""
 
     device: str  # the key in devices.toml of the device that it is for; empty for any
-    measured: str = ""  # date and result on that device; empty: derived, nothing was run there
+    measured: str = ""  # date and result on that device; empty if nothing was run there
     note: str = ""
-    exempt: str = ""  # why the rules of meaning don't bind it; empty: they do
+    exempt: str = ""  # why `Estimate.warnings` don't apply to it; empty if they do
 
 
 def names() -> list[str]:
@@ -60,23 +60,23 @@ def names() -> list[str]:
     ]
 
 
-def about(name: str) -> About:
+def origin(name: str) -> Origin:
     """Where the numbers of the preset `name`, of `names()`, come from."""
     path = FOLDER / f"{name}.toml"
-    told = toml(path.read_text(encoding="utf-8"), str(path)).get("about", {}) if path.is_file() else {}
-    return About(**{"device": name if name in devices.known() else "", **told})
+    table = toml(path.read_text(encoding="utf-8"), str(path)).get("about", {}) if path.is_file() else {}
+    return Origin(**{"device": name if name in devices.known() else "", **table})
 
 
 def anchors() -> scaling.Anchors:
-    """The two presets set by hand that all derived ones lie between or beyond."""
+    """The two presets set by hand that the others are scaled from."""
     return scaling.Anchors(load("h100"), load("cpu"), devices.named("h100"), devices.named("cpu"))
 
 
 def load(name: str, settings: Mapping[str, str] | None = None) -> Preset:
-    """The preset `name`, or of the file `name` if it ends in .toml, with `--set` values put over it.
+    """The preset `name`, or the one in the file `name` if it ends in .toml, with `--set` values put over it.
 
-    A key in lower case is a field of Preset, one in upper case a constant of the trainer; values are TOML, where a
-    bare word stands for itself. UserError: unknown name or key, a value of the wrong type or out of range.
+    A key in lower case is a field of Preset, one in upper case a constant of the trainer. Values are TOML; a bare word
+    is text. UserError for an unknown name or key and for a value of the wrong type or out of range.
     """
     return _with(_values(name, ()), settings or {}, f"preset {name}")
 
@@ -98,7 +98,7 @@ def program() -> str:
 
 
 def settings_from(pairs: Iterable[str]) -> dict[str, str]:
-    """`KEY=VALUE` arguments as a mapping; the last of two with one key counts."""
+    """`KEY=VALUE` arguments as a mapping; of two with the same key the last counts."""
     found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -110,14 +110,14 @@ def settings_from(pairs: Iterable[str]) -> dict[str, str]:
 
 def _with(values: dict[str, Any], settings: Mapping[str, str], where: str) -> Preset:
     values.setdefault("constants", {})
-    device = _kind(values)
+    kind = _kind(values)
     for key, text in settings.items():
         _put(values, ALIASES.get(key, key), text)
-    if _kind(values) != device and "peak_tflops" not in settings:
-        values.pop("peak_tflops", None)  # of the device that it was for
+    if _kind(values) != kind and "peak_tflops" not in settings:
+        values.pop("peak_tflops", None)  # another device's
     preset = build(values, where)
     if preset.corpus.startswith("folder:"):
-        # A campaign may be gone on with from another folder, so its corpus is named from the root.
+        # A campaign may be continued from another working folder, so its corpus is named by its absolute path.
         folder = Path(preset.corpus.removeprefix("folder:")).expanduser().resolve()
         preset = dataclasses.replace(preset, corpus=f"folder:{folder}")
     return preset
@@ -134,11 +134,9 @@ def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in devices.known() and not path.is_file():
         return toml(dump(scaling.scaled(devices.named(name), anchors())), f"preset {name}")
     if name not in names() and not (name.endswith(".toml") and path.is_file()):
-        close = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise UserError(
-            f"there is no preset {name!r}: {hint}there are {', '.join(names())}, or name a .toml file of your own "
-            "(see `autoresearch presets`)"
+            f"there is no preset {name!r}: {_close_to(name, names())}there are {', '.join(names())}, "
+            "or name a .toml file of your own (see `autoresearch presets`)"
         )
     values = toml(path.read_text(encoding="utf-8"), str(path))
     values.pop("about", None)
@@ -154,15 +152,18 @@ def _put(values: dict[str, Any], key: str, text: str) -> None:
         return
     settable = [name for name in FIELDS if name not in ("name", "constants")]
     if key not in settable:
-        close = difflib.get_close_matches(key, settable, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise UserError(
-            f"a preset has no {key!r}: {hint}it has {', '.join(settable)}; "
+            f"a preset has no {key!r}: {_close_to(key, settable)}it has {', '.join(settable)}; "
             "names in capitals, as in MATRIX_LR=0.03, are constants of the trainer"
         )
     given = value(text)
     if given == "none" and FIELDS[key].default is None:
         values.pop(key, None)
     else:
-        # A bare word may read as TOML of another type, as in --set device=0: what is text stays text.
+        # A bare word may be TOML of another type, as in --set device=0: the value of a text field stays text.
         values[key] = text.strip("\"'") if FIELDS[key].type == "str" else given
+
+
+def _close_to(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}? " if close else ""

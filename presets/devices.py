@@ -1,4 +1,4 @@
-"""What is known of devices: reads devices.toml, and finds a device by the name that its driver gives it."""
+"""Facts about devices: reads devices.toml, and finds a device by the name that its driver reports."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from core.records import UserError
 
 FILE = Path(__file__).resolve().parent / "devices.toml"
-# Of unified memory the GPU's working set may take so much: Metal's recommendedMaxWorkingSetSize on small machines.
+# The share of unified memory that a GPU may use: Metal's recommendedMaxWorkingSetSize on small machines.
 UNIFIED_SHARE = 0.67
-# A framework's context on the device, twice: the scoring process waits beside the training one.
+# Two contexts of a framework on the device: the scoring process waits beside the training one.
 CONTEXTS_GB = 1.0
-# What stands behind the name of one card and makes it another.
+# Words behind the name of a card that make it another card.
 OTHERS = "ti|super|laptop|d|max-q|nvl"
-# Which backend drives a kind of device, best first, with its own name for it.
+# The backends that drive a kind of device, best first, each with its name for the device.
 DRIVERS = {
     "cuda": (("torch", "cuda"), ("jax", "cuda")),
     "rocm": (("torch", "cuda"), ("jax", "rocm")),
@@ -27,17 +27,17 @@ DRIVERS = {
     "tpu": (("jax", "tpu"),),
     "cpu": (("torch", "cpu"), ("jax", "cpu"), ("mlx", "cpu")),
 }
-# What a trainer is taken to choose where its device is not in the file, or another backend drives it. The widest choice
-# that is likely: a narrower one (heads of 64 on a TPU) would keep a measurement from seeing the better kernel.
+# What a trainer is assumed to choose if its device is not in the file, or another backend drives it: the best that is
+# likely. If less were assumed (heads of 64 on a TPU), a measurement would never see the better kernel.
 LIKELY_KERNELS = {"torch": "sdpa", "jax": "xla", "jax cuda": "cudnn", "jax tpu": "splash", "mlx": "mx.fast"}
 LIKELY_DTYPES = {"torch cpu": "float32", "torch mps": "float32", "jax cpu": "float32", "mlx cpu": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """One device's facts, of devices.toml or, where `known` is false, of one like it.
+    """The facts about one device in devices.toml; if `known` is false, those of a similar one.
 
-    `memory_gb` is the machine's where memory is unified, and of the smallest one sold.
+    `memory_gb` is the device's, or the machine's if memory is unified; of several sizes it is the smallest one sold.
     """
 
     key: str  # what a user types
@@ -52,7 +52,7 @@ class Device:
     tflops: Mapping[str, float]  # dense peak by dtype
     source: str
     known: bool = True  # the facts are its own
-    utilization: float | None = None  # share of the peak that training is taken to reach; None: what its kernel does
+    utilization: float | None = None  # share of the peak that training is assumed to reach; None: as its kernel does
     unified: bool = False
     capability: tuple[int, int] | None = None  # CUDA
     arch: str = ""  # ROCm
@@ -66,17 +66,17 @@ class Device:
 
     @property
     def peak_tflops(self) -> float | None:
-        """The dense peak in the dtype that the trainer chooses; None where it is not known."""
+        """The dense peak in the dtype that the trainer chooses; None if it is not known."""
         return self.tflops.get(self.dtype) if self.known else None
 
     @property
     def likely_tflops(self) -> float:
-        """A peak to estimate from before anything is measured: for want of the dtype's own, the lowest."""
+        """The peak to estimate from: the dtype's own, or the lowest one known."""
         return self.tflops.get(self.dtype) or min(self.tflops.values())
 
     @property
     def usable_gb(self) -> float:
-        """What a trial may take of the memory."""
+        """The memory that a trial may use."""
         if self.unified:
             return self.memory_gb * UNIFIED_SHARE
         return self.memory_gb if self.device == "cpu" else self.memory_gb - CONTEXTS_GB
@@ -101,9 +101,9 @@ def named(key: str) -> Device:
 
 
 def matching(reported: str, memory_gb: float | None = None) -> Device | None:
-    """The device that a driver's name for it means, None if it is not known.
+    """The device that a driver reports under this name; None if it is not known.
 
-    The longest part that fits wins; of devices told apart by memory alone, the one with the nearest.
+    The longest part that fits wins; of devices that differ in memory alone, the one with the nearest memory.
     """
     fits = [
         (len(part), -abs(device.memory_gb - memory_gb) if memory_gb else 0.0, device)
@@ -115,9 +115,9 @@ def matching(reported: str, memory_gb: float | None = None) -> Device | None:
 
 
 def like(kind: str, reported: str, memory_gb: float, backend: str, device: str) -> Device:
-    """The facts to start from for a device as it is here, driven by `backend` under the name `device`.
+    """The facts for a device of this machine, which `backend` calls `device`.
 
-    A device that is not known gets the facts of the weakest one of its kind with the nearest memory, and no peak.
+    An unknown device gets the facts of the weakest one of its kind with the nearest memory, and no peak.
     """
     facts = named("cpu") if kind == "cpu" else matching(reported, memory_gb)
     if facts is None:

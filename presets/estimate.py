@@ -1,4 +1,4 @@
-"""Whether a preset's budget can mean something on a device: estimates before a trial, the record's numbers after it."""
+"""What a preset's budget buys on a device, and whether that is enough: estimated before a trial, measured after it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TOKENS_PER_PARAMETER = (2.0, 40.0)
 MOST_MEMORY = 0.85
 MOST_OVERHEAD = 0.10
 
-# Share of the dense peak that training reaches. Upstream's H100 with FlashAttention-3, and this project's CPU trainer,
-# were measured; the others are taken to be lower, as their kernels are less fused.
+# Share of the dense peak that training reaches. Upstream's H100 with FlashAttention-3 and this project's CPU trainer
+# were measured; the others are assumed to be lower, as their kernels are less fused.
 UTILIZATION = {
     "flash-attn-3": 0.398,
     "flex": 0.35,
@@ -27,9 +27,9 @@ UTILIZATION = {
 CPU_UTILIZATION = 0.5
 # Seconds until the first real batch, warm: 3 s was measured on a CPU; upstream's H100 spent 26 s beside training.
 STARTUP_SECONDS = {"cpu": 3.0, "cuda": 20.0, "tpu": 20.0, "gpu": 8.0}
-# Scoring is one forward pass, a third of a training pass, and less fused: taken as a whole one.
+# Scoring is a forward pass, a third of a training pass, but less fused: counted as a whole one.
 SCORING_PASSES = 1.0
-BYTES_PER_TOKEN = 3.4  # of English at a vocabulary of 2048; more at a larger one, so that scoring is not underrated
+BYTES_PER_TOKEN = 3.4  # of English at a vocabulary of 2048; larger ones have more, so scoring is not underestimated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,45 +40,45 @@ class Estimate:
     steps: float
     tokens_per_parameter: float
     memory_gb: float
-    memory_share: float | None  # None: what there is is not known
+    memory_share: float | None  # None if the device's memory is not known
     overhead_share: float  # start-up and scoring, of the wall time
     measured: bool = False
 
-    def doubts(self) -> list[str]:
-        """Each rule of meaning that does not hold, with the number and what to change; empty if all hold."""
+    def warnings(self) -> list[str]:
+        """What makes the budget a poor one, each with its number and what to change; empty if nothing does."""
         least, most = TOKENS_PER_PARAMETER
-        told = []
+        found = []
         if self.steps < LEAST_STEPS:
-            told.append(f"{self.steps:.0f} steps, fewer than {LEAST_STEPS}: lower total_batch_size or depth")
+            found.append(f"{self.steps:.0f} steps, fewer than {LEAST_STEPS}: lower total_batch_size or depth")
         if self.tokens_per_parameter < least:
-            told.append(
+            found.append(
                 f"{self.tokens_per_parameter:.1f} tokens a parameter, under {least:g}: lower depth or vocabulary"
             )
         if self.tokens_per_parameter > most:
-            told.append(f"{self.tokens_per_parameter:.1f} tokens a parameter, over {most:g}: raise depth")
+            found.append(f"{self.tokens_per_parameter:.1f} tokens a parameter, over {most:g}: raise depth")
         if self.memory_share is not None and self.memory_share >= MOST_MEMORY:
-            told.append(f"{self.memory_share:.0%} of the memory, not under {MOST_MEMORY:.0%}: lower device_batch_size")
+            found.append(f"{self.memory_share:.0%} of the memory, not under {MOST_MEMORY:.0%}: lower device_batch_size")
         if self.overhead_share >= MOST_OVERHEAD:
-            told.append(
+            found.append(
                 f"start-up and scoring are {self.overhead_share:.0%} of the wall time, not under {MOST_OVERHEAD:.0%}: "
                 "lower score_bytes or raise budget_seconds"
             )
-        return told
+        return found
 
 
 def sustained_flops(device: Device) -> float:
-    """FLOP/s that training is taken to reach there."""
+    """FLOP/s that training is assumed to reach on the device."""
     share = CPU_UTILIZATION if device.device == "cpu" else device.utilization or UTILIZATION[device.kernel]
     return device.likely_tflops * 1e12 * share
 
 
 def is_compiled(device: Device) -> bool:
-    """Whether activations are kept as a compiler's fused kernels keep them."""
+    """Whether the trainer is compiled there, so that fused kernels keep fewer activations."""
     return device.backend == "torch" and device.device == "cuda"
 
 
 def estimate(preset: Preset, device: Device, *, flops: float | None = None) -> Estimate:
-    """What the preset would come to on the device, at `flops` FLOP/s if they were measured there."""
+    """What a trial of the preset would come to on the device. `flops`: the FLOP/s that were measured there."""
     speed = (flops or sustained_flops(device)) / cost.flops_per_token(preset)
     tokens = speed * preset.budget_seconds
     memory = cost.memory_gb(preset, device.kernel, device.dtype, compiled=is_compiled(device))
@@ -95,7 +95,7 @@ def estimate(preset: Preset, device: Device, *, flops: float | None = None) -> E
 
 
 def of_trial(trial: Trial, memory_gb: float | None) -> Estimate | None:
-    """What a finished trial of a budget in seconds came to; None if it failed. `memory_gb` is what it could take."""
+    """What a finished trial came to; None if it failed or its budget was in steps. `memory_gb`: what it could use."""
     if trial.val_bpb is None or trial.budget_seconds is None or not trial.parameters:
         return None
     peak = (trial.peak_memory_mb or 0.0) / 1024

@@ -1,8 +1,8 @@
-"""One rule from a device's facts to a preset: a power law through the two presets whose numbers were set by hand.
+"""From a device's facts to a preset: a power law through the two presets whose numbers were set by hand.
 
-Those are the H100's (upstream's numbers) and the CPU's. What lies between them in FLOP/s lies between them, on a
-logarithmic scale, in every size: x = h100.x * c ** e, where c is the device's sustained FLOP/s over the H100's, and e
-is such that the CPU's c gives the CPU's x. Memory then sets the rows that the device takes at once.
+These are the H100's (upstream's numbers) and the CPU's. Every size x is h100.x * c ** e, where c is the device's
+sustained FLOP/s over the H100's, and e is such that the CPU's c gives the CPU's x. Memory then sets the rows that the
+device takes at once.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from presets import cost, estimate
 from presets.devices import Device
 
 ASPECT_RATIOS = (32, 48, 64, 96)  # the trainers' own range
-CLOSE = 0.1  # in the logarithm of a width: what is worth heads of 128
-LONG = 1024  # tokens from which a window of half of them saves something
-MEMORY_AIM = 0.70  # of what is usable: below the limit by what an estimate may be off
-CPU_TOKENS = 2048  # at once on a CPU: more were as fast, at more memory
+CLOSE = 0.1  # in the logarithm of a width: heads of 128 are worth such a difference
+LONG = 1024  # tokens of context from which a window of half of them saves something
+MEMORY_AIM = 0.70  # of the usable memory: below the limit by the error of an estimate
+CPU_TOKENS = 2048  # at once on a CPU: more take more memory and are no faster
 # Repeating text up to four times is nearly as good as new text (Muennighoff et al. 2023, arXiv:2305.16264).
 APIDOCS_TOKENS = 4 * 4_500_000
 # Small models learn more from simple text (Eldan and Li 2023, arXiv:2305.07759).
@@ -29,8 +29,8 @@ LEAST_DEPTH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was measured on a device, in place of estimates."""
+class Calibration:
+    """What was measured on a device; it replaces the estimates."""
 
     flops: float  # FLOP/s that training reached
     memory_factor: float = 1.0  # peak memory over its estimate
@@ -38,7 +38,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Anchors:
-    """The two presets that were set by hand, with their devices."""
+    """The two presets that were set by hand, and their devices."""
 
     h100: Preset
     cpu: Preset
@@ -46,15 +46,15 @@ class Anchors:
     cpu_device: Device
 
     def between(self, high: float, low: float, flops: float) -> float:
-        """What lies between the H100's `high` and the CPU's `low` as `flops` lies between their FLOP/s."""
+        """The size for `flops` FLOP/s, by the power law through the H100's size `high` and the CPU's `low`."""
         top = estimate.sustained_flops(self.h100_device)
         bottom = estimate.sustained_flops(self.cpu_device)
         exponent = math.log(high / low) / math.log(top / bottom)
         return float(high * (flops / top) ** exponent)
 
 
-def scaled(device: Device, anchors: Anchors, measured: Measured | None = None, *, name: str = "") -> Preset:
-    """The preset for a device, by its facts or by what was measured there; it may still have doubts."""
+def scaled(device: Device, anchors: Anchors, measured: Calibration | None = None, *, name: str = "") -> Preset:
+    """The preset for a device, by its facts or by what was measured there. Its estimate may still have warnings."""
     flops = measured.flops if measured else estimate.sustained_flops(device)
     high, low = anchors.h100, anchors.cpu
 
@@ -79,28 +79,32 @@ def scaled(device: Device, anchors: Anchors, measured: Measured | None = None, *
         startup_seconds=low.startup_seconds if device.device == "cpu" else STARTUP_SECONDS,
         silence_seconds=low.silence_seconds if device.device == "cpu" else SILENCE_SECONDS,
         score_bytes=min(high.score_bytes, _four_times_ten(size("score_bytes"))),
-        # A CPU differs from the next one: there MFU is held against a measured matrix product.
+        # CPUs differ too much: their MFU is relative to a measured matrix product.
         peak_tflops=None if device.device == "cpu" else device.peak_tflops,
         constants=_constants(device, depth, wide, length),
     )
-    preset = _until_it_means_something(preset, device, flops, wide)
+    preset = _fitted_to_budget(preset, device, flops, wide)
     tokens = flops / cost.flops_per_token(preset) * preset.budget_seconds
     preset = dataclasses.replace(preset, corpus=_corpus(tokens, low.corpus, high.corpus))
     return _with_rows(preset, device, measured)
 
 
-def _until_it_means_something(preset: Preset, device: Device, flops: float, wide: float) -> Preset:
-    """Fewer tokens a step, or a smaller model, while the estimate says that the budget is too short for it."""
+def _fitted_to_budget(preset: Preset, device: Device, flops: float, wide: float) -> Preset:
+    """Smaller steps, another depth or a smaller scored text, until the estimate of the budget has no such warnings."""
+
+    def deeper(layers: int) -> Preset:
+        depth = preset.depth + layers
+        constants = _constants(device, depth, wide, preset.sequence_length)
+        return dataclasses.replace(preset, depth=depth, constants=constants)
+
     while True:
         found = estimate.estimate(preset, device, flops=flops)
         if found.steps < estimate.LEAST_STEPS and preset.total_batch_size >= 2 * preset.sequence_length:
             preset = dataclasses.replace(preset, total_batch_size=preset.total_batch_size // 2)
         elif found.tokens_per_parameter < estimate.TOKENS_PER_PARAMETER[0] and preset.depth > LEAST_DEPTH:
-            constants = _constants(device, preset.depth - 1, wide, preset.sequence_length)
-            preset = dataclasses.replace(preset, depth=preset.depth - 1, constants=constants)
+            preset = deeper(-1)
         elif found.tokens_per_parameter > estimate.TOKENS_PER_PARAMETER[1]:
-            constants = _constants(device, preset.depth + 1, wide, preset.sequence_length)
-            preset = dataclasses.replace(preset, depth=preset.depth + 1, constants=constants)
+            preset = deeper(+1)
         elif found.overhead_share >= estimate.MOST_OVERHEAD and preset.score_bytes >= 40_000:
             preset = dataclasses.replace(preset, score_bytes=preset.score_bytes // 10)
         else:
@@ -109,7 +113,7 @@ def _until_it_means_something(preset: Preset, device: Device, flops: float, wide
 
 def _constants(device: Device, depth: int, wide: float, length: int) -> dict[str, Constant]:
     """The trainer's constants that differ from the H100's: a width close to `wide`, in whole heads of 128 or of 64."""
-    # Splash takes heads of 128 alone, and everything else is quickest with them.
+    # Splash takes no heads but those of 128, and all other kernels are quickest with them.
     heads = (cost.HEAD_DIM,) if device.kernel == "splash" else (cost.HEAD_DIM, cost.HEAD_DIM // 2)
 
     def off(shape: tuple[int, int]) -> float:
@@ -118,7 +122,7 @@ def _constants(device: Device, depth: int, wide: float, length: int) -> dict[str
 
     shapes = [(head, aspect) for head in heads for aspect in ASPECT_RATIOS]
     closest = min(map(off, shapes))
-    # Of those about as close, the first: wide heads before narrow ones, and the aspect ratio that needs no rounding.
+    # Of those about as close, wide heads before narrow ones, then the aspect ratio that needs the least rounding.
     close = [shape for shape in shapes if off(shape) <= closest + CLOSE]
     head, aspect = min(close, key=lambda shape: (-shape[0], abs(shape[1] - wide / depth)))
     constants: dict[str, Constant] = {}
@@ -131,8 +135,8 @@ def _constants(device: Device, depth: int, wide: float, length: int) -> dict[str
     return constants
 
 
-def _with_rows(preset: Preset, device: Device, measured: Measured | None) -> Preset:
-    """As many rows at once as the memory takes, a power of two of them."""
+def _with_rows(preset: Preset, device: Device, measured: Calibration | None) -> Preset:
+    """The largest power of two of rows at once that fits the memory."""
     factor = measured.memory_factor if measured else 1.0
     compiled = estimate.is_compiled(device)
     most = cost.rows(preset)
@@ -141,10 +145,8 @@ def _with_rows(preset: Preset, device: Device, measured: Measured | None) -> Pre
     rows = 1
     while 2 * rows <= most:
         wider = dataclasses.replace(preset, device_batch_size=2 * rows)
-        if (
-            factor * cost.memory_gb(wider, device.kernel, device.dtype, compiled=compiled)
-            > MEMORY_AIM * device.usable_gb
-        ):
+        needed = factor * cost.memory_gb(wider, device.kernel, device.dtype, compiled=compiled)
+        if needed > MEMORY_AIM * device.usable_gb:
             break
         rows *= 2
     return dataclasses.replace(preset, device_batch_size=rows)
@@ -161,5 +163,5 @@ def _power_of_two(value: float) -> int:
 
 
 def _four_times_ten(value: float) -> int:
-    """At most `value`, 4 times a power of ten: few sizes, so that many devices share a yardstick."""
+    """The largest 4 * 10 ** n that is at most `value`: with so few sizes, many devices share a yardstick."""
     return int(4 * 10 ** math.floor(math.log10(value / 4) + 1e-9))

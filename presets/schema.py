@@ -1,4 +1,4 @@
-"""Between TOML and a Preset: the type and the range of every value, both ways."""
+"""Presets as TOML: reads, checks the type and the range of every value, and writes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from typing import Any
 from core.records import Constant, Preset, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Preset)}
-REQUIRED = {
-    name
-    for name, field in FIELDS.items()
-    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-}
+REQUIRED = {name for name, field in FIELDS.items() if field.default is field.default_factory is dataclasses.MISSING}
 POSITIVE = (
     "vocabulary",
     "depth",
@@ -32,7 +28,7 @@ POSITIVE = (
 
 
 def build(values: Mapping[str, Any], where: str) -> Preset:
-    """A checked preset; `where` names the source in errors. UserError: unknown or missing field, bad value."""
+    """A checked preset. `where` names the source in errors. UserError: unknown or missing field, bad value."""
     if unknown := sorted(set(values) - set(FIELDS)):
         raise UserError(f"{where}: unknown field {', '.join(unknown)}; known: {', '.join(FIELDS)}")
     if missing := sorted(REQUIRED - set(values)):
@@ -43,7 +39,7 @@ def build(values: Mapping[str, Any], where: str) -> Preset:
 
 
 def dump(preset: Preset) -> str:
-    """A preset as TOML that holds all of it, with no base."""
+    """The whole preset as TOML, without a base."""
     lines = []
     for name in FIELDS:
         value = getattr(preset, name)
@@ -56,7 +52,7 @@ def dump(preset: Preset) -> str:
 
 
 def value(text: str) -> Any:
-    """What `text` is in TOML; a bare word, as a shell leaves it of WINDOW_PATTERN="L", stands for itself."""
+    """The TOML value `text`; a bare word, as a shell makes of WINDOW_PATTERN="L", is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -64,7 +60,7 @@ def value(text: str) -> Any:
 
 
 def toml(text: str, where: str) -> dict[str, Any]:
-    """The tables of a TOML text. UserError if it is none."""
+    """The tables of a TOML text. UserError if it is not TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -72,7 +68,7 @@ def toml(text: str, where: str) -> dict[str, Any]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """The value as its field's type; whole numbers serve where fractions may stand, and nothing else is converted."""
+    """The value in its field's type. Whole numbers become floats where needed; nothing else is converted."""
     wanted = str(FIELDS[name].type)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if wanted == "str" and isinstance(value, str):

@@ -67,14 +67,14 @@ class Listed:
     """A preset that comes with autoresearch, with its origin and an estimate of its trials."""
 
     preset: Preset
-    about: library.About
+    about: library.Origin
     estimate: Estimate | None
     elsewhere: bool = False  # settings move it to another device or backend than its values are for
 
     @property
     def warnings(self) -> list[str]:
         """The rules for meaningful trials that it breaks on its device; none if it is exempt."""
-        return [] if self.about.exempt or self.estimate is None else self.estimate.doubts()
+        return [] if self.about.exempt or self.estimate is None else self.estimate.warnings()
 
     @property
     def origin(self) -> str:
@@ -91,7 +91,7 @@ class Listed:
 
 def listed(name: str, settings: Mapping[str, str]) -> Listed:
     """The preset `name` of `library.names()` with `--set` values put over it."""
-    preset, about, own = library.load(name, settings), library.about(name), library.load(name)
+    preset, about, own = library.load(name, settings), library.origin(name), library.load(name)
     elsewhere = (preset.backend, preset.device.partition(":")[0]) != (own.backend, own.device.partition(":")[0])
     held_against = devices.named(about.device) if about.device and not about.exempt and not elsewhere else None
     found = estimate(preset, held_against) if held_against else None
@@ -100,13 +100,13 @@ def listed(name: str, settings: Mapping[str, str]) -> Listed:
 
 def trial_warnings(trial: Trial) -> list[str]:
     """The rules for meaningful trials that a finished trial broke; none for exempt presets and for failed trials."""
-    if trial.preset in library.names() and library.about(trial.preset).exempt:
+    if trial.preset in library.names() and library.origin(trial.preset).exempt:
         return []
     from core.system import hardware
 
     memory_gb = hardware.memory_mb() / 1024 if trial.device.startswith("cpu") else None
     found = of_trial(trial, memory_gb)
-    return [] if found is None else found.doubts()
+    return [] if found is None else found.warnings()
 
 
 def row(one: Listed, missing: str | None) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def row(one: Listed, missing: str | None) -> dict[str, Any]:
         "note": one.about.note,
         "exempt": one.about.exempt,
         "estimate": facts,
-        "doubts": one.warnings,
+        "warnings": one.warnings,
         "missing": missing,
     }
 

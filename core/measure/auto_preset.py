@@ -26,7 +26,7 @@ from core.trainer.fingerprint import fingerprint
 from core.trainer.reference import reference_trainer
 from core.trial.probe import describe
 from presets import cost, devices, scaling
-from presets import estimate as meaning
+from presets import estimate as estimates
 from presets.devices import Device
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Point:
 
     def memory_factor(self, device: Device) -> float:
         """Peak memory over its estimate."""
-        estimate = cost.memory_gb(self.preset, device.kernel, device.dtype, compiled=meaning.is_compiled(device))
+        estimate = cost.memory_gb(self.preset, device.kernel, device.dtype, compiled=estimates.is_compiled(device))
         return max(1.0, (self.trial.peak_memory_mb or 0.0) * 2**20 / 1e9 / estimate)
 
 
@@ -161,7 +161,7 @@ def _path(found: Found) -> Path:
     return cache_root() / NAME / f"{found.fingerprint}.toml"
 
 
-def _scaled(found: Found, device: Device, measured: scaling.Measured | None = None) -> Preset:
+def _scaled(found: Found, device: Device, measured: scaling.Calibration | None = None) -> Preset:
     preset = scaling.scaled(device, presets.anchors(), measured, name=NAME)
     return dataclasses.replace(preset, device=found.place)
 
@@ -181,9 +181,9 @@ def _measured(found: Found, changes: Mapping[str, str], prepare: Prepare, tell: 
     device = _as_seen(found.device, points[0].trial)
     for _ in range(2):  # the depth that is chosen decides which measurement counts
         nearest = min(points, key=lambda point: abs(point.preset.depth - chosen.depth))
-        measured = scaling.Measured(flops=nearest.flops, memory_factor=nearest.memory_factor(device))
+        measured = scaling.Calibration(flops=nearest.flops, memory_factor=nearest.memory_factor(device))
         chosen = _scaled(found, device, measured)
-    estimate = meaning.estimate(chosen, device, flops=measured.flops)
+    estimate = estimates.estimate(chosen, device, flops=measured.flops)
     share = measured.memory_factor * estimate.memory_gb / device.usable_gb
     estimate = dataclasses.replace(estimate, memory_share=share)
     spent = time.monotonic() - begun
@@ -196,11 +196,11 @@ def _measured(found: Found, changes: Mapping[str, str], prepare: Prepare, tell: 
         *(f"# measured beside other work, so too slow perhaps: {line}" for line in load),
         *(f"# {_told(point)}" for point in points),
         f"# {estimated}",
-        *(f"# doubt: {doubt}" for doubt in estimate.doubts()),
+        *(f"# warning: {warning}" for warning in estimate.warnings()),
     ]
     tell(estimated)
-    for doubt in estimate.doubts():
-        tell(f"doubt: {doubt}")
+    for warning in estimate.warnings():
+        tell(f"warning: {warning}")
     return "\n".join(lines) + "\n" + presets.dump(chosen)
 
 
@@ -291,7 +291,7 @@ def _as_seen(device: Device, trial: Trial) -> Device:
     dtype = trial.choices.get("dtype", "").partition(" (")[0]
     return dataclasses.replace(
         device,
-        kernel=kernel if kernel in meaning.UTILIZATION else device.kernel,
+        kernel=kernel if kernel in estimates.UTILIZATION else device.kernel,
         dtype=dtype if dtype in cost.BYTES else device.dtype,
     )
 

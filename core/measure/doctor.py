@@ -250,7 +250,7 @@ def _room(backend: str, device: str, name: str, here: Here) -> tuple[float | Non
 
 def _memory_gb(preset: Preset, choices: Mapping[str, str]) -> float | None:
     """What a trial of the reference trainer is estimated to take; None for backends without an estimate."""
-    if preset.backend not in cost.KEPT:
+    if preset.backend not in cost.ACTIVATIONS:
         return None
     kernel, dtype, compiler = (choices.get(key, "").partition(" (")[0] for key in ("kernel", "dtype", "compile"))
     return cost.memory_gb(preset, kernel, dtype, compiled=compiler == "inductor") if dtype in cost.BYTES else None

@@ -32,6 +32,6 @@ def peak_flops(preset: Preset, device: str, device_name: str, choices: Mapping[s
 
 def _meant(preset: Preset) -> devices.Device | None:
     """The device whose peak the preset has; None for a peak that somebody set."""
-    key = presets.about(preset.name).device if preset.name in presets.names() else ""
+    key = presets.origin(preset.name).device if preset.name in presets.names() else ""
     facts = devices.named(key) if key else None
     return facts if facts is not None and preset.peak_tflops in facts.tflops.values() else None

@@ -214,10 +214,10 @@ def test_presets_lists_and_prints_what_can_be_saved(tmp_path: Path) -> None:
     for name, entry in listed.items():
         origins = [bool(entry["measured"]), entry["derived"], bool(entry["exempt"])]
         assert sum(origins) == 1, f"{name} is one of measured, derived and exempt: {origins}"
-        assert entry["doubts"] == []
+        assert entry["warnings"] == []
     assert listed["cpu"]["measured"].startswith("2026-")
     assert listed["rtx4090"]["estimate"]["steps"] >= 300
-    assert "doubts" in call("presets", "h100", "--set", "depth=24", "--json").json
+    assert "warnings" in call("presets", "h100", "--set", "depth=24", "--json").json
     assert "# warning: " in call("presets", "h100", "--set", "depth=24").out
     assert "# rtx4090: derived, for " in call("presets", "rtx4090").out
     path = tmp_path / "mine.toml"

@@ -20,7 +20,7 @@ from core.system import hardware
 from core.system.accelerators import Kind
 from core.system.hardware import Accelerator
 from presets import cost, devices
-from presets import estimate as meaning
+from presets import estimate as estimates
 from presets.scaling import LEAST_DEPTH
 
 RTX4090 = Accelerator(name="NVIDIA GeForce RTX 4090", kind="cuda", memory_gb=24, free_gb=23.0, driver="580.1")
@@ -86,7 +86,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Machine:
 
 def test_a_known_device_gets_what_the_rule_makes_of_its_measured_speed(machine: Machine) -> None:
     machine.has(RTX4090)
-    estimated = meaning.sustained_flops(devices.named("rtx4090"))
+    estimated = estimates.sustained_flops(devices.named("rtx4090"))
     machine.measures(measured(estimated))
     preset = machine.preset()
     by_facts = presets.load("rtx4090")
@@ -95,7 +95,7 @@ def test_a_known_device_gets_what_the_rule_makes_of_its_measured_speed(machine: 
     machine.measures(measured(estimated / 100))
     slower = machine.preset(again=True)
     assert cost.flops_per_token(slower) < 0.2 * cost.flops_per_token(by_facts)
-    assert meaning.estimate(slower, devices.named("rtx4090"), flops=estimated / 100).doubts() == []
+    assert estimates.estimate(slower, devices.named("rtx4090"), flops=estimated / 100).warnings() == []
 
 
 def test_what_was_measured_is_kept_for_this_device_alone(machine: Machine) -> None:
@@ -307,4 +307,4 @@ def test_this_machine_gets_a_preset_that_means_something(fresh_cache: Path) -> N
     assert preset.backend == "torch"
     assert "tokens/s" in text and "estimate: " in text
     # Other tests may keep the processor so busy that no depth means anything: then it is the least one, and says so.
-    assert "doubt" not in text or preset.depth == LEAST_DEPTH
+    assert "warning" not in text or preset.depth == LEAST_DEPTH

@@ -1,4 +1,4 @@
-"""Whether a finished trial's own numbers kept the rules of meaning."""
+"""Whether a finished trial's own numbers give reason for a warning."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def record(**changes: object) -> Trial:
     return a_trial(val_bpb=1.5, **{**SOUND, **changes})
 
 
-def test_a_sound_trial_has_no_doubts() -> None:
+def test_a_sound_trial_has_no_warnings() -> None:
     found = estimate.of_trial(record(), memory_gb=8.0)
     assert found is not None and found.measured
-    assert found.doubts() == []
+    assert found.warnings() == []
     assert found.tokens_per_parameter == pytest.approx(2.222, abs=0.001)
 
 
@@ -43,7 +43,7 @@ def test_a_sound_trial_has_no_doubts() -> None:
 def test_each_rule_that_a_trial_breaks_is_told(changes: dict[str, object], said: str) -> None:
     found = estimate.of_trial(record(**changes), memory_gb=8.0)
     assert found is not None
-    assert [said in doubt for doubt in found.doubts()] == [True]
+    assert [said in warning for warning in found.warnings()] == [True]
 
 
 def test_nothing_is_said_of_a_trial_that_failed_or_had_steps_for_a_budget() -> None:

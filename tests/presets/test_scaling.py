@@ -14,7 +14,7 @@ import presets
 from core.records import UserError
 from presets import cost, devices, estimate, scaling
 
-DERIVED = [name for name in presets.names() if not presets.about(name).exempt]
+DERIVED = [name for name in presets.names() if not presets.origin(name).exempt]
 SIZES = ("vocabulary", "depth", "sequence_length", "total_batch_size", "score_bytes")
 
 
@@ -29,9 +29,9 @@ def test_the_rule_goes_through_both_presets_that_were_set_by_hand(name: str) -> 
 
 @pytest.mark.parametrize("name", DERIVED)
 def test_every_preset_means_something_on_its_device(name: str) -> None:
-    preset, device = presets.load(name), devices.named(presets.about(name).device)
+    preset, device = presets.load(name), devices.named(presets.origin(name).device)
     found = estimate.estimate(preset, device)
-    assert found.doubts() == []
+    assert found.warnings() == []
     assert found.steps >= 300
     assert 2 <= found.tokens_per_parameter <= 40
     assert found.memory_share is not None and found.memory_share < 0.85
@@ -39,7 +39,7 @@ def test_every_preset_means_something_on_its_device(name: str) -> None:
 
 
 def test_those_that_are_exempt_say_why() -> None:
-    assert {name for name in presets.names() if presets.about(name).exempt} == {"numpy", "smoke"}
+    assert {name for name in presets.names() if presets.origin(name).exempt} == {"numpy", "smoke"}
 
 
 @pytest.mark.parametrize("name", devices.known())
@@ -92,7 +92,7 @@ def test_an_unknown_device_of_any_dtype_gets_a_preset_and_no_peak(kind: str, dty
     assumed = devices.like(kind, "Imaginary 9000", memory_gb, backend, name)
     assert (assumed.kind, assumed.known) == (kind, False)
     seen = dataclasses.replace(assumed, dtype=dtype)
-    for measured in (None, scaling.Measured(flops=3e13)):
+    for measured in (None, scaling.Calibration(flops=3e13)):
         preset = scaling.scaled(seen, presets.anchors(), measured, name="found")
         assert preset.peak_tflops is None
     assert estimate.estimate(preset, seen, flops=3e13).steps >= estimate.LEAST_STEPS
@@ -145,7 +145,7 @@ def test_any_measured_device_gets_a_preset_that_can_run(
 ) -> None:
     device = dataclasses.replace(devices.named("h100"), memory_gb=memory_gb, kernel=kernel)
     preset = scaling.scaled(
-        device, presets.anchors(), scaling.Measured(flops=speed, memory_factor=factor), name="found"
+        device, presets.anchors(), scaling.Calibration(flops=speed, memory_factor=factor), name="found"
     )
     assert presets.parse(presets.dump(preset)) == preset  # every value is in range
     assert preset.total_batch_size % preset.sequence_length == 0
@@ -160,7 +160,7 @@ def test_any_measured_device_gets_a_preset_that_can_run(
 def test_a_faster_device_gets_no_smaller_sizes(slow: float, times: float) -> None:
     device, anchors = devices.named("h100"), presets.anchors()
     small, large = (
-        scaling.scaled(device, anchors, scaling.Measured(flops=flops)) for flops in (slow, min(slow * times, 1e15))
+        scaling.scaled(device, anchors, scaling.Calibration(flops=flops)) for flops in (slow, min(slow * times, 1e15))
     )
     for of in ("vocabulary", "sequence_length", "score_bytes"):
         assert getattr(small, of) <= getattr(large, of)
@@ -170,13 +170,13 @@ def test_a_faster_device_gets_no_smaller_sizes(slow: float, times: float) -> Non
 def test_an_estimate_says_what_is_wrong_and_what_mends_it() -> None:
     device = devices.named("h100")
     heavy = dataclasses.replace(presets.load("h100"), depth=24, total_batch_size=2**22, device_batch_size=512)
-    told = " ".join(estimate.estimate(heavy, device).doubts())
+    told = " ".join(estimate.estimate(heavy, device).warnings())
     for part in ("fewer than 300", "lower total_batch_size", "tokens a parameter, under 2", "lower device_batch_size"):
         assert part in told
     short = dataclasses.replace(presets.load("h100"), budget_seconds=60.0)
-    assert "start-up and scoring" in " ".join(estimate.estimate(short, device).doubts())
+    assert "start-up and scoring" in " ".join(estimate.estimate(short, device).warnings())
     tiny = dataclasses.replace(presets.load("h100"), depth=2)
-    assert "over 40: raise depth" in " ".join(estimate.estimate(tiny, device).doubts())
+    assert "over 40: raise depth" in " ".join(estimate.estimate(tiny, device).warnings())
 
 
 def test_a_name_that_is_no_device_is_told() -> None:

@@ -26,7 +26,7 @@ def is_for_cuda(name: str) -> bool:
 
 def machine_of(trainer: Any, name: str) -> Any:
     """The machine that the preset is for, by the facts of its device."""
-    device = devices.named(presets.about(name).device)
+    device = devices.named(presets.origin(name).device)
     if device.arch:
         return trainer.Machine(arch=device.arch, **FULL)
     assert device.capability is not None, f"[{device.key}] of devices.toml has neither capability nor arch"
@@ -78,6 +78,6 @@ def test_the_presets_of_cuda_are_found():
 def test_what_a_device_is_said_to_choose_is_chosen(load_trainer, name):
     """devices.toml tells estimates which kernel and dtype to reckon with."""
     trainer = load_trainer(full=True, **presets.load(name).trainer_constants())
-    device = devices.named(presets.about(name).device)
+    device = devices.named(presets.origin(name).device)
     choices = trainer.choose(machine_of(trainer, name))
     assert (choices.kernel, str(choices.dtype)) == (device.kernel, f"torch.{device.dtype}")
