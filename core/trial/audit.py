@@ -2,7 +2,7 @@
 
 What it is shown ends, at each place asked about, with the last token that a causal model may use; what follows there
 is random. So it has never seen a token that it is to predict, and shares nothing writable with the process that
-claimed. Which differences matter is decided in `claims.py`.
+claimed. Which differences matter is decided in `audit_math.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from core.data.scored import Rows
 from core.records import Audit
 from core.trial import audit_math
+from core.trial.audit_math import Random
 from core.trial.child.client import Batch
 from core.trial.process import TrialFailed
 from core.trial.scoring import REQUEST_TOKENS, Scorer, claimed_losses, rows_at_once
@@ -36,7 +37,7 @@ _LEARNED = 0.1  # of a uniform guess's loss: who learned less has nothing that c
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class ClaimedLosses:
     """What is to be audited: a model's losses on the scored rows, float32 [B, T], and whose they are."""
 
     rows: Rows
@@ -65,7 +66,7 @@ class AuditResult:
     fault: str
 
 
-def small(auditor: Scorer, claim: Claim, random: np.random.Generator | None = None) -> AuditResult:
+def small(auditor: Scorer, claim: ClaimedLosses, random: Random | None = None) -> AuditResult:
     """What every trial gets: enough to see a claim that is wrong in general."""
     return _examine(auditor, claim, "small", (SMALL_DRAWS, SMALL_DRAWS), math.inf, random or _unpredictable())
 
@@ -80,7 +81,7 @@ def trained_late(scorer: Scorer, auditor: Scorer, budget_seconds: float | None) 
     return f"restore and its first answer took {late:.1f} s, which is time to train in; {allowed:g} s are allowed"
 
 
-def deep(auditor: Scorer, claim: Claim, noise_bpb: float, random: np.random.Generator | None = None) -> AuditResult:
+def deep(auditor: Scorer, claim: ClaimedLosses, noise_bpb: float, random: Random | None = None) -> AuditResult:
     """What would be kept gets: as many positions as bound a hidden gain below the noise, within limits."""
     random = random or _unpredictable()
     noise = max(noise_bpb, LEAST_NOISE) * claim.nats_per_bpb
@@ -95,7 +96,7 @@ def deep(auditor: Scorer, claim: Claim, noise_bpb: float, random: np.random.Gene
         alike = _within(4 * alike)
 
 
-def permuted(impostor: Scorer, claim: Claim, random: np.random.Generator | None = None) -> tuple[float | None, str]:
+def permuted(permuted_model: Scorer, claim: ClaimedLosses, random: Random | None = None) -> tuple[float | None, str]:
     """Bits per byte of a model restored from the same weights in another order, and the fault if that changes little.
 
     None stands for losses that are not finite, or none at all.
@@ -107,7 +108,7 @@ def permuted(impostor: Scorer, claim: Claim, random: np.random.Generator | None 
     counted = rows.bytes_BT > 0
     before = float(claim.losses_BT[some][counted].mean(dtype=np.float64))
     try:
-        after = float(claimed_losses(impostor, rows)[counted].mean(dtype=np.float64))
+        after = float(claimed_losses(permuted_model, rows)[counted].mean(dtype=np.float64))
     except TrialFailed as failure:
         if failure.verdict == "invalid":
             return None, str(failure)
@@ -124,11 +125,11 @@ def permuted(impostor: Scorer, claim: Claim, random: np.random.Generator | None 
 
 def _examine(
     auditor: Scorer,
-    claim: Claim,
+    claim: ClaimedLosses,
     kind: Literal["small", "deep"],
     draws: tuple[int, int],
     noise: float,
-    random: np.random.Generator,
+    random: Random,
 ) -> AuditResult:
     begun = time.monotonic()
     claimed, reference, counted = _flat(claim)
@@ -169,7 +170,7 @@ def _examine(
 
 
 def _audited(
-    auditor: Scorer, claim: Claim, places: audit_math.Places, random: np.random.Generator
+    auditor: Scorer, claim: ClaimedLosses, places: audit_math.Places, random: Random
 ) -> npt.NDArray[np.float64]:
     """The losses at the places, ascending, from whole logits over pasts alone."""
     length = claim.rows.inputs_BT.shape[1]
@@ -184,14 +185,14 @@ def _audited(
     return audited
 
 
-def _logits(auditor: Scorer, claim: Claim, tokens_BT: Batch, positions_N2: Batch) -> npt.NDArray[np.float32]:
+def _logits(auditor: Scorer, claim: ClaimedLosses, tokens_BT: Batch, positions_N2: Batch) -> npt.NDArray[np.float32]:
     logits_NV = auditor.logits(tokens_BT, positions_N2, claim.vocabulary)
     if np.isnan(logits_NV).any() or (logits_NV == np.inf).any() or (logits_NV == -np.inf).all(axis=-1).any():
         raise TrialFailed("its logits are no distribution: some are not finite", "invalid")
     return logits_NV
 
 
-def _why(auditor: Scorer, claim: Claim, place: int, allowed: float, random: np.random.Generator) -> str:
+def _why(auditor: Scorer, claim: ClaimedLosses, place: int, allowed: float, random: Random) -> str:
     """What the claim at a place depends on, found out by questions that the audit itself must not ask."""
     length = claim.rows.inputs_BT.shape[1]
     row, at = divmod(place, length)
@@ -240,10 +241,10 @@ def _within(draws: int) -> int:
     return min(most, max(least, draws))
 
 
-def _flat(claim: Claim) -> tuple[audit_math.Losses, audit_math.Losses, npt.NDArray[np.bool_]]:
+def _flat(claim: ClaimedLosses) -> tuple[audit_math.Losses, audit_math.Losses, npt.NDArray[np.bool_]]:
     return claim.losses_BT.ravel(), claim.gained_on(), claim.rows.bytes_BT.ravel() > 0
 
 
-def _unpredictable() -> np.random.Generator:
+def _unpredictable() -> Random:
     """From the system's entropy: where it looks is nothing that a trainer could know."""
     return np.random.default_rng()

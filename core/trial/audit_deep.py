@@ -51,7 +51,7 @@ def review(spec: AuditSpec, dataset: Dataset, random: np.random.Generator | None
     return audit.AuditResult(replace(found.audit, permuted_bpb=score, seconds=time.monotonic() - begun), fault)
 
 
-def claim_of(spec: AuditSpec, dataset: Dataset, facts: Facts) -> audit.Claim:
+def claim_of(spec: AuditSpec, dataset: Dataset, facts: Facts) -> audit.ClaimedLosses:
     """What the trial claimed, from its file of losses. UserError where that doesn't fit the scored text."""
     text = dataset.scored("val", spec.preset.score_bytes)
     rows = text.rows(facts.sequence_length)
@@ -63,7 +63,7 @@ def claim_of(spec: AuditSpec, dataset: Dataset, facts: Facts) -> audit.Claim:
     reference = None if spec.reference is None else losses_in(spec.reference)
     if reference is not None and reference.size == flat.size:
         reference = np.concatenate((reference, np.zeros(losses_BT.size - flat.size, np.float32)))
-    return audit.Claim(
+    return audit.ClaimedLosses(
         rows=rows,
         losses_BT=losses_BT,
         vocabulary=facts.vocabulary,
@@ -98,7 +98,7 @@ def _permuted(
     spec: AuditSpec,
     facts: Facts,
     scratch: Path,
-    claim: audit.Claim,
+    claim: audit.ClaimedLosses,
     random: np.random.Generator | None,
 ) -> tuple[float | None, str]:
     draw = random or np.random.default_rng()
@@ -106,8 +106,8 @@ def _permuted(
     for kinds in ("fiu", "f"):
         other = handed.permuted(spec.weights, scratch / f"permuted-{kinds}.safetensors", draw, kinds)
         try:
-            with _restored(spec, facts, other, scratch) as impostor:
-                return audit.permuted(impostor, claim, draw)
+            with _restored(spec, facts, other, scratch) as permuted_model:
+                return audit.permuted(permuted_model, claim, draw)
         except TrialFailed:
             continue
     return None, "restore refuses the same weights in another order, so whether it needs them can't be seen"

@@ -42,7 +42,7 @@ def copy(source: Path, target: Path) -> None:
             shutil.copyfile(source / path, to)
 
 
-class Harvest:
+class PendingEntries:
     """What one training process compiled, kept in the folder `aside` until the trial is believed.
 
     Use as a context manager; what wasn't merged is forgotten on leaving.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from backends.base import Backend
 from core.system import files
-from core.trial.course import Course
 from core.trial.process import TrialFailed
 from core.trial.shared_arrays import NoSpace
+from core.trial.training_state import TrainingState
 
 OUTPUT, FIRST_OUTPUT = "output.txt", "output-out-of-memory.txt"
 _LAST_WORDS = 2000  # characters of output: a framework that takes the process down with it says why there
@@ -20,7 +20,7 @@ _WORDS = re.compile(r"No space left|Disk quota exceeded|Errno 28\b|os error 28\b
 
 
 @dataclass(frozen=True, kw_only=True)
-class Again:
+class Retry:
     """What the second attempt is held to."""
 
     device_rows: int  # granted at most
@@ -28,13 +28,13 @@ class Again:
     note: str  # for the record
 
 
-def again(failure: TrialFailed, course: Course, backend: Backend, into: Path) -> Again | None:
+def retry(failure: TrialFailed, state: TrainingState, backend: Backend, into: Path) -> Retry | None:
     """The terms of a second attempt; None where memory was not what failed, or no fewer rows can be granted.
 
     `into` holds the first attempt's output, which stays under another name.
     """
-    asked = course.device_rows
-    if asked is None or asked < 2 or course.stopped is not None or failure.verdict != "crash":
+    asked = state.device_rows
+    if asked is None or asked < 2 or state.stopped is not None or failure.verdict != "crash":
         return None
     said, output = str(failure), into / OUTPUT
     if said.startswith("ended ") and output.exists():
@@ -43,16 +43,16 @@ def again(failure: TrialFailed, course: Course, backend: Backend, into: Path) ->
         return None
     if output.exists():
         output.replace(into / FIRST_OUTPUT)
-    shape = None if course.rows is None or course.length is None else (course.rows, course.length)
+    shape = None if state.rows is None or state.length is None else (state.rows, state.length)
     granted = asked // 2
-    when = "before the first step" if course.started is None else f"at step {course.step}"
+    when = "before the first step" if state.started is None else f"at step {state.step}"
     note = f"out of memory {when} with {asked} rows on the device at once; trained again with {granted}"
     if shape is not None:
         note += f", the same {shape[0]} x {shape[1]} tokens a step"
-    return Again(device_rows=granted, shape=shape, note=note)
+    return Retry(device_rows=granted, shape=shape, note=note)
 
 
-def judge(failure: TrialFailed | NoSpace) -> TrialFailed:
+def classify_disk_full(failure: TrialFailed | NoSpace) -> TrialFailed:
     """The failure as it counts against the trial, whose processes have ended and whose scratch is gone.
 
     UserError where the disk is full all the same: the trial is to be run again when there is space.

@@ -14,13 +14,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import backends
 from core.data import Dataset
 from core.data.corpora.registry import outside_cache
+from core.data.scored import Rows, ScoredText
 from core.events import OnProgress, Progress
 from core.records import (
     FACTS,
@@ -40,7 +41,6 @@ from core.system.conditions import Sampler
 from core.system.files import disk_full_as_user_error
 from core.trial import audit, compile_cache, failures
 from core.trial import weights as handed
-from core.trial.course import Course
 from core.trial.environment import TrialEnvironment
 from core.trial.mfu import peak_flops
 from core.trial.process import Process, TrialFailed
@@ -48,15 +48,16 @@ from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.shared_arrays import NoSpace
 from core.trial.spec import TrialSpec, trainer_file
 from core.trial.training import Training, check_budget
+from core.trial.training_state import TrainingState
 
 
 @dataclass
-class _Seen:
-    """What is known of a trial so far, so that a failure at any point still has a full record."""
+class _Outcome:
+    """What is known of an attempt so far, so that a failure at any point still has a full record."""
 
     begun: float  # monotonic seconds
-    again: failures.Again | None = None  # set where a first attempt ran out of memory
-    course: Course = field(default_factory=Course)
+    retry: failures.Retry | None = None  # set where the attempt before this one ran out of memory
+    training: TrainingState = field(default_factory=TrainingState)
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     device_name: str = ""
@@ -72,43 +73,44 @@ class _Seen:
 
 
 def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambda progress: None) -> Trial:
-    """Trains and scores `spec.trainer` once, on the preset's corpus, which `dataset` is.
+    """Trains and scores `spec.trainer` once. `dataset` is the preset's corpus.
 
     UserError when the preset or its backend can't be had here, or the disk is full. KeyboardInterrupt passes through.
     In every case all processes have ended and their scratch is gone on return.
     """
-    spec = replace(spec, into=spec.into.absolute())  # its processes live elsewhere
+    spec = replace(spec, into=spec.into.absolute())  # its processes have current folders of their own
     begun, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     check_budget(spec.budget)
-    environment = backend_environment(spec.preset, hidden=(*outside_cache(dataset.corpus), spec.into))
-    seen = _Seen(begun)
-    harvest = compile_cache.Harvest(compile_cache.store(spec.preset.backend), spec.into / "compiled")
-    with disk_full_as_user_error(spec.into), harvest, contextlib.ExitStack() as files:
-        shutil.rmtree(spec.into, ignore_errors=True)
-        spec.into.mkdir(parents=True)
-        trainer = files.enter_context(trainer_file(spec.trainer, spec.trainer_path))
+    preset, into = spec.preset, spec.into
+    environment = backend_environment(preset, hidden=(*outside_cache(dataset.corpus), into))
+    outcome = _Outcome(begun)
+    pending = compile_cache.PendingEntries(compile_cache.store(preset.backend), into / "compiled")
+    with disk_full_as_user_error(into), pending, contextlib.ExitStack() as stack:
+        shutil.rmtree(into, ignore_errors=True)
+        into.mkdir(parents=True)
+        trainer = stack.enter_context(trainer_file(spec.trainer, spec.trainer_path))
         try:
             try:
-                _train_and_score(spec, trainer, dataset, environment, harvest, seen, on_progress)
+                _Attempt(spec, trainer, dataset, environment, pending, outcome, on_progress).run()
             except TrialFailed as failure:
-                again = failures.again(failure, seen.course, backends.get(spec.preset.backend), spec.into)
-                if again is None:
+                retry = failures.retry(failure, outcome.training, backends.get(preset.backend), into)
+                if retry is None:
                     raise
-                seen = _Seen(time.monotonic(), again)
-                _train_and_score(spec, trainer, dataset, environment, harvest, seen, on_progress)
+                outcome = _Outcome(time.monotonic(), retry)
+                _Attempt(spec, trainer, dataset, environment, pending, outcome, on_progress).run()
         except (TrialFailed, NoSpace) as error:
-            ended = failures.judge(error)
-            seen.verdict = "invalid" if ended.verdict == "invalid" else "crash"
-            seen.reason = str(ended)
+            failed = failures.classify_disk_full(error)
+            outcome.verdict = "invalid" if failed.verdict == "invalid" else "crash"
+            outcome.reason = str(failed)
         finally:
-            lines = (json.dumps(point) + "\n" for point in seen.course.curve)
-            (spec.into / "curve.jsonl").write_text("".join(lines), encoding="utf-8")
-        if seen.verdict != "scored":
-            for name in (WEIGHTS, LOSSES):
-                (spec.into / name).unlink(missing_ok=True)
+            lines = (json.dumps(point) + "\n" for point in outcome.training.curve)
+            (into / "curve.jsonl").write_text("".join(lines), encoding="utf-8")
+        if outcome.verdict == "scored":
+            pending.merge()
         else:
-            harvest.merge()
-    return _record(spec, dataset, seen, begun, started)
+            for name in (WEIGHTS, LOSSES):
+                (into / name).unlink(missing_ok=True)
+    return _record(spec, dataset, outcome, begun, started)
 
 
 def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> TrialEnvironment:
@@ -118,110 +120,129 @@ def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> Tri
     return TrialEnvironment(backend=preset.backend, device=preset.device, hidden=hidden)
 
 
-def _train_and_score(
-    spec: TrialSpec,
-    file: Path,
-    dataset: Dataset,
-    environment: TrialEnvironment,
-    harvest: compile_cache.Harvest,
-    seen: _Seen,
-    tell: OnProgress,
-) -> None:
-    preset, into = spec.preset, spec.into
-    text = dataset.scored("val", preset.score_bytes)
-    deadline = time.monotonic() + preset.startup_seconds
-    tell(Progress(phase="startup", fraction=0.0, step=0, loss=None, tokens_per_second=None))
-    with contextlib.ExitStack() as stack:
-        trainer = Process("train", file, preset.backend, preset.device, environment, into / "usage.json")
-        stack.callback(_keep_output, trainer, into / "output.txt")
-        stack.callback(trainer.end)
-        # What these two print has seen held-out text and is kept nowhere.
-        scorer = Scorer(file, preset, preset.device, environment, into / "usage-score.json")
-        stack.callback(scorer.end)
-        auditor = Scorer(file, preset, preset.device, environment, into / "usage-audit.json")
-        stack.callback(auditor.end)
+@dataclass
+class _Attempt:
+    """One attempt at a trial: train, score, audit. What becomes known stands in `outcome`, whatever happens."""
 
+    spec: TrialSpec
+    trainer: Path
+    dataset: Dataset
+    environment: TrialEnvironment
+    pending: compile_cache.PendingEntries
+    outcome: _Outcome
+    on_progress: OnProgress
+
+    def run(self) -> None:
+        """TrialFailed or NoSpace where it fails, UserError where the user has to mend something."""
+        preset, into, environment = self.spec.preset, self.spec.into, self.environment
+        text = self.dataset.scored("val", preset.score_bytes)
+        deadline = time.monotonic() + preset.startup_seconds
+        self.on_progress(Progress(phase="startup", fraction=0.0, step=0, loss=None, tokens_per_second=None))
+        with contextlib.ExitStack() as stack:
+            trainer = Process("train", self.trainer, preset.backend, preset.device, environment, into / "usage.json")
+            stack.callback(_keep_output, trainer, into / "output.txt")
+            stack.callback(trainer.end)
+            # What these two print has seen held-out text and is kept nowhere.
+            scorer, auditor = (
+                stack.enter_context(Scorer(self.trainer, preset, preset.device, environment, into / usage))
+                for usage in ("usage-score.json", "usage-audit.json")
+            )
+            facts = self._train(trainer, (scorer, auditor), deadline)
+            claim = self._score(scorer, facts, text)
+            self._audit(auditor, scorer, facts, claim)
+            # Not before: an auditor that could read the claims would only have to agree with them.
+            np.save(into / LOSSES, claim.losses_BT.ravel()[: len(text.stream) - 1], allow_pickle=False)
+
+    def _train(self, trainer: Process, parked: tuple[Scorer, ...], deadline: float) -> Facts:
+        """Trains until the weights lie in the trial's folder, and ends the process. What `restore` is told."""
+        spec, preset, outcome = self.spec, self.spec.preset, self.outcome
         ready = trainer.expect(
             "ready",
             deadline,
             float("inf"),
             f"the framework was not imported within the start-up allowance of {preset.startup_seconds:g} s",
         )
-        seen.device, seen.device_name = str(ready["device"]), str(ready["device_name"])
-        seen.versions = {str(key): str(value) for key, value in ready["versions"].items()}
+        outcome.device, outcome.device_name = str(ready["device"]), str(ready["device_name"])
+        outcome.versions = {str(key): str(value) for key, value in ready["versions"].items()}
         facts = Facts(
-            vocabulary=dataset.tokenizer.vocabulary,
-            bos=dataset.tokenizer.bos,
+            vocabulary=self.dataset.tokenizer.vocabulary,
+            bos=self.dataset.tokenizer.bos,
             seed=spec.seed,
             backend=preset.backend,
-            device=seen.device,
+            device=outcome.device,
             sequence_length=preset.sequence_length,
         )
-        sampler = Sampler(seen.device, seen.device_name)
-        stack.callback(sampler.stop)
+        sampler = Sampler(outcome.device, outcome.device_name)
 
         def before_clock() -> None:
             # Both are parked before the clock starts, so that their imports take nothing from training.
-            scorer.park(deadline)
-            auditor.park(deadline)
-            harvest.take(trainer.cache)
+            for scorer in parked:
+                scorer.park(deadline)
+            self.pending.take(trainer.cache)
             sampler.start()
 
-        training = Training(trainer, preset, spec.budget, facts, dataset.train, before_clock, tell, seen.again)
-        seen.course = training.course
         try:
+            training = Training(
+                trainer, preset, spec.budget, facts, self.dataset.train, before_clock, self.on_progress, outcome.retry
+            )
+            outcome.training = training.state
             arrived = training.serve(deadline)
             sampler.stop()
-            path = handed.take(arrived, into / WEIGHTS)
+            handed.take(arrived, spec.into / WEIGHTS)
         finally:
-            seen.conditions = sampler.stop()
+            outcome.conditions = sampler.stop()
             # Nothing of training is left while the weights are judged, on the device neither.
             trainer.end()
-            seen.process_peak_mb = trainer.outcome().peak_memory_mb
+            outcome.process_peak_mb = trainer.outcome().peak_memory_mb
+        assert outcome.training.length is not None, "weights come after a batch"
+        return replace(facts, sequence_length=outcome.training.length)
 
-        scoring = time.monotonic()
-        step, loss = seen.course.step, seen.course.loss
+    def _score(self, scorer: Scorer, facts: Facts, text: ScoredText) -> audit.ClaimedLosses:
+        """Scores the weights, on the test split too if the spec says so, and ends the process."""
+        spec, outcome = self.spec, self.outcome
+        begun, training = time.monotonic(), outcome.training
+
+        def on_fraction(done: float) -> None:
+            self.on_progress(
+                Progress(phase="score", fraction=done, step=training.step, loss=training.loss, tokens_per_second=None)
+            )
+
+        def score(text: ScoredText) -> tuple[Rows, npt.NDArray[np.float32], Score]:
+            rows = text.rows(facts.sequence_length)
+            losses_BT = claimed_losses(scorer, rows, on_fraction)
+            return rows, losses_BT, score_of(losses_BT, rows, text)
+
         try:
-            seen.weights = handed.inspect(path)
-            assert seen.course.length is not None
-            facts = replace(facts, sequence_length=seen.course.length)
-            (into / FACTS).write_text(json.dumps(to_json(facts)), encoding="utf-8")
-            scorer.restore(path, facts)
-
-            def told(done: float) -> None:
-                tell(Progress(phase="score", fraction=done, step=step, loss=loss, tokens_per_second=None))
-
-            rows = text.rows(seen.course.length)
-            losses_BT = claimed_losses(scorer, rows, told)
-            seen.score = score_of(losses_BT, rows, text)
+            outcome.weights = handed.inspect(spec.into / WEIGHTS)
+            (spec.into / FACTS).write_text(json.dumps(to_json(facts)), encoding="utf-8")
+            scorer.restore(spec.into / WEIGHTS, facts)
+            rows, losses_BT, outcome.score = score(text)
             if spec.test:
-                other = dataset.scored("test", preset.score_bytes)
-                other_rows = other.rows(seen.course.length)
-                seen.test = score_of(claimed_losses(scorer, other_rows, told), other_rows, other)
+                _, _, outcome.test = score(self.dataset.scored("test", spec.preset.score_bytes))
         except TrialFailed as failure:
             raise TrialFailed(f"while scored: {failure}", failure.verdict) from None
         finally:
             # Before the auditor is shown anything: the two share no moment either.
             scorer.end()
-            seen.score_seconds = time.monotonic() - scoring
+            outcome.score_seconds = time.monotonic() - begun
+        return audit.ClaimedLosses(
+            rows=rows, losses_BT=losses_BT, vocabulary=facts.vocabulary, dtype=dtype_of(training.choices)
+        )
+
+    def _audit(self, auditor: Scorer, scorer: Scorer, facts: Facts, claim: audit.ClaimedLosses) -> None:
+        """The small audit of the claimed losses, by a process that has seen none of them."""
+        outcome = self.outcome
+        assert outcome.weights is not None
         try:
-            handed.check_unchanged(seen.weights)
-            auditor.restore(path, facts)
-            claim = audit.Claim(
-                rows=rows,
-                losses_BT=losses_BT,
-                vocabulary=facts.vocabulary,
-                dtype=dtype_of(seen.course.choices),
-            )
-            found = audit.small(auditor, claim)
-            seen.audit = found.audit
-            if fault := found.fault or audit.trained_late(scorer, auditor, spec.budget.seconds):
+            handed.check_unchanged(outcome.weights)
+            auditor.restore(outcome.weights.path, facts)
+            result = audit.small(auditor, claim)
+            outcome.audit = result.audit
+            if fault := result.fault or audit.trained_late(scorer, auditor, self.spec.budget.seconds):
                 raise TrialFailed(fault, "invalid")
         except TrialFailed as failure:
-            seen.score = None
+            outcome.score = None
             raise TrialFailed(f"the audit: {failure}", failure.verdict) from None
-        # Not before: an auditor that could read the claims would only have to agree with them.
-        np.save(into / LOSSES, losses_BT.ravel()[: len(text.stream) - 1], allow_pickle=False)
 
 
 def dtype_of(choices: Mapping[str, str]) -> str:
@@ -234,53 +255,52 @@ def _keep_output(source: Process, path: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _record(spec: TrialSpec, dataset: Dataset, seen: _Seen, begun: float, started: str) -> Trial:
-    course, preset, score = seen.course, spec.preset, seen.score
-    start_up = (time.monotonic() if course.started is None else course.started) - seen.begun
-    speed = course.tokens / course.seconds if course.seconds > 0 and course.stopped is not None else None
-    peak = peak_flops(preset, seen.device, seen.device_name, course.choices)
-    achieved = speed * course.flops_per_token if speed and course.flops_per_token else None
-    fields: dict[str, Any] = dict(
-        verdict=seen.verdict,
-        reason=seen.reason,
+def _record(spec: TrialSpec, dataset: Dataset, outcome: _Outcome, begun: float, started: str) -> Trial:
+    training, preset, score = outcome.training, spec.preset, outcome.score
+    start_up = (time.monotonic() if training.started is None else training.started) - outcome.begun
+    speed = training.tokens / training.seconds if training.seconds > 0 and training.stopped is not None else None
+    peak = peak_flops(preset, outcome.device, outcome.device_name, training.choices)
+    achieved = speed * training.flops_per_token if speed and training.flops_per_token else None
+    return Trial(
+        verdict=outcome.verdict,
+        reason=outcome.reason,
         val_bpb=score.val_bpb if score else None,
-        steps=course.step,
-        tokens=course.tokens,
-        parameters=seen.weights.parameters if seen.weights else None,
+        steps=training.step,
+        tokens=training.tokens,
+        parameters=outcome.weights.parameters if outcome.weights else None,
         startup_seconds=start_up,
-        train_seconds=course.seconds,
-        score_seconds=seen.score_seconds,
+        train_seconds=training.seconds,
+        score_seconds=outcome.score_seconds,
         wall_seconds=time.monotonic() - begun,
         tokens_per_second=speed,
-        flops_per_token=course.flops_per_token,
+        flops_per_token=training.flops_per_token,
         mfu=achieved / peak if achieved and peak else None,
         peak_flops=peak,
-        peak_memory_mb=course.device_peak_mb or seen.process_peak_mb,
-        weights_sha256=seen.weights.sha256 if seen.weights else None,
+        peak_memory_mb=training.device_peak_mb or outcome.process_peak_mb,
+        weights_sha256=outcome.weights.sha256 if outcome.weights else None,
         seed=spec.seed,
         preset=preset.name,
         backend=preset.backend,
-        device=f"{seen.device} ({seen.device_name})" if seen.device else preset.device,
-        choices=course.choices,
-        versions={"python": platform.python_version(), **seen.versions},
+        device=f"{outcome.device} ({outcome.device_name})" if outcome.device else preset.device,
+        choices=training.choices,
+        versions={"python": platform.python_version(), **outcome.versions},
         yardstick=dataset.scored("val", preset.score_bytes).yardstick,
         vocabulary=dataset.tokenizer.vocabulary,
-        sequence_length=course.length,
-        rows=course.rows,
+        sequence_length=training.length,
+        rows=training.rows,
         budget_seconds=spec.budget.seconds,
         budget_steps=spec.budget.steps,
-        final_loss=course.loss,
+        final_loss=training.loss,
         scored_bytes=score.bytes if score else None,
         sandbox=tier.here().name,
         unenforced=tier.here().unenforced,
         started=started,
         corpus=preset.corpus,
         scored_tokens=score.tokens if score else None,
-        audit=seen.audit,
-        device_rows=course.device_rows,
-        notes=(seen.again.note,) if seen.again else (),
-        conditions=seen.conditions,
-        test_bpb=seen.test.val_bpb if seen.test else None,
-        test_yardstick=seen.test.yardstick if seen.test else "",
+        audit=outcome.audit,
+        device_rows=training.device_rows,
+        notes=(outcome.retry.note,) if outcome.retry else (),
+        conditions=outcome.conditions,
+        test_bpb=outcome.test.val_bpb if outcome.test else None,
+        test_yardstick=outcome.test.yardstick if outcome.test else "",
     )
-    return Trial(**fields)

@@ -18,10 +18,10 @@ from core.events import OnProgress, Progress
 from core.records import Budget, Facts, Preset, UserError, to_json
 from core.trial.channel import Message
 from core.trial.child.client import Batch
-from core.trial.course import Course
-from core.trial.failures import Again
+from core.trial.failures import Retry
 from core.trial.process import Process, TrialFailed
 from core.trial.shared_arrays import SharedArray
+from core.trial.training_state import TrainingState
 
 WARMUP_BATCHES = 16
 MAX_BATCH_BYTES = 2**30
@@ -33,7 +33,7 @@ PROGRESS_SECONDS = 0.25
 
 
 class Training:
-    """Serves one trainer until its weights have arrived or it has failed. `course` is filled on the way."""
+    """Serves one trainer until its weights have arrived or it has failed. `state` is filled on the way."""
 
     def __init__(
         self,
@@ -44,10 +44,10 @@ class Training:
         shards: TokenShards,
         before_clock: Callable[[], None],
         on_progress: OnProgress,
-        again: Again | None = None,
+        retry: Retry | None = None,
     ) -> None:
-        self.course = Course()
-        self._again = again
+        self.state = TrainingState()
+        self._retry = retry
         self._process = process
         self._preset = preset
         self._budget = budget
@@ -96,15 +96,15 @@ class Training:
                 self._slot.close()
 
     def _limits(self, startup_deadline: float) -> tuple[float, float, str]:
-        course, silence = self.course, self._preset.silence_seconds
-        if course.started is None:
+        state, silence = self.state, self._preset.silence_seconds
+        if state.started is None:
             allowance = f"no batch was asked for within the start-up allowance of {self._preset.startup_seconds:g} s"
             return startup_deadline, math.inf, allowance
         if self._budget.seconds is None:
             return math.inf, silence, ""
         # Past this point the trial is invalid anyway; waiting longer would only cost the night.
-        end = course.started + 1.5 * self._budget.seconds + max(10.0, 2 * OVERRUN_SECONDS)
-        return end, silence, f"still running {end - course.started:.0f} s into a budget of {self._budget.seconds:g} s"
+        end = state.started + 1.5 * self._budget.seconds + max(10.0, 2 * OVERRUN_SECONDS)
+        return end, silence, f"still running {end - state.started:.0f} s into a budget of {self._budget.seconds:g} s"
 
     def _shape(self, message: Message) -> tuple[int, int]:
         rows, length = _integer(message, "rows"), _integer(message, "length")
@@ -122,13 +122,13 @@ class Training:
 
     def _answer_join(self, message: Message) -> None:
         wanted = max(1, _integer(message, "device_rows"))
-        granted = wanted if self._again is None else min(wanted, self._again.device_rows)
-        self.course.device_rows = granted
+        granted = wanted if self._retry is None else min(wanted, self._retry.device_rows)
+        self.state.device_rows = granted
         self._process.send("join", device_rows=granted)
 
     def _answer_warmup(self, message: Message) -> None:
         rows, length = self._shape(message)
-        if self.course.started is not None:
+        if self.state.started is not None:
             raise TrialFailed("asked for warm-up after the clock had started", "invalid")
         if self._warmups == WARMUP_BATCHES:
             self._process.send("warmup", end=True)
@@ -140,24 +140,24 @@ class Training:
         self._tell("startup", self._warmups / WARMUP_BATCHES)
 
     def _answer_batch(self, message: Message) -> None:
-        course = self.course
+        state = self.state
         rows, length = self._shape(message)
         if self._packer is None:
             self._packer = Packer(self._shards, rows, length, self._facts.seed)
             self._next = self._packing.submit(self._packer.next_batch)
-            course.rows, course.length = rows, length
-            if self._again is not None and self._again.shape not in {None, (rows, length)}:
-                raise TrialFailed(f"{self._again.note}, and asked for other batches then: {rows} x {length}")
-        if (rows, length) != (course.rows, course.length):
-            raise TrialFailed(f"batches are {course.rows} x {course.length} since the first, not {rows} x {length}")
+            state.rows, state.length = rows, length
+            if self._retry is not None and self._retry.shape not in {None, (rows, length)}:
+                raise TrialFailed(f"{self._retry.note}, and asked for other batches then: {rows} x {length}")
+        if (rows, length) != (state.rows, state.length):
+            raise TrialFailed(f"batches are {state.rows} x {state.length} since the first, not {rows} x {length}")
         assert self._next is not None
-        if course.started is None:
+        if state.started is None:
             batch = self._next.result()
             self._before_clock()
-            course.started = self._last_request = time.monotonic()
+            state.started = self._last_request = time.monotonic()
         else:
             now = time.monotonic()
-            course.durations.append(now - self._last_request)
+            state.durations.append(now - self._last_request)
             self._last_request = now
             if self._spent():
                 self._process.send("batch", end=True)
@@ -165,61 +165,61 @@ class Training:
             batch = self._next.result()
         progress = self._progress()
         self._hand_over("batch", batch, progress)
-        course.step += 1
+        state.step += 1
         self._next = self._packing.submit(self._packer.next_batch)
         self._tell("train", progress)
 
     def _spent(self) -> bool:
         """Whether no further step fits, by the median of the last ones."""
         if self._budget.steps is not None:
-            return self.course.step >= self._budget.steps
+            return self.state.step >= self._budget.steps
         assert self._budget.seconds is not None
-        return self.course.seconds + statistics.median(self.course.durations) > self._budget.seconds
+        return self.state.seconds + statistics.median(self.state.durations) > self._budget.seconds
 
     def _progress(self) -> float:
         if self._budget.steps is not None:
-            return self.course.step / self._budget.steps
+            return self.state.step / self._budget.steps
         assert self._budget.seconds is not None
-        return min(1.0, self.course.seconds / self._budget.seconds)
+        return min(1.0, self.state.seconds / self._budget.seconds)
 
     def _hear_loss(self, message: Message) -> None:
-        course = self.course
+        state = self.state
         loss = _number(message, "loss")
-        if course.started is None:
+        if state.started is None:
             return
         limit = DIVERGED * math.log(self._facts.vocabulary)
         if not math.isfinite(loss):
-            raise TrialFailed(f"the loss is {loss} at step {course.step}")
+            raise TrialFailed(f"the loss is {loss} at step {state.step}")
         if loss > limit:
-            raise TrialFailed(f"diverged: the loss is {loss:.4g} at step {course.step} (limit {limit:.4g})")
-        course.loss = loss
-        seconds, progress = round(course.seconds, 4), round(self._progress(), 6)
-        point = {"step": course.step, "seconds": seconds, "progress": progress, "loss": loss}
-        if course.curve and course.curve[-1]["step"] == course.step:
-            course.curve[-1] = point
+            raise TrialFailed(f"diverged: the loss is {loss:.4g} at step {state.step} (limit {limit:.4g})")
+        state.loss = loss
+        seconds, progress = round(state.seconds, 4), round(self._progress(), 6)
+        point = {"step": state.step, "seconds": seconds, "progress": progress, "loss": loss}
+        if state.curve and state.curve[-1]["step"] == state.step:
+            state.curve[-1] = point
         else:
-            course.curve.append(point)
+            state.curve.append(point)
 
     def _hear_choices(self, message: Message) -> None:
         flops = _number(message, "flops_per_token")
         choices = message.get("choices")
         if not isinstance(choices, dict) or len(choices) > MAX_CHOICES:
             raise TrialFailed(f"broke the protocol: describe takes at most {MAX_CHOICES} choices")
-        self.course.flops_per_token = flops if math.isfinite(flops) and flops > 0 else None
-        self.course.choices = {
+        self.state.flops_per_token = flops if math.isfinite(flops) and flops > 0 else None
+        self.state.choices = {
             str(key)[:MAX_CHOICE_LENGTH]: str(value)[:MAX_CHOICE_LENGTH] for key, value in choices.items()
         }
 
     def _take_weights(self, message: Message) -> Path:
-        course = self.course
-        if course.started is None:
+        state = self.state
+        if state.started is None:
             raise TrialFailed("handed weights over without one real batch", "invalid")
-        course.stopped = time.monotonic()
+        state.stopped = time.monotonic()
         peak = message.get("peak_memory_mb")
-        course.device_peak_mb = float(peak) if isinstance(peak, (int, float)) and math.isfinite(peak) else None
+        state.device_peak_mb = float(peak) if isinstance(peak, (int, float)) and math.isfinite(peak) else None
         budget = self._budget.seconds
-        if budget is not None and course.seconds > budget + max(OVERRUN_FRACTION * budget, OVERRUN_SECONDS):
-            raise TrialFailed(f"overran: {course.seconds:.1f} s of a budget of {budget:g} s", "invalid")
+        if budget is not None and state.seconds > budget + max(OVERRUN_FRACTION * budget, OVERRUN_SECONDS):
+            raise TrialFailed(f"overran: {state.seconds:.1f} s of a budget of {budget:g} s", "invalid")
         return self._process.scratch / "weights.safetensors"
 
     def _tell(self, phase: Literal["startup", "train"], fraction: float) -> None:
@@ -227,10 +227,10 @@ class Training:
         if now - self._told < PROGRESS_SECONDS:
             return
         self._told = now
-        course = self.course
-        speed = course.tokens / course.seconds if course.seconds > PROGRESS_SECONDS else None
+        state = self.state
+        speed = state.tokens / state.seconds if state.seconds > PROGRESS_SECONDS else None
         self._on_progress(
-            Progress(phase=phase, fraction=fraction, step=course.step, loss=course.loss, tokens_per_second=speed)
+            Progress(phase=phase, fraction=fraction, step=state.step, loss=state.loss, tokens_per_second=speed)
         )
 
 

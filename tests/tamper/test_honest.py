@@ -179,7 +179,7 @@ def test_an_honest_model_is_never_accused(
     record_property("largest difference over tolerance", f"{largest:.2g}")
 
 
-def test_a_model_that_learned_nothing_is_no_impostor(run: Run) -> None:
+def test_a_model_that_learned_nothing_is_not_a_fault_when_permuted(run: Run) -> None:
     untrained = "weights = {'table': random.normal(0, 0.02, table.shape).astype(np.float32)}"
     case = run(trainer(after=untrained), steps=1)
     assert case.bpb == pytest.approx(8.0, abs=0.01)

@@ -73,9 +73,9 @@ def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     (cache / "kind" / "link").symlink_to(secret / "text")
     (cache / "folder").symlink_to(secret)
     os.mkfifo(cache / "kind" / "pipe")
-    with compile_cache.Harvest(tmp_path / "store", tmp_path / "aside") as harvest:
-        harvest.take(cache)
-        harvest.merge()
+    with compile_cache.PendingEntries(tmp_path / "store", tmp_path / "aside") as pending:
+        pending.take(cache)
+        pending.merge()
     assert names(tmp_path / "store") == {"file"}
 
 
@@ -84,9 +84,9 @@ def test_a_cache_that_is_none_is_not_taken(tmp_path: Path, monkeypatch: pytest.M
     for name, size in (("a", 600), ("b", 600)):
         (tmp_path / "cache").mkdir(exist_ok=True)
         (tmp_path / "cache" / name).write_bytes(b"x" * size)
-    with compile_cache.Harvest(tmp_path / "store", tmp_path / "aside") as harvest:
-        harvest.take(tmp_path / "cache")
-        harvest.merge()
+    with compile_cache.PendingEntries(tmp_path / "store", tmp_path / "aside") as pending:
+        pending.take(tmp_path / "cache")
+        pending.merge()
     assert not (tmp_path / "store").exists() or names(tmp_path / "store") == set()
 
 
@@ -113,9 +113,9 @@ def test_trials_that_end_at_once_merge_at_once(tmp_path: Path) -> None:
             path = cache / "kind" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x" * 100_000)
-        with compile_cache.Harvest(tmp_path / "store", tmp_path / f"aside{number}") as harvest:
-            harvest.take(cache)
-            harvest.merge()
+        with compile_cache.PendingEntries(tmp_path / "store", tmp_path / f"aside{number}") as pending:
+            pending.take(cache)
+            pending.merge()
         compile_cache.copy(tmp_path / "store", tmp_path / f"copy{number}")
 
     with ThreadPoolExecutor(8) as pool:

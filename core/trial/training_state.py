@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Course:
+class TrainingState:
     """What was seen of a training run so far. The supervisor's own numbers, but for the claims in the last group."""
 
     started: float | None = None  # monotonic seconds; None: before the first real batch
