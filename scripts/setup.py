@@ -41,6 +41,7 @@ def main() -> int:
     try:
         uv = find_uv()
         install(uv)
+        compile_bytecode()
     except subprocess.CalledProcessError as error:
         return fail(
             f"this command ended with status {error.returncode}: {' '.join(map(str, error.cmd))}",
@@ -94,6 +95,19 @@ def install(uv: list[str]) -> None:
     except subprocess.CalledProcessError:
         say("no PyTorch build chosen by device could be had; taking the registry's own")
         run(command, environment)
+
+
+def compile_bytecode() -> None:
+    """Compiles all that is installed, and this tree's packages: uv doesn't, and a trial can't.
+
+    A trial's sandbox has nothing to write to beside its own folder, so that each of its processes would compile
+    PyTorch's modules anew, which takes longer than importing them. Templates among the files fail, and don't matter.
+    """
+    say("compiling bytecode")
+    purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    folder = subprocess.run([PYTHON, "-c", purelib], capture_output=True, text=True, check=True).stdout.strip()
+    command = [PYTHON, "-m", "compileall", "-qq", "-j", "0", folder, "core", "backends", "presets"]
+    subprocess.run(command, cwd=ROOT, check=False)
 
 
 def extras() -> str:
