@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,12 +21,11 @@ from benchmarks.search.table import Row
 from core.agents.search.agent import SearchAgent
 from core.cli.resolve import dataset_of
 from core.data import Dataset
+from core.measure.lone_trial import lone_trial
 from core.records import Budget, Constant, Preset, Trial, UserError
 from core.system import hardware
 from core.trainer.constants import read_constants, read_tunables, write_constants
 from core.trainer.reference import reference_trainer
-from core.trial.spec import TrialSpec
-from core.trial.supervisor import run_trial
 
 # Of fourteen rows. `feasible` is uniform among the points that should make FEWEST_STEPS steps: of the uniform ones most
 # are too large for the budget, and tell of nothing but their failure.
@@ -96,10 +94,8 @@ def record(preset: Preset, count: int, seed: int, path: Path) -> None:
 
 
 def measured(text: str, seed: int, preset: Preset, dataset: Dataset) -> Trial:
-    """One real trial of the trainer, of which nothing but its record is kept."""
-    with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-        budget, into = Budget(seconds=preset.budget_seconds), Path(temporary) / "trial"
-        return run_trial(TrialSpec(trainer=text, preset=preset, budget=budget, seed=seed, into=into), dataset)
+    """The record of one real trial of the trainer."""
+    return lone_trial(text, preset, dataset, budget=Budget(seconds=preset.budget_seconds), seed=seed).record
 
 
 def preset_of(budget: float) -> Preset:

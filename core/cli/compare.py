@@ -79,25 +79,25 @@ def compare(
       autoresearch compare --preset cpu --wall 60 --out speed     which is best a minute after its start?
       autoresearch compare night other-night                      two campaigns' champions
     """
-    from core.measure import compare as logic
     from core.measure import saved
+    from core.measure.compare import Scored, check_yardsticks, conclusion, ranked
 
     if records:
-        options = {
+        values = {
             "preset": preset, "presets": presets, "backends": backends, "device": device, "set": settings,
             "corpus": corpus, "budget": budget, "wall": wall, "seeds": seeds,
         }  # fmt: skip
-        if given := [f"--{name}" for name, value in options.items() if value not in (None, [])]:
-            raise UserError(f"finished records have these already: leave out {', '.join(given)}, or the records")
+        if given := [f"--{name}" for name, value in values.items() if value not in (None, [])]:
+            raise UserError(f"records are compared as they are: leave out {', '.join(given)}, or the records")
     if output is not None:
         refuse_occupied(output, "a comparison that is kept")
     if records:
         entries = saved.read(records)
     else:
-        wanted = PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
-        entries = _run(wanted, _split(presets), _split(backends), wall, _seeds(seeds), output)
-    logic.check_yardsticks([logic.scored_by(entry) for entry in entries])
-    entries = logic.ranked(entries)
+        options = PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
+        entries = _run(options, _split(presets), _split(backends), wall, _seeds(seeds), output)
+    check_yardsticks([Scored.by_entry(entry) for entry in entries])
+    entries = ranked(entries)
     if records and output is not None:
         places = _Places(output)
         for entry in entries:
@@ -112,13 +112,13 @@ def compare(
         terminal.json_text(rows)
     else:
         terminal.out().print(table(entries))
-        terminal.say(logic.conclusion(entries))
+        terminal.say(conclusion(entries))
     if any(entry.failure is not None for entry in entries):
         raise typer.Exit(CRASHED)
 
 
 def _run(
-    wanted: PresetOptions,
+    options: PresetOptions,
     presets: list[str],
     backends: list[str],
     wall: float | None,
@@ -126,55 +126,50 @@ def _run(
     output: Path | None,
 ) -> list[Entry]:
     """Runs every side's trials. After Ctrl-C or an error, prints a table of the trials that ended before."""
-    from core.measure import compare as logic
+    from core.measure.compare import Scored, check_yardsticks, interleaved, named_presets, of_backends, within_wall
+    from core.store import trial_files
+    from core.trainer.reference import reference_trainer
 
-    if presets and (backends or wanted.preset):
+    if presets and (backends or options.preset):
         raise UserError("--presets runs each preset on its own backend: leave out --backends and --preset")
-    if wall is not None and wanted.budget is not None:
+    if wall is not None and options.budget is not None:
         raise UserError("a trial has one budget: give --budget SECONDS of training or --wall SECONDS from the start")
     if presets:
-        sides = logic.named_presets(presets, wanted.changes())
+        sides = named_presets(presets, options.changes())
     else:
-        sides = logic.of_backends(resolve.preset_for(wanted), backends, wanted.device, terminal.notice)
-    texts = {name: resolve.dataset_of(side).scored("val", side.score_bytes) for name, side in sides.items()}
-    logic.check_yardsticks(
+        sides = of_backends(resolve.preset_for(options), backends, options.device, terminal.notice)
+    check_yardsticks(
         [
-            logic.Scored(
-                name=name, corpus=side.corpus, bytes=texts[name].bytes, yardstick=texts[name].yardstick,
-                asked_bytes=side.score_bytes,
-            )
+            Scored.by_preset(name, side, resolve.dataset_of(side).scored("val", side.score_bytes))
             for name, side in sides.items()
         ]
-    )  # fmt: skip
-    done: dict[str, list[tuple[Trial, Curve]]] = {name: [] for name in sides}
-    from core.store import trial_files
-
+    )
+    ended: list[tuple[str, Trial, Curve]] = []
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-        place = _Places(output or Path(temporary))
+        places = _Places(output or Path(temporary))
 
         def run_one(side: Preset, budget: Budget, seed: int, title: str) -> tuple[Trial, Curve]:
-            into = place.next(side.name, side.backend, seed)
-            trial = resolve.lone_trial(
-                side, trainer=None, constants={}, budget=budget, seed=seed, into=into, title=title
-            )
+            into = places.next(side.name, side.backend, seed)
+            trainer = reference_trainer(side)
+            trial = resolve.run_with_bar(trainer, side, budget=budget, seed=seed, into=into, title=title)
             return trial, trial_files.points(into)
 
         with interruptible("the rows above are the trials that ended; the same command starts again"):
             try:
                 budgets = {
-                    name: logic.within_wall(side, wall, run_one) if wall else Budget(seconds=side.budget_seconds)
+                    name: within_wall(side, wall, run_one) if wall else Budget(seconds=side.budget_seconds)
                     for name, side in sides.items()
                 }
                 each = {name: seeds or list(side.seeds) for name, side in sides.items()}
-                for name, trial, curve in logic.run(sides, each, budgets, run_one):
-                    done[name].append((trial, curve))
+                for name, trial, curve in interleaved(sides, each, budgets, run_one):
+                    ended.append((name, trial, curve))
                     result = trial.reason or f"{text.bpb(trial.val_bpb)} bpb in {text.seconds(trial.wall_seconds)}"
                     terminal.notice(f"{name}, seed {trial.seed}: {trial.verdict}: {result}")
             except (KeyboardInterrupt, UserError):
-                if entries := _entries(done):
-                    terminal.err().print(table(entries))
+                if ended:
+                    terminal.err().print(table(_entries(ended)))
                 raise
-    return _entries(done)
+    return _entries(ended)
 
 
 class _Places:
@@ -199,13 +194,16 @@ def _keep(entry: Entry, places: _Places) -> None:
         (into / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), encoding="utf-8")
 
 
-def _entries(done: dict[str, list[tuple[Trial, Curve]]]) -> list[Entry]:
+def _entries(ended: Sequence[tuple[str, Trial, Curve]]) -> list[Entry]:
+    """An entry for each side, in the order of their first trials."""
     from core.measure.compare import Entry
 
+    sides: dict[str, list[tuple[Trial, Curve]]] = {}
+    for name, trial, curve in ended:
+        sides.setdefault(name, []).append((trial, curve))
     return [
         Entry(name=name, trials=tuple(trial for trial, _ in ran), curves=tuple(curve for _, curve in ran))
-        for name, ran in done.items()
-        if ran
+        for name, ran in sides.items()
     ]
 
 

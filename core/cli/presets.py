@@ -15,10 +15,10 @@ from core.cli import resolve
 from core.cli.options import AsJson, PresetSettings, TrainingDevice, interruptible
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
-from core.records import Preset, Trial, to_json
+from core.records import Preset, to_json
 from core.system.text import count
 from presets import cost, devices
-from presets.estimate import Estimate, estimate, of_trial
+from presets.estimate import Estimate, estimate
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -96,17 +96,6 @@ def listed(name: str, settings: Mapping[str, str]) -> Listed:
     held_against = devices.named(about.device) if about.device and not about.exempt and not elsewhere else None
     found = estimate(preset, held_against) if held_against else None
     return Listed(preset=preset, about=about, estimate=found, elsewhere=elsewhere)
-
-
-def trial_warnings(trial: Trial) -> list[str]:
-    """The rules for meaningful trials that a finished trial broke; none for exempt presets and for failed trials."""
-    if trial.preset in library.names() and library.origin(trial.preset).exempt:
-        return []
-    from core.system import hardware
-
-    memory_gb = hardware.memory_mb() / 1024 if trial.device.startswith("cpu") else None
-    found = of_trial(trial, memory_gb)
-    return [] if found is None else found.warnings()
 
 
 def row(one: Listed, missing: str | None) -> dict[str, Any]:

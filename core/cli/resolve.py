@@ -6,9 +6,7 @@ Prints nothing but progress and notices.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,6 @@ import presets
 from core.cli.render import terminal
 from core.records import (
     PROGRAM,
-    RECORD,
     TRAINER,
     WEIGHTS,
     Budget,
@@ -28,7 +25,6 @@ from core.records import (
     UserError,
     to_json,
 )
-from core.system.files import refuse_occupied
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
@@ -158,49 +154,24 @@ def fetch_kernels(preset: Preset) -> None:
         terminal.notice(told)
 
 
-def lone_trial(
-    preset: Preset,
-    *,
-    trainer: Path | None,
-    constants: Mapping[str, str],
-    budget: Budget,
-    seed: int,
-    into: Path | None,
-    title: str = "",
+def run_with_bar(
+    trainer: str, preset: Preset, *, budget: Budget, seed: int, into: Path | None = None, title: str = ""
 ) -> Trial:
-    """One trial outside the ledger, of `trainer` or of the preset's own. `into` receives its files and its record.
+    """Runs one trial outside the ledger with a progress bar, and prints the end of its output if it failed.
 
-    A trainer that was given is taken as it is but for the `constants` that were asked for.
+    `trainer` is the text of a train.py; `into` receives the trial's files and its record.
     """
     from core.cli.render.live import TrialBar
+    from core.measure.lone_trial import lone_trial
     from core.trainer.check import check
-    from core.trainer.constants import write_constants
-    from core.trainer.reference import reference_trainer
-    from core.trial.spec import TrialSpec
-    from core.trial.supervisor import run_trial
 
-    if into is not None:
-        refuse_occupied(into, "a trial that is kept")
-    if trainer is None:
-        text = reference_trainer(preset)
-    else:
-        wanted = {name: value for name, value in preset.trainer_constants().items() if _is_asked(name, constants)}
-        text = write_constants(read_text(trainer), wanted, trainer.name)
-    check(text)
+    check(trainer)
     _check_device(preset)
     dataset = dataset_of(preset)
-    with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-        kept = into or Path(temporary) / "trial"
-        spec = TrialSpec(trainer=text, preset=preset, budget=budget, seed=seed, into=kept)
-        with TrialBar(terminal.err(), title) as bar:
-            record = run_trial(spec, dataset, bar)
-        if into is not None:
-            (into / RECORD).write_text(json.dumps(to_json(record), indent=1), encoding="utf-8")
-        printed = kept / "output.txt"
-        if record.verdict != "scored" and printed.exists():
-            lines = printed.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            sys.stderr.write("".join(lines[-20:]))
-    return record
+    with TrialBar(terminal.err(), title) as bar:
+        done = lone_trial(trainer, preset, dataset, budget=budget, seed=seed, into=into, on_progress=bar)
+    sys.stderr.write(done.last_output)
+    return done.record
 
 
 def model_of(campaign: Campaign, experiment: Experiment) -> OpenModel:
@@ -256,7 +227,3 @@ def _check_device(preset: Preset) -> None:
 
 def _is_campaign(path: Path) -> bool:
     return (path / ".git" / "autoresearch").is_dir()
-
-
-def _is_asked(constant: str, settings: Mapping[str, str]) -> bool:
-    return constant in settings or presets.ALIASES.get(constant) in settings

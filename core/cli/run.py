@@ -191,8 +191,8 @@ class _ExperimentPrinter:
 
     def __call__(self, judged: Judged) -> None:
         experiment = judged.experiment
-        from core.cli.presets import trial_warnings
         from core.cli.render import tables
+        from core.measure.lone_trial import trial_warnings
 
         if self._as_json:
             terminal.json_line(terminal.with_gain(experiment))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,9 @@ from core.cli.options import (
 )
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
-from core.records import Budget, UserError, to_json
+from core.records import TRAINER, Budget, Preset, UserError, to_json
+from core.system.files import refuse_occupied
+from presets import ALIASES
 
 
 def train(
@@ -53,20 +56,22 @@ def train(
       autoresearch train --preset cpu --budget 60 --json
       autoresearch train --steps 5                          check that an edit runs at all
     """
-    from core.cli.presets import trial_warnings
     from core.cli.render import tables
+    from core.measure.lone_trial import trial_warnings
+    from core.trainer.reference import reference_trainer
 
     if budget is not None and steps is not None:
         raise UserError("a trial has one budget: give --budget SECONDS or --steps N, not both")
-    wanted = PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
-    chosen = resolve.preset_here(folder, wanted)
+    options = PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
+    chosen = resolve.preset_here(folder, options)
     if trainer is None and preset is None and (root := resolve.root_of(folder)) is not None:
-        trainer = root / "train.py"
+        trainer = root / TRAINER
+    if output is not None:
+        refuse_occupied(output, "a trial that is kept")
     with interruptible("nothing was kept: run the command again"):
-        record = resolve.lone_trial(
+        record = resolve.run_with_bar(
+            reference_trainer(chosen) if trainer is None else _changed(trainer, chosen, options.changes()),
             chosen,
-            trainer=trainer,
-            constants=wanted.changes(),
             budget=Budget(seconds=chosen.budget_seconds) if steps is None else Budget(steps=steps),
             seed=chosen.seeds[0] if seed is None else seed,
             into=output,
@@ -79,3 +84,12 @@ def train(
             terminal.notice(f"warning: {warning}")
     if record.verdict != "scored":
         raise typer.Exit(CRASHED)
+
+
+def _changed(path: Path, preset: Preset, changes: Mapping[str, str]) -> str:
+    """The trainer in `path`, with those of the preset's constants that `changes` names under either name."""
+    from core.trainer.constants import write_constants
+
+    constants = preset.trainer_constants().items()
+    chosen = {name: value for name, value in constants if name in changes or ALIASES.get(name) in changes}
+    return write_constants(resolve.read_text(path), chosen, path.name)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import backends
 import presets
 from core.measure import doctor
+from core.measure.lone_trial import lone_trial
 from core.records import Budget, Preset, Trial, UserError
 from core.system import hardware
 from core.system.files import cache_root, digest, replacing
@@ -257,18 +257,7 @@ def _first_trial(shaped: Preset, dataset: Dataset, device: Device, tell: Tell) -
 
 
 def _trial(shaped: Preset, dataset: Dataset) -> Trial:
-    from core.trial.spec import TrialSpec
-    from core.trial.supervisor import run_trial
-
-    with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-        spec = TrialSpec(
-            trainer=reference_trainer(shaped),
-            preset=shaped,
-            budget=Budget(steps=TRIAL_STEPS),
-            seed=1,
-            into=Path(temporary) / "trial",
-        )
-        return run_trial(spec, dataset)
+    return lone_trial(reference_trainer(shaped), shaped, dataset, budget=Budget(steps=TRIAL_STEPS), seed=1).record
 
 
 def _to_measure(preset: Preset) -> Preset:

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import backends
 import presets
@@ -20,9 +20,12 @@ from core.trainer.constants import read_constants
 from core.trial.probe import require
 from presets.devices import DRIVERS
 
+if TYPE_CHECKING:
+    from core.data.scored import ScoredText
+
 Tell = Callable[[str], None]
 Curve = list[dict[str, float]]  # step, seconds since the first batch, progress, loss in nats a token
-Run = Callable[[Preset, Budget, int, str], tuple[Trial, Curve]]  # of a preset under a budget with a seed, and a title
+RunTrial = Callable[[Preset, Budget, int, str], tuple[Trial, Curve]]  # takes preset, budget, seed and a title
 
 # Counts pairs of tokens: no model to compare others with, unless it is named.
 NO_MODEL = "numpy"
@@ -99,7 +102,33 @@ class Scored:
     corpus: str
     bytes: int | None
     yardstick: str
-    asked_bytes: int | None = None  # the preset's score_bytes
+    wanted_bytes: int | None = None  # the preset's score_bytes
+
+    @classmethod
+    def by_preset(cls, name: str, preset: Preset, text: ScoredText) -> Self:
+        """What trials of the preset will be scored on."""
+        return cls(
+            name=name,
+            corpus=preset.corpus,
+            bytes=text.bytes,
+            yardstick=text.yardstick,
+            wanted_bytes=preset.score_bytes,
+        )
+
+    @classmethod
+    def by_entry(cls, entry: Entry) -> Self:
+        """What an entry's trials were scored on."""
+        trial = entry.trials[0]
+        return cls(name=entry.name, corpus=trial.corpus, bytes=trial.scored_bytes, yardstick=trial.yardstick)
+
+    @property
+    def amount(self) -> int | None:
+        """Bytes to score, or those that were scored; None if unknown."""
+        return self.wanted_bytes or self.bytes
+
+    def __str__(self) -> str:
+        amount = "unknown" if self.amount is None else f"{self.amount:,}"
+        return f"{self.name} is scored on {amount} bytes of {self.corpus or 'an unnamed corpus'}"
 
 
 def of_backends(
@@ -161,11 +190,11 @@ def _same_device(preset: Preset, backend: str) -> str:
     return next((name for of, name in called.items() if of in here), next(iter(called.values()))) + colon + index
 
 
-def run(
+def interleaved(
     sides: Mapping[str, Preset],
     seeds: Mapping[str, Sequence[int]],
     budgets: Mapping[str, Budget],
-    run_one: Run,
+    run_one: RunTrial,
 ) -> Iterable[tuple[str, Trial, Curve]]:
     """The trials one after the other, seed by seed, so that a machine that drifts does so for every side."""
     for place in range(max(map(len, seeds.values()))):
@@ -176,7 +205,7 @@ def run(
                 yield name, trial, curve
 
 
-def within_wall(preset: Preset, seconds: float, run_one: Run) -> Budget:
+def within_wall(preset: Preset, seconds: float, run_one: RunTrial) -> Budget:
     """The budget that is left of so many seconds after a warm start-up, which two short trials find out."""
     trial: Trial | None = None
     for what in ("compiling", "start-up"):
@@ -193,42 +222,25 @@ def within_wall(preset: Preset, seconds: float, run_one: Run) -> Budget:
 
 
 def check_yardsticks(sides: Sequence[Scored]) -> None:
-    """UserError unless all scores are of the same text: it says which part differs and what would mend it."""
+    """UserError unless all scores are of the same text. It says what differs and how to make the sides equal."""
     first = sides[0]
     other = next((side for side in sides if side.yardstick != first.yardstick), None)
     if other is None:
         return
-    told = "; ".join(f"{side.name} is scored on {_covers(side)}" for side in (first, other))
+    parts, fixes = [], []
     if first.corpus != other.corpus:
-        parts, mend = ["the corpus"], [f"--corpus {first.corpus or other.corpus}"]
-    else:
-        parts, mend = [], []
-    if _amount(first) != _amount(other):
+        parts, fixes = ["the corpus"], [f"--corpus {first.corpus or other.corpus}"]
+    if first.amount != other.amount:
         parts.append("how much of it is scored")
-        amounts = [amount for side in (first, other) if (amount := _amount(side))]
-        mend.append(f"--set score_bytes={min(amounts)}" if amounts else "the same score_bytes")
+        amounts = [side.amount for side in (first, other) if side.amount]
+        fixes.append(f"--set score_bytes={min(amounts)}" if amounts else "the same score_bytes")
     if not parts:
         parts = ["the text of the corpus, or the version of the scoring"]
-        mend = [f"--corpus {first.corpus}, prepared by one version of autoresearch,"]
+        fixes = [f"--corpus {first.corpus}, prepared by one version of autoresearch,"]
     raise UserError(
-        f"these scores can't be ranked: {told}. What differs is {' and '.join(parts)}; trials with {' '.join(mend)} on "
-        "every side can be"
+        f"these scores can't be ranked: {first}; {other}. What differs is {' and '.join(parts)}; trials with "
+        f"{' '.join(fixes)} on every side can be ranked"
     )
-
-
-def _amount(side: Scored) -> int | None:
-    return side.asked_bytes or side.bytes
-
-
-def _covers(side: Scored) -> str:
-    amount = _amount(side)
-    return f"{'unknown' if amount is None else f'{amount:,}'} bytes of {side.corpus or 'an unnamed corpus'}"
-
-
-def scored_by(entry: Entry) -> Scored:
-    """What an entry's scores cover."""
-    trial = entry.trials[0]
-    return Scored(name=entry.name, corpus=trial.corpus, bytes=trial.scored_bytes, yardstick=trial.yardstick)
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:

@@ -82,7 +82,7 @@ def test_unequal_yardsticks_are_refused_before_anything_runs(
     def must_not(*values: object, **named: object) -> Trial:
         raise AssertionError("a trial ran")
 
-    monkeypatch.setattr("core.cli.resolve.lone_trial", must_not)
+    monkeypatch.setattr("core.cli.resolve.run_with_bar", must_not)
     for name, size in (("short", 4000), ("long", 9000)):
         preset = presets.load("numpy", {"corpus": f"folder:{corpus_folder}", "score_bytes": str(size)})
         (tmp_path / f"{name}.toml").write_text(presets.dump(preset), encoding="utf-8")
@@ -133,7 +133,10 @@ def test_trials_take_turns_seed_by_seed() -> None:
         return a_trial(seed=seed), []
 
     sides, budgets = {"a": preset, "b": preset}, dict.fromkeys("ab", Budget(seconds=1))
-    ran = [(name, trial.seed) for name, trial, _ in compare.run(sides, {"a": [1, 2], "b": [1, 2]}, budgets, run_one)]
+    ran = [
+        (name, trial.seed)
+        for name, trial, _ in compare.interleaved(sides, {"a": [1, 2], "b": [1, 2]}, budgets, run_one)
+    ]
     assert ran == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
 
 
@@ -222,14 +225,14 @@ def test_no_data_is_prepared_for_a_device_that_is_not_here(
 
 
 def test_what_ran_before_a_side_that_cannot_is_shown(corpus_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = resolve.lone_trial
+    run = resolve.run_with_bar
 
-    def second_fails(preset: Preset, **named: Any) -> Trial:
+    def second_fails(trainer: str, preset: Preset, **named: Any) -> Trial:
         if named["seed"] == 2:
             raise UserError("the disk is full")
-        return run(preset, **named)
+        return run(trainer, preset, **named)
 
-    monkeypatch.setattr(resolve, "lone_trial", second_fails)
+    monkeypatch.setattr(resolve, "run_with_bar", second_fails)
     options = ["--corpus", f"folder:{corpus_folder}", *SMALL, "--backends", "numpy", "--seeds", "1,2"]
     told = call("compare", *options, code=2).err
     assert "the disk is full" in told
@@ -299,8 +302,8 @@ def test_the_conclusion_holds_the_lead_against_the_seeds(entries: list[Entry], s
     ],
 )
 def test_what_differs_is_named_with_its_mend(other: tuple[str, int], differs: str, mend: str) -> None:
-    first = Scored(name="cpu", corpus="apidocs", bytes=400_072, yardstick="a", asked_bytes=400_000)
-    second = Scored(name="h100", corpus=other[0], bytes=other[1] + 9, yardstick="b", asked_bytes=other[1])
+    first = Scored(name="cpu", corpus="apidocs", bytes=400_072, yardstick="a", wanted_bytes=400_000)
+    second = Scored(name="h100", corpus=other[0], bytes=other[1] + 9, yardstick="b", wanted_bytes=other[1])
     with pytest.raises(UserError) as told:
         compare.check_yardsticks([first, first, second])
     assert f"What differs is {differs}; trials with {mend}" in str(told.value)
@@ -335,11 +338,11 @@ def test_files_of_records_are_grouped_by_all_but_the_seed(tmp_path: Path) -> Non
         (["nowhere"], "nowhere can't be read"),
         (["empty"], "is no campaign and holds no trial.json"),
         (["text.txt"], "holds no JSON"),
-        (["text.txt", "--backends", "numpy"], "leave --backends out"),
-        (["text.txt", "--corpus", "apidocs", "--set", "depth=3"], "leave --set, --corpus out"),
-        (["text.txt", "--budget", "9", "--wall", "9", "--seeds", "1"], "leave --budget, --wall, --seeds out"),
-        (["text.txt", "--device", "cpu"], "leave --device out"),
-        (["--presets", "cpu", "--backends", "torch"], "each on its own backend"),
+        (["text.txt", "--backends", "numpy"], "leave out --backends"),
+        (["text.txt", "--corpus", "apidocs", "--set", "depth=3"], "leave out --set, --corpus"),
+        (["text.txt", "--budget", "9", "--wall", "9", "--seeds", "1"], "leave out --budget, --wall, --seeds"),
+        (["text.txt", "--device", "cpu"], "leave out --device"),
+        (["--presets", "cpu", "--backends", "torch"], "each preset on its own backend"),
         (["--presets", "cpu,nonsense"], "there is no preset 'nonsense'"),
         (["--backends", "tensorflow"], "no backend 'tensorflow'"),
         (["--wall", "9", "--budget", "9"], "one budget"),
