@@ -106,7 +106,7 @@ def compile_bytecode() -> None:
     say("compiling bytecode")
     purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
     folder = subprocess.run([PYTHON, "-c", purelib], capture_output=True, text=True, check=True).stdout.strip()
-    command = [PYTHON, "-m", "compileall", "-qq", "-j", "0", folder, "core", "backends", "presets"]
+    command = [str(PYTHON), "-m", "compileall", "-qq", "-j", "0", folder, "core", "backends", "presets"]
     subprocess.run(command, cwd=ROOT, check=False)
 
 
