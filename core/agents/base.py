@@ -134,23 +134,25 @@ class Agent:
     """Whoever proposes. One that keeps state rebuilds it from the history: a campaign may go on in another process."""
 
     name: str
-    why_none: str = ""  # why `propose` gave None, as the run's end tells it; empty for nothing to add
+    why_none: str = ""  # why `propose` returned None, for the run's last line; empty for nothing to add
+    context: AgentContext  # since `begin`
 
     def begin(self, context: AgentContext) -> None:
-        """A run starts. Called once, before the baseline where that is missing: what an agent lacks ends the run here.
+        """A run starts. Called once, before the baseline where that is missing; a UserError ends the run here.
 
-        Until a proposal is asked for, there may be no champion for `context.check` to hold a trainer against.
+        Until the first `propose` there may be no champion, which `context.check` compares a trainer with.
         """
+        self.context = context
 
     def propose(self, history: History) -> Proposal | None:
         """The next change to the champion, or None for nothing more, which ends the run. May raise Unavailable."""
         raise NotImplementedError
 
     def observe(self, experiment: Experiment) -> None:
-        """Told of every experiment that got its verdict in this run."""
+        """Called with every experiment that got its verdict in this run."""
 
     def repeated(self, repeat: Repeat) -> None:
-        """Told that its proposal was not run, with the earlier result."""
+        """Called where its proposal was not run, as its trainer has a verdict already."""
 
     def end(self) -> None:
         """The run is over, in whatever way. Called once if `begin` was, also where that failed."""

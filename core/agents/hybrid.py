@@ -44,16 +44,15 @@ class Hybrid(Agent):
         self._alone = alone
         self._clock = clock
         self._sleep = sleep
-        self._context: AgentContext | None = None
         self._begun: list[Agent] = []
-        self._asked = thinker
+        self._last_asked = thinker
         self._away_since: float | None = None
         self._again_at = -math.inf
         self._finished = False  # the thinker has nothing more
-        self._empty = ""  # why the search has nothing, as it was told last
+        self._empty = ""  # why the search has nothing, as the last notice says
 
     def begin(self, context: AgentContext) -> None:
-        self._context = context
+        super().begin(context)
         for agent in (self._thinker, self._search):
             self._begun.append(agent)
             agent.begin(context)
@@ -76,7 +75,7 @@ class Hybrid(Agent):
         self._search.observe(experiment)
 
     def repeated(self, repeat: Repeat) -> None:
-        self._asked.repeated(repeat)
+        self._last_asked.repeated(repeat)
 
     def end(self) -> None:
         while self._begun:
@@ -94,7 +93,7 @@ class Hybrid(Agent):
     def _from_thinker(self, history: History) -> Proposal | None:
         if self._finished or self._clock() < self._again_at:
             return None
-        self._asked = self._thinker
+        self._last_asked = self._thinker
         try:
             proposal = self._thinker.propose(history)
         except Unavailable as away:
@@ -117,7 +116,7 @@ class Hybrid(Agent):
     def _from_search(self, history: History) -> Proposal | None:
         if self._finished and not self._alone:
             return None
-        self._asked = self._search
+        self._last_asked = self._search
         why = "the search has found nothing new in the ranges of this champion"
         try:
             proposal = self._search.propose(history)
@@ -130,19 +129,17 @@ class Hybrid(Agent):
 
     def _wait(self) -> bool:
         """Sleeps a little; False once the run is over."""
-        left = self._context.seconds_left() if self._context is not None else math.inf
+        left = self.context.seconds_left()
         away = self._again_at - self._clock()
         if left <= 0:
             return False
         if away > 0:
-            if self._context is not None:
-                self._context.tell(Working(self._thinker.name, f"away, asked again in {_duration(away)}"))
+            self.context.tell(Working(self._thinker.name, f"away, asked again in {_duration(away)}"))
             self._sleep(min(_WAIT_SECONDS, away, left))
         return True
 
     def _tell(self, text: str) -> None:
-        if self._context is not None:
-            self._context.tell(Notice(text))
+        self.context.tell(Notice(text))
 
 
 def _duration(seconds: float) -> str:

@@ -26,11 +26,11 @@ class Lessons:
     def __init__(self, path: Path, tell: OnEvent) -> None:
         self.path = path
         self._tell = tell
-        self._told = ""
+        self._last_notice = ""
 
     def read(self) -> list[str]:
-        """The last lines that are not empty, oldest first; none while the file can't be read, which is told once."""
-        return [] if (text := self._text()) is None else _lines(text)[-SHOWN:]
+        """The last lines that are not empty, oldest first; none, and one notice, while the file can't be read."""
+        return [] if (text := self._end()) is None else _lines(text)[-SHOWN:]
 
     def append(self, lesson: str) -> bool:
         """Adds a line, unless it is among the last ones; whether it stands there now.
@@ -40,7 +40,7 @@ class Lessons:
         line = " ".join(lesson.split())[:LONGEST]
         try:
             with filelock.FileLock(lock_of(self.path), timeout=_LOCK_SECONDS):
-                text = self._text()
+                text = self._end()
                 if text is None:
                     return False
                 if line in (one.removeprefix("- ") for one in _lines(text)[-SHOWN:]):
@@ -49,10 +49,10 @@ class Lessons:
         except (OSError, filelock.Timeout) as error:
             self._notice(f"{self.path}: a lesson was not kept: {error}")
             return False
-        self._told = ""
+        self._last_notice = ""
         return True
 
-    def _text(self) -> str | None:
+    def _end(self) -> str | None:
         """The end of the file, empty without one; None if it can't be read."""
         try:
             with open(self.path, "rb") as file:
@@ -76,14 +76,9 @@ class Lessons:
             return None
 
     def _notice(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
+        if text != self._last_notice:
+            self._last_notice = text
             self._tell(Notice(text))
-
-
-def at(path: Path | None, root: Path, tell: OnEvent) -> Lessons:
-    """The lessons in `path`, or those beside the program in a campaign's folder."""
-    return Lessons(root / NAME if path is None else path, tell)
 
 
 def refuse_unusable(path: Path) -> None:

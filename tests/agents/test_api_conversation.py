@@ -38,8 +38,8 @@ def an_agent(root: Path, answers: Sequence[Said] | Callable[[Request, int], Said
 
 
 def context_of(agent: ApiAgent) -> PlainContext:
-    assert isinstance(agent._context, PlainContext)
-    return agent._context
+    assert isinstance(agent.context, PlainContext)
+    return agent.context
 
 
 def edit(new: str = "LAYERS = 3") -> dict[str, Any]:

@@ -101,7 +101,7 @@ def test_campaigns_that_share_a_file_lose_no_line(kept: Lessons) -> None:
 
 def test_git_takes_no_notice_of_them(tmp_path: Path) -> None:
     with a_campaign(tmp_path / "c") as campaign:
-        lessons.at(None, campaign.root, print).append("one")
+        Lessons(campaign.root / lessons.NAME, print).append("one")
         assert (campaign.root / "lessons.md").exists()
         status = subprocess.run(
             ["git", "-C", str(campaign.root), "status", "--porcelain"], capture_output=True, text=True, check=True

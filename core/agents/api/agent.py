@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from core.agents import lessons
 from core.agents.api import brief
 from core.agents.api.conversation import Conversation, GivenUp
 from core.agents.api.draft import Draft
 from core.agents.api.quoting import Quotes, mark_of, secret_in
 from core.agents.api.workbench import Workbench
 from core.agents.base import Agent, AgentContext, History, Unavailable
+from core.agents.lessons import NAME as LESSONS
+from core.agents.lessons import Lessons
 from core.agents.llm.base import Asks, LimitReached, Outage, TimeOver
 from core.events import Repeat
-from core.records import Experiment, Proposal, UserError
+from core.records import Proposal, UserError
 from core.store import commit_message
 
 PREFIX = "api:"  # of the agent's name, before the model's
@@ -35,14 +36,13 @@ class ApiAgent(Agent):
         answer_tokens: int = ANSWER_TOKENS,
         secret: str | None = None,
     ) -> None:
-        """`connect` gives whom to ask, for one run. `secret`: of the campaign whose requests are to be repeated."""
+        """`connect` makes the client for one run. `secret` is that of the campaign that a replay repeats."""
         self.name = commit_message.agent_name(PREFIX + model)[:80]
         self._connect = connect
         self._lessons_path = lessons
         self._answer_tokens = answer_tokens
         self._secret = secret
         self._asks: Asks | None = None
-        self._context: AgentContext | None = None
         self._repeats: list[Repeat] = []
         self._given_up = 0  # proposals in a row
         self._answered = False  # whether the model ever did
@@ -50,39 +50,28 @@ class ApiAgent(Agent):
         self.bench: Workbench | None = None  # of the last conversation
 
     def begin(self, context: AgentContext) -> None:
-        self._context = context
+        super().begin(context)
         self._secret = self._secret or secret_in(context.state)
-        self._lessons = lessons.at(self._lessons_path, context.root, context.tell)
+        self._lessons = Lessons(self._lessons_path or context.root / LESSONS, context.tell)
         self._asks = self._connect(context)
 
     def propose(self, history: History) -> Proposal | None:
-        """What the model hands in; None once it has nothing more or may spend nothing more, which `why_none` tells.
+        """What the model hands in; None, with the reason in `why_none`, once it has nothing more or may spend no more.
 
-        Raises Unavailable, and UserError for what a person must mend, such as a key that is not accepted: but only
-        where the model has never answered in this run. Later, at night, the search is to go on.
+        Raises Unavailable. Raises UserError for what a person must mend, such as a key that is not accepted, but only
+        where the model has never answered in this run: later, at night, the search is to go on.
         """
-        asks, context = self._asks, self._context
-        assert asks is not None and context is not None and self._secret is not None, "`begin` comes first"
+        assert self._asks is not None and self._secret is not None, "`begin` comes first"
         quotes = Quotes(mark_of(self._secret, len(history)))
         kept = self._kept if self._kept is not None and self._kept.champion == history.champion_text else None
         self._kept = None
-        bench = self.bench = Workbench(history, context, self._lessons, quotes, self.name, kept)
-        situation = brief.situation(
-            history,
-            quotes,
-            lessons=self._lessons.read(),
-            repeats=self._repeats,
-            name=self.name,
-        )
+        bench = self.bench = Workbench(history, self.context, self._lessons, quotes, self.name, kept)
+        situation = brief.situation(history, quotes, self._lessons.read(), self._repeats, self.name)
         conversation = Conversation(
-            asks=asks,
+            asks=self._asks,
             bench=bench,
             opening=(brief.standing(history), situation),
-            number=len(history),
             max_tokens=self._answer_tokens,
-            tell=context.tell,
-            name=self.name,
-            seconds_left=context.seconds_left,
             resumed="the model could not be reached for a while" if kept is not None else "",
         )
         try:
@@ -113,9 +102,6 @@ class ApiAgent(Agent):
     def _given_up_on(self, why: str) -> Unavailable:
         self._given_up += 1
         return Unavailable(why, AGAIN_SECONDS if self._given_up < IN_A_ROW else LATER_SECONDS)
-
-    def observe(self, experiment: Experiment) -> None:
-        """Nothing to keep: every brief is made from the history."""
 
     def repeated(self, repeat: Repeat) -> None:
         self._repeats.append(repeat)

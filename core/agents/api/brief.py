@@ -47,14 +47,7 @@ def standing(history: History) -> Block:
     )
 
 
-def situation(
-    history: History,
-    quotes: Quotes,
-    *,
-    lessons: Sequence[str],
-    repeats: Sequence[Repeat],
-    name: str,
-) -> Block:
+def situation(history: History, quotes: Quotes, lessons: Sequence[str], repeats: Sequence[Repeat], name: str) -> Block:
     """What is new: champion, record, verdicts since the last proposal, lessons, plateau."""
     champion, counts = history.champion, history.verdicts()
     recent = history.recent(RECENT)

@@ -1,11 +1,10 @@
-"""One proposal's conversation: asks the model, carries out its tools, and brings it back when it strays.
+"""One proposal's conversation: asks the model, runs its tools, and reminds it where it calls none.
 
-What is said stays what was said: an answer goes back as it came, but for what no server would take again.
+Each answer of the model goes back into the next request as it came, without what no server would accept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from core.agents.api.quoting import escaped
 from core.agents.api.tools import TOOLS
 from core.agents.api.workbench import Workbench, working_on
 from core.agents.llm.base import Asks, Block, Message, Reply, Request, TimeOver
-from core.events import Working
 
 MOST_ANSWERS = 40
 MOST_NUDGES = 2
@@ -32,12 +30,8 @@ class Conversation:
     asks: Asks
     bench: Workbench
     opening: tuple[Block, ...]
-    number: int  # of the experiment that is proposed
     max_tokens: int
-    tell: Callable[[Working], None]
-    name: str
-    seconds_left: Callable[[], float]
-    resumed: str = ""  # why the draft is one that was begun before
+    resumed: str = ""  # why the draft comes from an earlier conversation
     replies: int = 0
 
     def run(self) -> None:
@@ -45,11 +39,11 @@ class Conversation:
         messages = self._begin(self.resumed)
         nudges, beginnings = 0, 1
         for answer in range(MOST_ANSWERS):
-            if self.seconds_left() <= 0:
+            if self.bench.context.seconds_left() <= 0:
                 raise TimeOver
-            self.tell(Working(self.name, "thinks" if answer == 0 else f"thinks, answer {answer + 1}"))
+            self.bench.status("thinks" if answer == 0 else f"thinks, answer {answer + 1}")
             request = Request(system=prompts.SYSTEM, tools=TOOLS, messages=tuple(messages), max_tokens=self.max_tokens)
-            reply = self.asks.ask(request, self.number)
+            reply = self.asks.ask(request, len(self.bench.history))
             self.replies += 1
             if reply.stop_reason == "context_full":
                 beginnings += 1
@@ -59,26 +53,25 @@ class Conversation:
                 continue
             uses = [block for block in reply.content if working_on(block)]
             if uses and reply.stop_reason != "max_tokens" and reply.stop_reason != "refusal":
-                messages += [_said(reply), {"role": "user", "content": self._answers(uses)}]
+                messages += [_message(reply), {"role": "user", "content": self._answers(uses)}]
                 if self.bench.done:
                     return
                 continue
             nudges += 1
             if nudges > MOST_NUDGES:
-                raise GivenUp(_strayed(reply))
+                raise GivenUp(_reason(reply))
             messages = self._nudged(messages, reply)
         raise GivenUp(f"{MOST_ANSWERS} answers without a proposal")
 
     def _begin(self, why: str) -> list[Message]:
         content = list(self.opening)
         if why and (changed := self.bench.draft.diff()):
-            told = prompts.ANEW.format(why=why)
             shown = self.bench.quote("your draft against the champion", escaped(changed))
-            content.append({"type": "text", "text": f"{told}\n{shown}"})
+            content.append({"type": "text", "text": f"{prompts.ANEW.format(why=why)}\n{shown}"})
         return [{"role": "user", "content": content}]
 
     def _answers(self, uses: list[Block]) -> list[Block]:
-        """A result for every use; those behind a hand-in are not carried out any more."""
+        """A result for every tool call up to the one that ends the proposal; later ones are not run."""
         results: list[Block] = []
         for use in uses:
             results.append(self.bench.answer(use))
@@ -87,24 +80,24 @@ class Conversation:
         return results
 
     def _nudged(self, messages: list[Message], reply: Reply) -> list[Message]:
-        """The conversation with a word that brings the model back to it."""
+        """The conversation with a text that asks for a tool call."""
         if reply.stop_reason == "refusal":  # what was declined must not stand in the next request
-            return _with_word(self._begin("an answer was declined"), prompts.DECLINED)
+            return _with_text(self._begin("an answer was declined"), prompts.DECLINED)
         if reply.stop_reason == "max_tokens":  # half a thought or half a tool's input is refused by servers
-            return _with_word(messages, prompts.CUT.format(tokens=self.max_tokens))
-        said = _said(reply)
-        if not said["content"]:
-            return _with_word(messages, prompts.NO_TOOL)
-        return [*messages, said, {"role": "user", "content": [{"type": "text", "text": prompts.NO_TOOL}]}]
+            return _with_text(messages, prompts.CUT.format(tokens=self.max_tokens))
+        message = _message(reply)
+        if not message["content"]:
+            return _with_text(messages, prompts.NO_TOOL)
+        return [*messages, message, {"role": "user", "content": [{"type": "text", "text": prompts.NO_TOOL}]}]
 
 
-def _with_word(messages: list[Message], word: str) -> list[Message]:
+def _with_text(messages: list[Message], text: str) -> list[Message]:
     """The conversation with a text behind its last message, which is the user's."""
     last = messages[-1]
-    return [*messages[:-1], {**last, "content": [*last["content"], {"type": "text", "text": word}]}]
+    return [*messages[:-1], {**last, "content": [*last["content"], {"type": "text", "text": text}]}]
 
 
-def _said(reply: Reply) -> Message:
+def _message(reply: Reply) -> Message:
     """An answer as it goes back: without empty texts and tools that nobody could answer, inputs as objects."""
     content: list[Block] = []
     for block in reply.content:
@@ -128,7 +121,7 @@ def _object(given: Any) -> dict[str, Any]:
     return given if isinstance(given, dict) else {"not_an_object": str(given)[:2_000]}
 
 
-def _strayed(reply: Reply) -> str:
+def _reason(reply: Reply) -> str:
     return {
         "refusal": "it declined to answer",
         "max_tokens": "its answers were cut off at the limit of tokens",

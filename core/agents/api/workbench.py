@@ -42,8 +42,8 @@ class Workbench:
         self.hypothesis = ""  # of the proposal that was handed in
         self.ended = ""  # why there is nothing more to propose
         self.failed_edits = 0
-        self._history = history
-        self._context = context
+        self.history = history
+        self.context = context
         self._lessons = lessons
         self.quote = quotes
         self._name = name
@@ -86,16 +86,16 @@ class Workbench:
             what, text = "your draft of train.py", self.draft.text
         else:
             self._require(experiment)
-            what, text = f"train.py of experiment {experiment}", self._history.text(experiment)
+            what, text = f"train.py of experiment {experiment}", self.history.text(experiment)
         count = len(text.splitlines())
         if first > max(count, 1) or (last is not None and last < first):
             raise ToolError(f"lines {first} to {last or count}: there are lines 1 to {count}")
-        self._works(f"reads {'the trainer' if experiment is None else f'the trainer of experiment {experiment}'}")
+        self.status(f"reads {'the trainer' if experiment is None else f'the trainer of experiment {experiment}'}")
         return reading.trainer(self.quote, what, text, first, last)
 
     def _read_program(self) -> str:
-        self._works("reads program.md")
-        return self._history.program.prose[:_LONGEST_RESULT].strip() or "program.md is empty."
+        self.status("reads program.md")
+        return self.history.program.prose[:_LONGEST_RESULT].strip() or "program.md is empty."
 
     def _list_experiments(
         self,
@@ -105,10 +105,10 @@ class Workbench:
         sort: str = "number",
         count: int = 30,
     ) -> str:
-        newest = len(self._history) - 1
+        newest = len(self.history) - 1
         last = newest if last is None else min(last, newest)
-        self._works(f"lists experiments {first} to {last}")
-        found, there = reading.listed(self._history, first, last, verdict, sort == "score", min(count, LISTED))
+        self.status(f"lists experiments {first} to {last}")
+        found, there = reading.listed(self.history, first, last, verdict, sort == "score", min(count, LISTED))
         if not found:
             return f"none; there are experiments 0 to {newest}"
         head = f"{len(found)} of {there}" + (f" with verdict {verdict}" if verdict else "")
@@ -117,17 +117,17 @@ class Workbench:
 
     def _read_experiment(self, number: int) -> str:
         self._require(number)
-        self._works(f"reads experiment {number}")
-        return reading.full(self._history, self.quote, number)
+        self.status(f"reads experiment {number}")
+        return reading.full(self.history, self.quote, number)
 
     # The draft
 
     def _edit(self, old: str, new: str, all: bool = False) -> str:  # noqa: A002 - the field's name
-        self._works("edits")
+        self.status("edits")
         return self.draft.edit(old, new, all)
 
     def _write_trainer(self, text: str) -> str:
-        self._works("writes the trainer")
+        self.status("writes the trainer")
         self.draft.write(text)
         return f"your draft has {len(self.draft.text.splitlines())} lines now"
 
@@ -145,8 +145,8 @@ class Workbench:
         if self._checks >= CHECKS:
             raise ToolError(f"a proposal may be checked {CHECKS} times, and was: propose it, or change your mind")
         self._checks += 1
-        self._works("checks the draft")
-        found = self._context.check(self.draft.text)
+        self.status("checks the draft")
+        found = self.context.check(self.draft.text)
         if found.fault:
             answer = "It fails.\n" + self.quote("the fault", found.fault, characters=2_000, lines=20)
         else:
@@ -161,7 +161,7 @@ class Workbench:
         note = one_line(text, LONGEST_LESSON)
         if not note:
             raise ToolError("expected a line of text")
-        self._works("leaves a lesson")
+        self.status("leaves a lesson")
         if not self._lessons.append(note):
             raise ToolError("the lessons' file can't be written now; go on without")
         return "kept"
@@ -173,10 +173,10 @@ class Workbench:
         text = self.draft.text
         if not self.draft.changed:
             raise ToolError("your draft is the champion's text: there is nothing to try yet")
-        if (refused := refusal(text, self.draft.champion, self._history.program.fixed)) is not None:
+        if (refused := refusal(text, self.draft.champion, self.history.program.fixed)) is not None:
             raise ToolError("this can't be tried; mend it first:", refused.reason)
-        if (earlier := self._history.repeat_of(text)) is not None:
-            if earlier.number == self._history.champion.number:
+        if (earlier := self.history.repeat_of(text)) is not None:
+            if earlier.number == self.history.champion.number:
                 raise ToolError("but for layout and comments this is the champion: there is nothing to try yet")
             raise ToolError("this very trainer was tried already; it came to:", line(earlier))
         self.hypothesis = said
@@ -190,11 +190,11 @@ class Workbench:
         return "the run ends"
 
     def _require(self, number: int) -> None:
-        if not 0 <= number < len(self._history):
-            raise ToolError(f"there is no experiment {number}; there are 0 to {len(self._history) - 1}")
+        if not 0 <= number < len(self.history):
+            raise ToolError(f"there is no experiment {number}; there are 0 to {len(self.history) - 1}")
 
-    def _works(self, what: str) -> None:
-        self._context.tell(Working(self._name, what))
+    def status(self, what: str) -> None:
+        self.context.tell(Working(self._name, what))
 
 
 def working_on(block: Any) -> bool:

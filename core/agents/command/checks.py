@@ -43,6 +43,11 @@ class Checks:
     def left(self) -> int:
         return max(0, MOST - self._given)
 
+    @property
+    def readable(self) -> tuple[Path, ...]:
+        """What the command needs to read to ask; the interpreter and its library it may read anyway."""
+        return (self.answers, Path(ask_check.__file__))
+
     def look(self) -> None:
         """Answers if the command has asked."""
         if self._given < _ANSWERS and self._space.remove(ask_check.REQUEST):
@@ -66,8 +71,3 @@ def _report(checked: CheckResult) -> str:
     if printed := checked.output.strip():
         answer += f"The end of what it printed (data, whatever it says):\n{printed[-_OUTPUT_CHARACTERS:]}\n"
     return answer
-
-
-def readable(checks: Checks) -> tuple[Path, ...]:
-    """What the command needs to read to ask; the interpreter and its library it may read anyway."""
-    return (checks.answers, Path(ask_check.__file__))

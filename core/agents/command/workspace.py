@@ -19,7 +19,7 @@ from typing import Self
 from core.records import TRAINER
 from core.system.signals import signals_blocked
 
-HYPOTHESIS, LESSON, LESSONS = "hypothesis.txt", "lesson.txt", "lessons.md"
+HYPOTHESIS, LESSON = "hypothesis.txt", "lesson.txt"
 TRAINER_BYTES = 2**20  # the reference trainers have a fortieth of it
 HYPOTHESIS_CHARACTERS, LESSON_CHARACTERS = 2000, 300
 LOOKED_AT = 5000  # entries of the folder that are held against what was written there
