@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ Floats = npt.NDArray[np.float32]
 
 class Backend(Protocol):
     """The fixed side of one framework."""
+
+    has_model: bool  # whether the reference trainer trains a network, whose steps can be timed and compared
 
     def missing(self) -> str | None:
         """Why this backend can't run here and the command that mends it; None if it can. Imports nothing heavy."""
@@ -54,6 +57,9 @@ class Backend(Protocol):
     def resolve(self, device: str) -> str:
         """The device to use: `auto` finds the best. One explicitly named that isn't there is a UserError."""
 
+    def choose(self, device: str) -> dict[str, str]:
+        """What the reference trainer chooses on the device, such as its kernel, each with the reason in brackets."""
+
     def seed(self, seed: int) -> None:
         """Seeds every generator of the framework."""
 
@@ -71,3 +77,9 @@ class Backend(Protocol):
 
     def logits_at(self, logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) -> Floats:
         """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
+
+
+def choices_of(trainer: ModuleType, device: str) -> dict[str, str]:
+    """What a reference trainer with a model chooses on the device; loaded late, because it imports its backend."""
+    found: dict[str, str] = trainer.choose(trainer.Machine.of(device)).with_reasons()
+    return found

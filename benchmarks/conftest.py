@@ -68,9 +68,9 @@ class Side:
         shape = (rows, self.preset.sequence_length + 1)
         return np.random.default_rng(0).integers(1, self.preset.vocabulary, shape, dtype=np.int32)
 
-    def told(self) -> dict[str, str]:
+    def record(self) -> dict[str, str]:
         """For the record of a benchmark."""
-        dtype = self.choices.told()["dtype"].partition(" ")[0]
+        dtype = self.choices.with_reasons()["dtype"].partition(" ")[0]
         device = f"{self.device} ({self.backend.device_name(self.device)})"
         return {"backend": self.preset.backend, "device": device, "dtype": dtype}
 

@@ -26,7 +26,7 @@ def test_numpy(benchmark, timed) -> None:  # type: ignore[no-untyped-def]
 def test_product(benchmark, side, timed) -> None:  # type: ignore[no-untyped-def]
     size = hardware.MATRIX if side.device == "cpu" else MATRIX_OF_ACCELERATOR
     left, right = np.random.default_rng(0).standard_normal((2, size, size), np.float32)
-    benchmark.extra_info |= {**side.told(), "flops": 2 * size**3}
+    benchmark.extra_info |= {**side.record(), "flops": 2 * size**3}
     side.model()  # sets the framework's device and how it multiplies
     timed(PRODUCTS[side.preset.backend](side, left, right))
 
@@ -34,7 +34,7 @@ def test_product(benchmark, side, timed) -> None:  # type: ignore[no-untyped-def
 @pytest.mark.benchmark(group="step")
 def test_step(benchmark, side, timed) -> None:  # type: ignore[no-untyped-def]
     stepper, count = side.stepper(), side.rows * side.preset.sequence_length
-    benchmark.extra_info |= {**side.told(), "tokens": count, "flops": count * stepper.model.flops_per_token()}
+    benchmark.extra_info |= {**side.record(), "tokens": count, "flops": count * stepper.model.flops_per_token()}
     assert np.isfinite(timed(stepper.step, side.batch(side.rows), 0.0))
 
 
@@ -42,7 +42,7 @@ def test_step(benchmark, side, timed) -> None:  # type: ignore[no-untyped-def]
 def test_update(benchmark, side, timed) -> None:  # type: ignore[no-untyped-def]
     """On gradients that stay the same."""
     # The tokens that one update serves.
-    benchmark.extra_info |= {**side.told(), "tokens": side.rows * side.preset.sequence_length}
+    benchmark.extra_info |= {**side.record(), "tokens": side.rows * side.preset.sequence_length}
     timed(UPDATES[side.preset.backend](side, np.random.default_rng(0)))
 
 
@@ -52,7 +52,7 @@ def test_losses(benchmark, side, timed) -> None:  # type: ignore[no-untyped-def]
     logits = side.trainer.restore(side.trainer.initial_weights(shapes, side.facts.seed), side.facts)
     # As many as a request has, but no more than a step: on a slow device that is short.
     tokens = side.batch(min(side.rows, max(1, REQUEST_TOKENS // side.preset.sequence_length)))
-    benchmark.extra_info |= {**side.told(), "tokens": tokens[:, 1:].size}
+    benchmark.extra_info |= {**side.record(), "tokens": tokens[:, 1:].size}
     found = timed(side.backend.losses, logits, tokens[:, :-1], tokens[:, 1:], side.device)
     assert found.shape == tokens[:, 1:].shape
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of
 from core.records import UserError
 from core.system import hardware
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 # Logits are float32 [rows, T, V]; more at once than this (in MB) gains nothing: on a CPU they stay in its cache.
 CHUNK_MB: dict[str, float] = {"cpu": 16, "tpu": 512, "cuda": 1024, "rocm": 1024}
 ROWS = 64  # of a question about positions: fewer are filled up to these
+has_model = True
 
 
 def missing() -> str | None:
@@ -73,6 +75,11 @@ def resolve(device: str) -> str:
         built = f"JAX {jax.__version__}"
         raise UserError(f"device {device!r} is not here; {built} finds: {', '.join(there)}. Use --device auto or cpu")
     return device
+
+
+def choose(device: str) -> dict[str, str]:
+    """What the reference trainer chooses on the device."""
+    return choices_of(importlib.import_module("backends.jax.train"), device)
 
 
 def seed(seed: int) -> None:

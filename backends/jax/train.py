@@ -107,7 +107,7 @@ class Choices:
     dtype_reason: str
     compile_reason: str
 
-    def told(self) -> dict[str, str]:
+    def with_reasons(self) -> dict[str, str]:
         """For the record: each choice with its reason."""
         return {
             "kernel": f"{self.kernel} ({self.kernel_reason})",
@@ -600,7 +600,7 @@ def main() -> None:
     def warmed(choices: Choices) -> Stepper:
         stepper = Stepper(build(trial.facts, choices), choices, rows // slices)
         stepper.warm(trial.warmup(rows, SEQUENCE_LENGTH))
-        trial.describe(flops_per_token=stepper.model.flops_per_token(), **choices.told())
+        trial.describe(flops_per_token=stepper.model.flops_per_token(), **choices.with_reasons())
         return stepper
 
     machine = Machine.of(trial.facts.device)

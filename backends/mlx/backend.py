@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import re
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of
 from core.records import UserError
 from core.system import hardware
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Logits are float32 [rows, T, V]; more at once than this (in MB) gains nothing: on a CPU they stay in its cache.
 CHUNK_MB: dict[str, float] = {"cpu": 16, "gpu": 256}
+has_model = True
 
 
 def missing() -> str | None:
@@ -66,6 +68,11 @@ def resolve(device: str) -> str:
         built = f"MLX {version('mlx')}"
         raise UserError(f"device {device!r} is not here; {built} finds: {', '.join(there)}. Use --device auto or cpu")
     return device
+
+
+def choose(device: str) -> dict[str, str]:
+    """What the reference trainer chooses on the device."""
+    return choices_of(importlib.import_module("backends.mlx.train"), device)
 
 
 def seed(seed: int) -> None:

@@ -87,7 +87,7 @@ class Choices:
     dtype_reason: str
     compile_reason: str
 
-    def told(self) -> dict[str, str]:
+    def with_reasons(self) -> dict[str, str]:
         """For the record: each choice with its reason."""
         return {
             "kernel": f"mx.fast ({self.kernel_reason})",
@@ -524,7 +524,7 @@ def main() -> None:
     # The first slice, those between and the last have a graph each.
     stepper.warm(trial.warmup(rows // slices * min(slices, 3), SEQUENCE_LENGTH))
     limit_cache(trial.facts.device)
-    trial.describe(flops_per_token=stepper.model.flops_per_token(), **choices.told())
+    trial.describe(flops_per_token=stepper.model.flops_per_token(), **choices.with_reasons())
     gc.freeze()  # a collection over what is alive for good would stall a step
     for tokens in trial.batches(rows, SEQUENCE_LENGTH):
         trial.report(loss=stepper.step(tokens, trial.progress))

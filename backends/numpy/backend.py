@@ -11,6 +11,8 @@ from backends.base import MEMORY_ERROR, Floats, Ids, Logits
 from core.records import UserError
 from core.system import hardware
 
+has_model = False  # it counts pairs of tokens
+
 
 def missing() -> str | None:
     """NumPy is what the core itself needs, so it is always there."""
@@ -37,6 +39,11 @@ def resolve(device: str) -> str:
     if device not in ("auto", "cpu"):
         raise UserError(f"device {device!r} with the numpy backend: it runs on the CPU only. Use --device cpu")
     return "cpu"
+
+
+def choose(device: str) -> dict[str, str]:
+    """There is nothing to choose."""
+    return {}
 
 
 def seed(seed: int) -> None:

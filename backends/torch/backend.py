@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of
 from core.records import UserError
 from core.system import hardware
 
@@ -28,6 +29,7 @@ FLASH3 = Kernel("kernels-community/flash-attn3", 1)
 
 # Logits are float32 [rows, T, V]; more at once than this (in MB) gains nothing: on a CPU they stay in its cache.
 CHUNK_MB: dict[str, float] = {"cpu": 8, "mps": 256, "cuda": 1024}
+has_model = True
 
 
 def missing() -> str | None:
@@ -107,6 +109,11 @@ def resolve(device: str) -> str:
         built = f"PyTorch {torch.__version__}"
         raise UserError(f"device {device!r} is not here; {built} finds: {', '.join(there)}. Use --device auto or cpu")
     return device
+
+
+def choose(device: str) -> dict[str, str]:
+    """What the reference trainer chooses on the device."""
+    return choices_of(importlib.import_module("backends.torch.train"), device)
 
 
 def seed(seed: int) -> None:

@@ -77,11 +77,13 @@ def bench(
 
 def _sides(preset: Preset, names: str | None, device: str | None) -> dict[str, Preset]:
     """The preset for each backend. Its own backend comes first, so that a missing device is noticed early."""
+    import backends as registry
     from core.measure import compare
 
     wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
-    if compare.NO_MODEL in wanted:
-        raise UserError(f"backend {compare.NO_MODEL!r} counts pairs of tokens and has no steps: leave it out")
+    for name in wanted:
+        if not registry.get(name).has_model:
+            raise UserError(f"backend {name!r} has no model and so no steps to measure: leave it out")
     sides = compare.of_backends(preset, wanted, device)
     return dict(sorted(sides.items(), key=lambda side: side[0] != preset.backend))
 

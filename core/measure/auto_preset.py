@@ -24,7 +24,7 @@ from core.system.files import cache_root, digest, replacing
 from core.system.text import one_line
 from core.trainer.fingerprint import fingerprint
 from core.trainer.reference import reference_trainer
-from core.trial.probe import describe
+from core.trial.probe import probe
 from presets import cost, devices, scaling
 from presets import estimate as estimates
 from presets.devices import Device
@@ -315,7 +315,7 @@ def _placed(here: list[_Here], backend: str, place: str) -> _Here | None:
         return None
     if len(set(here)) == 1:
         return here[0]
-    name = describe(backend, place).get("device_name")
+    name = probe(backend, place).get("device_name")
     return next((one for one in here if one.name == name), here[int(index)])
 
 

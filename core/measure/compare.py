@@ -27,8 +27,6 @@ Tell = Callable[[str], None]
 Curve = list[dict[str, float]]  # step, seconds since the first batch, progress, loss in nats a token
 RunTrial = Callable[[Preset, Budget, int, str], tuple[Trial, Curve]]  # takes preset, budget, seed and a title
 
-# Counts pairs of tokens: no model to compare others with, unless it is named.
-NO_MODEL = "numpy"
 # Means one thing to one backend, so another one doesn't get it.
 OWN_CONSTANTS = ("COMPILE",)
 WARM_STEPS = 2
@@ -143,7 +141,7 @@ def of_backends(
         for name, reason in missing.items():
             if reason:
                 raise UserError(f"backend {name!r} can't run here: {reason}")
-    chosen = names or [name for name, reason in missing.items() if reason is None and name != NO_MODEL]
+    chosen = names or [name for name, reason in missing.items() if reason is None and backends.get(name).has_model]
     if not chosen:
         raise UserError("no backend is installed to compare: make setup, or uv pip install 'autoresearch[torch]'")
     sides, left_out = {}, []

@@ -34,7 +34,7 @@ from core.sandbox import tier
 from core.sandbox.selftest import check
 from core.system import accelerators, hardware
 from core.system.files import cache_root
-from core.trial.probe import describe
+from core.trial.probe import probe
 from presets import cost, devices, estimate
 
 Mark = Literal["ok", "warning", "missing"]
@@ -178,7 +178,7 @@ def _described(names: Iterable[str]) -> dict[str, Facts]:
     """Each backend as a process of its own tells it, all at once."""
     every = list(names)
     with ThreadPoolExecutor(len(every)) as threads:
-        return dict(zip(every, threads.map(describe, every), strict=True))
+        return dict(zip(every, threads.map(probe, every), strict=True))
 
 
 def _backends(told: Mapping[str, Facts], here: Here) -> tuple[Facts, list[Finding]]:
@@ -205,7 +205,7 @@ def _chosen(preset: Preset, origin: str, auto: Facts, here: Here) -> tuple[Facts
     """Whether the preset can run here; `auto` is what its backend would take by itself."""
     facts: Facts = {key: getattr(preset, key) for key in ("backend", "device", "corpus", "vocabulary")}
     same = preset.device == "auto" or auto.get("device") == preset.device or backends.get(preset.backend).missing()
-    found = auto if same else describe(preset.backend, preset.device)
+    found = auto if same else probe(preset.backend, preset.device)
     about = f"preset {preset.name}"
     wants = f"{preset.backend} on {preset.device}" + (f" ({origin})" if origin else "")
     if "error" in found:

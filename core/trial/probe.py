@@ -1,4 +1,4 @@
-"""What a backend would take here: its device, versions and choices, told by a process of its own that loads it.
+"""What a backend would run with here: its device, versions and choices, found out by a process that loads it.
 
 `python -P -m core.trial.probe BACKEND DEVICE` prints one line of JSON: device, device_name, versions and choices, or
 error. A framework that is broken, or takes the process down with it, breaks nothing else.
@@ -23,7 +23,7 @@ from core.trial.environment import TrialEnvironment
 SECONDS = 120.0
 
 
-def describe(backend: str, device: str = "auto", *, timeout: float = SECONDS) -> dict[str, Any]:
+def probe(backend: str, device: str = "auto", *, timeout: float = SECONDS) -> dict[str, Any]:
     """The backend's `device` (resolved), `device_name`, `versions` and `choices`, or why not, as `error`.
 
     `choices` are those of the reference trainer, each with its reason; empty where it makes none. The process runs
@@ -49,11 +49,11 @@ def describe(backend: str, device: str = "auto", *, timeout: float = SECONDS) ->
                 env=environment.variables(scratch),
             )
         except subprocess.TimeoutExpired:
-            return {"error": f"it told nothing within {timeout:g} s"}
+            return {"error": f"it said nothing within {timeout:g} s"}
     for line in reversed(done.stdout.splitlines()):  # a framework may print, too
         with contextlib.suppress(ValueError):
-            if isinstance(told := json.loads(line), dict):
-                return told
+            if isinstance(found := json.loads(line), dict):
+                return found
     last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it printed nothing")
     return {"error": f"its process ended {_how(done.returncode)}: {last[:300]}"}
 
@@ -65,26 +65,25 @@ def require(preset: Preset) -> None:
     """
     error = backends.get(preset.backend).missing()
     if error is None and preset.device not in ("cpu", "auto"):
-        error = describe(preset.backend, preset.device).get("error")
+        error = probe(preset.backend, preset.device).get("error")
     if error is not None:
         raise UserError(f"{error} (preset {preset.name} takes {preset.backend} on {preset.device})")
 
 
-def tell(backend: str, device: str) -> dict[str, Any]:
-    """Loads the backend in this process. What `describe` returns."""
-    from core.trial.child.worker import load
-
+def probe_in_process(backend: str, device: str) -> dict[str, Any]:
+    """Loads the backend in this process. What `probe` returns."""
     try:
         module = backends.get(backend)
         resolved = module.resolve(device)
-        facts = {"device": resolved, "device_name": module.device_name(resolved), "versions": module.versions()}
-        trainer = load(backends.trainer_path(backend))
-        chooses = hasattr(trainer, "choose") and hasattr(trainer, "Machine")
-        choices = trainer.choose(trainer.Machine.of(resolved)).told() if chooses else {}
-        return {**facts, "choices": choices}
+        return {
+            "device": resolved,
+            "device_name": module.device_name(resolved),
+            "versions": module.versions(),
+            "choices": module.choose(resolved),
+        }
     except UserError as error:
         return {"error": str(error)}
-    except Exception as error:  # noqa: BLE001  whatever a broken framework raises is what is to be told
+    except Exception as error:  # noqa: BLE001  whatever a broken framework raises is the result
         first = next((line for line in str(error).splitlines() if line.strip()), "no reason given").strip()
         return {"error": f"{type(error).__name__}: {first[:300]}"}
 
@@ -97,4 +96,4 @@ def _how(returncode: int) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(tell(*sys.argv[1:])), flush=True)
+    print(json.dumps(probe_in_process(*sys.argv[1:])), flush=True)

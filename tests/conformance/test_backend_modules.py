@@ -35,6 +35,7 @@ def test_a_backend_has_the_protocols_functions(backend: str):
     for name, expected in PROTOCOL.items():
         assert shape_of(getattr(module, name)) == shape_of(expected), f"{backend}.{name}"
         assert getattr(module, name).__doc__, f"{backend}.{name} says nothing"
+    assert isinstance(module.has_model, bool)
 
 
 @pytest.mark.parametrize("backend", backends.names())

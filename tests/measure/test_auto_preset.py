@@ -176,7 +176,7 @@ def test_one_of_several_devices_can_be_asked_for(machine: Machine, monkeypatch: 
         auto_preset.find({"device": "cuda:2"})
     # The driver's order need not be the framework's: which of unequal cards is meant, the framework tells.
     machine.has(UNKNOWN, RTX4090)
-    monkeypatch.setattr(auto_preset, "describe", lambda backend, device: {"device_name": UNKNOWN.name})
+    monkeypatch.setattr(auto_preset, "probe", lambda backend, device: {"device_name": UNKNOWN.name})
     assert auto_preset.find({"device": "cuda:1"})[0].device.name == UNKNOWN.name
 
 

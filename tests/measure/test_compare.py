@@ -20,7 +20,7 @@ from core.measure.compare import Entry, Scored
 from core.records import Budget, Preset, Trial, UserError, to_json
 from core.system import hardware
 from core.system.accelerators import Accelerator, Kind
-from core.trial import probe as describing
+from core.trial import probe as probing
 
 SMALL = ["--set", "score_bytes=8000", "--set", "peak_tflops=0.001", "--preset", "numpy"]
 
@@ -150,7 +150,7 @@ def test_every_installed_backend_is_taken_but_the_one_that_is_no_model(monkeypat
     preset = dataclasses.replace(
         presets.load("cpu"), device="cuda", constants={"COMPILE": "inductor", "MATRIX_LR": 0.1}
     )
-    monkeypatch.setattr(describing, "describe", lambda backend, device: {"device": device})
+    monkeypatch.setattr(probing, "probe", lambda backend, device: {"device": device})
     told: list[str] = []
     sides = compare.of_backends(preset, None, None, told.append)
     assert list(sides) == ["jax", "torch"]
@@ -169,10 +169,10 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     for name in backends.names():
         monkeypatch.setattr(backends.get(name), "missing", lambda: None)
 
-    def describe(backend: str, device: str) -> dict[str, str]:
+    def probe(backend: str, device: str) -> dict[str, str]:
         return {} if device.partition(":")[0] in there[backend] else {"error": f"no {device} for {backend}"}
 
-    monkeypatch.setattr(describing, "describe", describe)
+    monkeypatch.setattr(probing, "probe", probe)
     monkeypatch.setattr(hardware, "accelerators", tuple)
     return there
 

@@ -31,7 +31,7 @@ from core.sandbox import tier
 from core.sandbox.selftest import SelftestResult
 from core.system import hardware
 from core.system.files import cache_root
-from core.trial import probe as describing
+from core.trial import probe as probing
 from core.trial.supervisor import backend_environment
 
 CPU = presets.load("cpu")
@@ -47,7 +47,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     """No processes, no waiting and no accelerator: what each backend tells, for a test to change."""
     told: dict[str, dict[str, Any]] = {name: {**DEVICE, "choices": {}} for name in backends.names()}
     told["torch"] = {**DEVICE, "choices": CHOICES}
-    monkeypatch.setattr(doctor, "describe", lambda backend, device="auto": told[backend])
+    monkeypatch.setattr(doctor, "probe", lambda backend, device="auto": told[backend])
     monkeypatch.setattr(doctor, "SAMPLE_SECONDS", 0.0)
     monkeypatch.setattr(hardware, "accelerators", tuple)
     monkeypatch.setattr(hardware, "matrix_flops", lambda: 1e11)
@@ -116,20 +116,20 @@ def test_a_backend_tells_of_itself_in_a_trials_environment(monkeypatch: pytest.M
 
     monkeypatch.setenv("SOME_TOKEN", "secret")
     monkeypatch.setattr(subprocess, "run", watched)
-    told = describing.describe("numpy", "cpu")
+    told = probing.probe("numpy", "cpu")
     assert told["device"] == "cpu" and told["choices"] == {} and set(told["versions"]) == {"numpy"}
     assert "SOME_TOKEN" not in seen
     pytest.importorskip("torch")
-    describing.describe("torch", "cpu")
+    probing.probe("torch", "cpu")
     assert backend_environment(CPU).variables(Path(seen["HOME"])).items() <= seen.items()
 
 
 def test_a_device_that_is_not_there_is_told() -> None:
-    assert describing.describe("numpy", "cuda") == {
+    assert probing.probe("numpy", "cuda") == {
         "error": "device 'cuda' with the numpy backend: it runs on the CPU only. Use --device cpu"
     }
     with pytest.raises(UserError, match="no backend 'numpi'"):
-        describing.describe("numpi")
+        probing.probe("numpi")
 
 
 @pytest.fixture
@@ -157,17 +157,17 @@ def python_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         ),
         ("sys.exit(3)", "its process ended with status 3: it printed nothing"),
         ("print('[1]'); print('{broken'); sys.exit('libtpu.so is held')", "ended with status 1: libtpu.so is held"),
-        ("time.sleep(30)", "it told nothing within 0.5 s"),
+        ("time.sleep(30)", "it said nothing within 0.5 s"),
     ],
 )
 def test_a_backend_that_dies_is_told(text: str, error: str, python_that: Callable[[str], None]) -> None:
     python_that(text)
-    assert describing.describe("numpy", timeout=0.5 if "sleep" in text else 60.0)["error"].endswith(error)
+    assert probing.probe("numpy", timeout=0.5 if "sleep" in text else 60.0)["error"].endswith(error)
 
 
 def test_what_a_framework_prints_does_not_hide_the_answer(python_that: Callable[[str], None]) -> None:
     python_that("print('WARNING: ' + 'x' * 100); print('{\"device\": \"tpu\"}'); print('bye')")
-    assert describing.describe("numpy") == {"device": "tpu"}
+    assert probing.probe("numpy") == {"device": "tpu"}
 
 
 def test_a_framework_that_can_not_be_imported_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,9 @@ def test_a_framework_that_can_not_be_imported_is_told(monkeypatch: pytest.Monkey
         raise ImportError("\nlibcudart.so.13: cannot open shared object file\nmore")
 
     monkeypatch.setattr(backends, "get", lambda name: SimpleNamespace(resolve=resolve))
-    assert describing.tell("torch", "auto") == {"error": "ImportError: libcudart.so.13: cannot open shared object file"}
+    assert probing.probe_in_process("torch", "auto") == {
+        "error": "ImportError: libcudart.so.13: cannot open shared object file"
+    }
 
 
 def test_a_broken_framework_stops_its_own_presets_only(quick: dict[str, dict[str, Any]]) -> None:
@@ -191,7 +193,7 @@ def test_a_missing_framework_is_told_with_the_command_that_adds_it(
 ) -> None:
     reason = "PyTorch is not installed. Install it with: uv pip install 'autoresearch[torch]'"
     monkeypatch.setattr(backends.get("torch"), "missing", lambda: reason)
-    monkeypatch.setattr(doctor, "describe", describing.describe)
+    monkeypatch.setattr(doctor, "probe", probing.probe)
     monkeypatch.setattr(backends, "names", lambda: ["numpy", "torch"])
     report = doctor.examine(CPU)
     assert of(report, "torch")[0] == doctor.Finding(about="torch", mark="missing", told=reason)

@@ -41,7 +41,7 @@ def test_a_machine_gets_what_it_can_run(load_trainer, facts, kernel, dtype):
     trainer = load_trainer(**WIDE)
     choices = trainer.choose(trainer.Machine(**facts))
     assert (choices.kernel, jnp.dtype(choices.dtype).name, choices.compiled) == (kernel, dtype, True)
-    for name, told in choices.told().items():
+    for name, told in choices.with_reasons().items():
         chosen, _, reason = told.partition(" (")
         assert chosen, name
         assert len(reason) > len("x)"), f"{name} is told without a reason: {told}"
@@ -66,7 +66,7 @@ def test_a_kernel_is_not_chosen_for_shapes_that_it_does_not_take(load_trainer, f
 def test_a_kernel_that_failed_is_not_used_and_the_reason_stays(load_trainer):
     trainer = load_trainer(**WIDE)
     machine = trainer.Machine(device="cuda", capability=(9, 0))
-    assert trainer.choose(machine, failed="cudnn failed: XlaRuntimeError").told()["kernel"] == (
+    assert trainer.choose(machine, failed="cudnn failed: XlaRuntimeError").with_reasons()["kernel"] == (
         "xla (cudnn failed: XlaRuntimeError)"
     )
 
@@ -74,7 +74,7 @@ def test_a_kernel_that_failed_is_not_used_and_the_reason_stays(load_trainer):
 def test_what_was_asked_for_is_had_or_is_an_error(load_trainer):
     trainer = load_trainer()
     cpu = trainer.Machine.of("cpu")
-    assert trainer.choose(cpu, "xla").told()["compile"] == "xla (asked for)"
-    assert trainer.choose(cpu, "eager").told()["compile"] == "eager (asked for)"
+    assert trainer.choose(cpu, "xla").with_reasons()["compile"] == "xla (asked for)"
+    assert trainer.choose(cpu, "eager").with_reasons()["compile"] == "eager (asked for)"
     with pytest.raises(UserError, match="'inductor'"):
         trainer.choose(cpu, "inductor")

@@ -26,7 +26,7 @@ def test_a_machine_gets_what_it_can_run(load_trainer, facts, dtype, compiled):
     trainer = load_trainer()
     choices = trainer.choose(trainer.Machine(**facts))
     assert (choices.dtype, choices.compiled) == (getattr(mx, dtype), compiled)
-    told = choices.told()
+    told = choices.with_reasons()
     assert told["dtype"].startswith(f"{dtype} (")
     assert told["compile"].startswith("mx.compile (" if compiled else "eager (")
     for name, text in told.items():
@@ -54,9 +54,9 @@ def test_without_a_compiler_a_cpu_trains(load_trainer, facts, monkeypatch, tmp_p
 def test_what_was_asked_for_is_had_or_is_an_error(load_trainer):
     trainer = load_trainer()
     with_compiler = trainer.Machine(device="cpu", compiler=True)
-    assert trainer.choose(with_compiler, "compile").told()["compile"] == "mx.compile (asked for)"
+    assert trainer.choose(with_compiler, "compile").with_reasons()["compile"] == "mx.compile (asked for)"
     assert trainer.choose(trainer.Machine(device="gpu"), "compile").compiled
-    assert trainer.choose(trainer.Machine(device="gpu"), "eager").told()["compile"] == "eager (asked for)"
+    assert trainer.choose(trainer.Machine(device="gpu"), "eager").with_reasons()["compile"] == "eager (asked for)"
     with pytest.raises(UserError, match=r"needs g\+\+ on the CPU.*COMPILE"):
         trainer.choose(trainer.Machine(device="cpu"), "compile")
     with pytest.raises(UserError, match="'inductor'"):

@@ -61,7 +61,7 @@ def test_a_machine_gets_what_it_can_run(load_trainer, facts, kernel, dtype, comp
     trainer = load_trainer()
     choices = trainer.choose(trainer.Machine(**facts))
     assert (choices.kernel, choices.dtype, choices.compiled) == (kernel, dtype, compiled)
-    for name, told in choices.told().items():
+    for name, told in choices.with_reasons().items():
         chosen, _, reason = told.partition(" (")
         assert chosen, name
         assert len(reason) > len("x)"), f"{name} is told without a reason: {told}"
@@ -110,14 +110,14 @@ def test_windows_without_triton_trains(load_trainer, facts, capability):
 
 def test_the_reason_names_what_is_missing(load_trainer):
     trainer = load_trainer()
-    told = trainer.choose(trainer.Machine(device="cuda", capability=(8, 9), platform="win32")).told()
+    told = trainer.choose(trainer.Machine(device="cuda", capability=(8, 9), platform="win32")).with_reasons()
     assert told["compile"] == "eager (Triton is not installed)"
     assert "flash-attn-3 needs Hopper" in told["kernel"]
-    told = trainer.choose(trainer.Machine(device="cuda", capability=(9, 0), triton=True, compiler=True)).told()
+    told = trainer.choose(trainer.Machine(device="cuda", capability=(9, 0), triton=True, compiler=True)).with_reasons()
     assert "not in the cache" in told["kernel"]
-    told = trainer.choose(trainer.Machine(device="cuda", capability=(7, 5), triton=True, compiler=True)).told()
+    told = trainer.choose(trainer.Machine(device="cuda", capability=(7, 5), triton=True, compiler=True)).with_reasons()
     assert "gradient scaler" in told["dtype"]
-    told = trainer.choose(trainer.Machine(device="cuda", arch="gfx906", triton=True, compiler=True)).told()
+    told = trainer.choose(trainer.Machine(device="cuda", arch="gfx906", triton=True, compiler=True)).with_reasons()
     assert told["compile"] == "eager (Triton knows no Vega)"
 
 
@@ -127,14 +127,14 @@ def test_a_compiler_that_failed_is_not_used_and_the_reason_stays(load_trainer):
     choices = trainer.choose(machine, failed="compiling failed: CppCompileError")
     assert not choices.compiled
     assert choices.kernel == "sdpa"  # flex without compilation would build whole score matrices
-    assert choices.told()["compile"] == "eager (compiling failed: CppCompileError)"
+    assert choices.with_reasons()["compile"] == "eager (compiling failed: CppCompileError)"
 
 
 def test_what_was_asked_for_is_had_or_is_an_error(load_trainer):
     trainer = load_trainer()
     with_compiler = trainer.Machine(device="cpu", compiler=True)
-    assert trainer.choose(with_compiler, "inductor").told()["compile"] == "inductor (asked for)"
-    assert trainer.choose(with_compiler, "eager").told()["compile"] == "eager (asked for)"
+    assert trainer.choose(with_compiler, "inductor").with_reasons()["compile"] == "inductor (asked for)"
+    assert trainer.choose(with_compiler, "eager").with_reasons()["compile"] == "eager (asked for)"
     with pytest.raises(UserError, match=r"no C\+\+ compiler was found.*COMPILE"):
         trainer.choose(trainer.Machine(device="cpu"), "inductor")
     with pytest.raises(UserError, match="'jit'"):
