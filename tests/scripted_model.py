@@ -31,7 +31,7 @@ def a_reply(*blocks: Block, stop: StopReason | None = None) -> Reply:
 
 
 class ScriptedModel:
-    """`llm.base.Asks` whose answers are those of a list, or of a function of the request and the experiment."""
+    """`llm.base.ModelClient` whose answers are those of a list, or of a function of the request and the experiment."""
 
     def __init__(self, answers: Sequence[Said] | Callable[[Request, int], Said]) -> None:
         self.requests: list[Request] = []

@@ -11,7 +11,7 @@ from core.agents.api.agent import PREFIX, ApiAgent
 from core.agents.api.quoting import held_secret
 from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.agents.llm.archive import FILE
-from core.agents.llm.base import Asks, Reply, Request
+from core.agents.llm.base import ModelClient, Reply, Request
 from core.agents.llm.connect import recording
 from core.events import Notice, Repeat
 from core.records import TRAINER, Experiment, Proposal, UserError
@@ -144,7 +144,7 @@ class ReplayAgent(Agent):
 class _About:
     """The recorded answers, asked for by the source's number of an experiment."""
 
-    def __init__(self, recorded: Asks, agent: ReplayAgent) -> None:
+    def __init__(self, recorded: ModelClient, agent: ReplayAgent) -> None:
         self._recorded = recorded
         self._agent = agent
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Self
 
 import presets
 from core.agents.base import Agent
-from core.agents.llm import archive, costs, transcript
-from core.agents.llm.archive import Spending
-from core.agents.llm.costs import Costs
+from core.agents.llm import archive, transcript
+from core.agents.llm.archive import Costs, Spending
 from core.campaign.agent_context import CampaignContext
 from core.campaign.judge import LowerWins, Policy
 from core.campaign.session import Session
@@ -117,7 +116,7 @@ class Campaign(CampaignReader):
             overhead_fraction=(busy - totals.train_seconds) / busy if busy else None,
             yardstick=self.ledger.facts().get("yardstick"),
             confirmation=self.confirmation(),
-            model=costs.costs(self.files.agents, totals.experiments, totals.kept),
+            model=archive.costs(self.files.agents, totals.experiments, totals.kept),
         )
 
     def confirmation(self) -> Confirmation | None:

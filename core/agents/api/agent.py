@@ -13,7 +13,7 @@ from core.agents.api.workbench import Workbench
 from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.agents.lessons import NAME as LESSONS
 from core.agents.lessons import Lessons
-from core.agents.llm.base import Asks, LimitReached, Outage, TimeOver
+from core.agents.llm.base import LimitReached, ModelClient, Outage, TimeOver
 from core.events import Repeat
 from core.records import Proposal, UserError
 from core.store import commit_message
@@ -29,7 +29,7 @@ class ApiAgent(Agent):
 
     def __init__(
         self,
-        connect: Callable[[AgentContext], Asks],
+        connect: Callable[[AgentContext], ModelClient],
         *,
         model: str,
         lessons: Path | None = None,
@@ -42,7 +42,7 @@ class ApiAgent(Agent):
         self._lessons_path = lessons
         self._answer_tokens = answer_tokens
         self._secret = secret
-        self._asks: Asks | None = None
+        self._asks: ModelClient | None = None
         self._repeats: list[Repeat] = []
         self._given_up = 0  # proposals in a row
         self._answered = False  # whether the model ever did

@@ -12,7 +12,7 @@ from core.agents.api import prompts
 from core.agents.api.quoting import escaped
 from core.agents.api.tools import TOOLS
 from core.agents.api.workbench import Workbench, working_on
-from core.agents.llm.base import Asks, Block, Message, Reply, Request, TimeOver
+from core.agents.llm.base import Block, Message, ModelClient, Reply, Request, TimeOver
 
 MOST_ANSWERS = 40
 MOST_NUDGES = 2
@@ -27,7 +27,7 @@ class GivenUp(Exception):
 class Conversation:
     """Asks until the workbench is done."""
 
-    asks: Asks
+    asks: ModelClient
     bench: Workbench
     opening: tuple[Block, ...]
     max_tokens: int

@@ -12,9 +12,9 @@ from core.agents import lessons as shared
 from core.agents.api.agent import ANSWER_TOKENS, ApiAgent
 from core.agents.base import AgentContext
 from core.agents.llm import providers
-from core.agents.llm.base import Asks, Effort, Reply, Request
-from core.agents.llm.client import Caller
-from core.agents.llm.connect import Settings, checked, server
+from core.agents.llm.base import Effort, ModelClient, Reply, Request
+from core.agents.llm.client import ApiClient
+from core.agents.llm.connect import ModelSettings, checked, server
 from core.events import Notice, Working
 from core.records import PROGRAM, UserError
 from core.store import program as programs
@@ -55,7 +55,7 @@ def api(
         raise UserError(f"timeout: expected seconds above 0, not {timeout}")
     if lessons is not None:
         shared.refuse_unusable(lessons)
-    settings = Settings(
+    settings = ModelSettings(
         provider=provider,
         model=model,
         endpoint=endpoint,
@@ -70,7 +70,7 @@ def api(
         raise UserError(f"{lacking}; {_COMMAND}")
     chosen = checked(settings)
 
-    def connect(context: AgentContext) -> Asks:
+    def connect(context: AgentContext) -> ModelClient:
         program = programs.read(context.root / PROGRAM)
         dollars = _lower(max_cost, program.max_cost)
         tokens = _lower(max_tokens, program.max_tokens)
@@ -94,9 +94,9 @@ def api(
 
 
 class Followed:
-    """`Asks` of a caller, whose transcript shows what the tools answered too."""
+    """`ModelClient` of a caller, whose transcript shows what the tools answered too."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: ApiClient) -> None:
         self._caller = caller
 
     def ask(self, request: Request, experiment: int) -> Reply:

@@ -1,7 +1,7 @@
-"""Every request to a model and its reply, append-only, in SQLite. Sums what they cost; interprets nothing.
+"""Every request to a model and its reply, append-only, in SQLite; and the sums of what they used and cost.
 
-A conversation repeats what came before: each message is stored once, after the one that it follows. One writer, as
-the campaign's lock sees to it; readers at any time. A row is durable when `record` returns.
+The requests of a conversation repeat their beginning: each message is stored once, with a link to the one before it.
+There is one writer, which holds the campaign's lock, and any number of readers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from core.records import UserError
 from core.store.sqlite import damaged, other_version, told, transaction
 
 FILE = "exchanges.db"
-COST = 10**12  # a cost is stored as whole picodollars: what a price of six decimals makes of whole tokens
+COST = 10**12  # a cost is stored in whole picodollars: exact for whole tokens at a price of six decimals
 
 Outcome = Literal["replied", "outage", "error", "interrupted"]
 
@@ -32,16 +32,16 @@ _COUNTS = ("input", "output", "cache_read", "cache_write", "cache_write_hour")
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """One request and what came of it."""
+    """One request, and its reply or why there is none."""
 
     number: int
-    experiment: int  # whose proposal was worked on
+    experiment: int  # that the request helped to propose
     provider: str
     model: str
     request: Request
     reply: Reply | None
-    usage: Usage  # of a failed one, as far as the server told
-    usd: Decimal | None  # None where no price is known
+    usage: Usage  # of a failed one, what the server reported
+    usd: Decimal | None  # None if no price is known
     outcome: Outcome
     detail: str  # why it failed
     started: str  # ISO 8601, UTC
@@ -56,28 +56,43 @@ class Spending:
     failed: int
     usage: Usage
     usd: Decimal
-    unpriced: int  # requests that used tokens for which no price was known
+    unpriced: int  # requests that used tokens without a known price
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a whole campaign used, in US dollars and tokens. `unpriced` counts the requests whose price is not known."""
+
+    usd: float
+    usd_per_experiment: float | None
+    usd_per_keep: float | None  # None while nothing was kept
+    requests: int
+    failed: int
+    unpriced: int
+    tokens: int
+    output_tokens: int
+    cache_read_tokens: int
 
 
 class Archive:
-    """An open archive. Methods raise UserError where the file is damaged, locked or the disk is full.
+    """An open archive. Methods raise UserError if the file is damaged or locked, or the disk is full.
 
-    `scrub` is applied to every text before it is written, as JSON.
+    `redact` is applied to every text, as JSON, before it is written.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, scrub: Callable[[str], str]) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, redact: Callable[[str], str]) -> None:
         self.path = path
         self._connection = connection
-        self._scrub = scrub
+        self._redact = redact
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path, *, scrub: Callable[[str], str] = str, create: bool = False) -> Archive:
-        """The archive at `path`; with `create` a new one if there is none."""
+    def open(cls, path: Path, *, redact: Callable[[str], str] = str, create: bool = False) -> Archive:
+        """The archive at `path`. With `create`, a new one if there is none."""
         if not create and not path.exists():
             raise UserError(f"expected an archive of requests at {path}, and there is none")
         with told(path):
-            mode = "rwc" if create else "rw"  # rw falls back to reading where the file can't be written
+            mode = "rwc" if create else "rw"  # rw falls back to reading if the file can't be written
             connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={mode}",
                 uri=True,
@@ -85,7 +100,7 @@ class Archive:
                 timeout=30,
                 check_same_thread=False,
             )
-        archive = cls(path, connection, scrub)
+        archive = cls(path, connection, redact)
         try:
             archive._prepare(create)
         except BaseException:
@@ -128,10 +143,10 @@ class Archive:
         started: str,
         seconds: float,
     ) -> int:
-        """One exchange; its number. Durable when this returns."""
+        """Write one exchange. Returns its number; the exchange is durable then."""
         cost = None if usd is None else int(usd * COST)
         if usd is not None and Decimal(cost or 0) / COST != usd:
-            raise ValueError(f"{usd} is finer than is counted")
+            raise ValueError(f"{usd} has more decimals than are stored")
         with self._lock, told(self.path), transaction(self._connection):
             run = self._connection.execute
             number = int(run("SELECT COALESCE(MAX(number) + 1, 0) FROM exchanges").fetchone()[0])
@@ -148,7 +163,7 @@ class Archive:
             packed = None if reply is None else self._packed(_reply_json(reply))[1]
             run(
                 "INSERT INTO bodies VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (number, system, tools, last, request.max_tokens, packed, self._scrub(detail)),
+                (number, system, tools, last, request.max_tokens, packed, self._redact(detail)),
             )
         return number
 
@@ -158,7 +173,7 @@ class Archive:
         return digest
 
     def _put_message(self, message: Message, follows: bytes | None) -> bytes:
-        """Its digest is also that of all before it."""
+        """Its digest, which covers all messages before it too."""
         plain = self._plain(message)
         digest = hashlib.sha256((follows or b"") + hashlib.sha256(plain).digest()).digest()
         known = self._connection.execute("SELECT 1 FROM messages WHERE digest = ?", (digest,)).fetchone()
@@ -171,63 +186,65 @@ class Archive:
         return hashlib.sha256(plain).digest(), zlib.compress(plain)
 
     def _plain(self, value: Any) -> bytes:
-        # In ASCII, as half a surrogate pair in a model's answer is no UTF-8.
-        return self._scrub(json.dumps(value, separators=(",", ":"))).encode("ascii")
+        # ASCII, because half a surrogate pair in a model's answer is not valid UTF-8.
+        return self._redact(json.dumps(value, separators=(",", ":"))).encode("ascii")
 
     # Reading
 
     def count(self) -> int:
-        """How many exchanges are recorded; also the number of the next one."""
+        """The number of exchanges, which is also the number of the next one."""
         return int(self._rows("SELECT COALESCE(MAX(number) + 1, 0) FROM exchanges")[0][0])
 
-    def totals(self, since: int = 0) -> Spending:
-        """Of the exchanges with that number or a higher one."""
-        return self._sums("WHERE number >= ?", (since,))[0][1]
+    def totals(self, experiment: int | None = None) -> Spending:
+        """Sums over all exchanges, or over those about one experiment."""
+        used = " + ".join(_COUNTS)
+        sums = ", ".join(f"COALESCE(SUM({name}), 0)" for name in _COUNTS)
+        where, values = _about(experiment)
+        requests, failed, *counts, cost, unpriced = self._rows(
+            f"SELECT COUNT(*), COUNT(*) FILTER (WHERE outcome != 'replied'), {sums}, COALESCE(SUM(cost), 0),"
+            f" COUNT(*) FILTER (WHERE cost IS NULL AND {used} > 0) FROM exchanges {where}",
+            values,
+        )[0]
+        usage = Usage(**dict(zip(_COUNTS, counts, strict=True)))
+        return Spending(requests=requests, failed=failed, usage=usage, usd=Decimal(cost) / COST, unpriced=unpriced)
 
-    def of_experiment(self, experiment: int) -> Spending:
-        return self._sums("WHERE experiment = ?", (experiment,))[0][1]
-
-    def by_experiment(self) -> dict[int, Spending]:
-        """Of each that was worked on."""
-        return dict(self._sums("GROUP BY experiment ORDER BY experiment", ()))
-
-    def exchanges(self, *, since: int = 0, experiment: int | None = None) -> Iterator[Exchange]:
-        """In order, with their full texts: of all, or of those about one experiment."""
-        where, values = ("", (since,)) if experiment is None else ("AND experiment = ?", (since, experiment))
-        numbers = self._rows(f"SELECT number FROM exchanges WHERE number >= ? {where} ORDER BY number", values)
-        for (number,) in numbers:
+    def exchanges(self, experiment: int | None = None) -> Iterator[Exchange]:
+        """In order, with their full texts: all, or those about one experiment."""
+        where, values = _about(experiment)
+        for (number,) in self._rows(f"SELECT number FROM exchanges {where} ORDER BY number", values):
             yield self.exchange(number)
 
     def exchange(self, number: int) -> Exchange:
+        """UserError if there is none with this number."""
         rows = self._rows(
-            "SELECT experiment, provider, model, outcome, input, output, cache_read, cache_write, cache_write_hour,"
-            " cost, started, seconds, system, tools, last_message, max_tokens, reply, detail"
-            " FROM exchanges JOIN bodies USING (number) WHERE number = ?",
+            f"SELECT {', '.join(_COUNTS)}, experiment, provider, model, outcome, cost, started, seconds, system, tools,"
+            " last_message, max_tokens, reply, detail FROM exchanges JOIN bodies USING (number) WHERE number = ?",
             (number,),
         )
         if not rows:
             raise UserError(f"{self.path} has {self.count()} exchanges, and none with number {number}")
-        row = rows[0]
-        usage = Usage(**dict(zip(_COUNTS, row[4:9], strict=True)))
+        usage = Usage(**dict(zip(_COUNTS, rows[0], strict=False)))
+        *_, system, tools, last, most, reply, detail = rows[0]
+        experiment, provider, model, outcome, cost, started, seconds = rows[0][len(_COUNTS) : -6]
         request = Request(
-            system=self._text(row[12]),
-            tools=tuple(Tool(**tool) for tool in self._text(row[13])),
-            messages=tuple(self._conversation(row[14])),
-            max_tokens=row[15],
+            system=self._text(system),
+            tools=tuple(Tool(**tool) for tool in self._text(tools)),
+            messages=tuple(self._conversation(last)),
+            max_tokens=most,
         )
         return Exchange(
             number=number,
-            experiment=row[0],
-            provider=row[1],
-            model=row[2],
+            experiment=experiment,
+            provider=provider,
+            model=model,
             request=request,
-            reply=None if row[16] is None else _reply(self._unpacked(row[16]), usage),
+            reply=None if reply is None else _reply(self._unpacked(reply), usage),
             usage=usage,
-            usd=None if row[9] is None else Decimal(row[9]) / COST,
-            outcome=row[3],
-            detail=row[17],
-            started=row[10],
-            seconds=row[11],
+            usd=None if cost is None else Decimal(cost) / COST,
+            outcome=outcome,
+            detail=detail,
+            started=started,
+            seconds=seconds,
         )
 
     def _text(self, digest: bytes) -> Any:
@@ -250,50 +267,50 @@ class Archive:
         except zlib.error as error:
             raise damaged(self.path, error) from None
 
-    def _sums(self, which: str, values: tuple[object, ...]) -> list[tuple[int, Spending]]:
-        used = " + ".join(_COUNTS)
-        sums = ", ".join(f"COALESCE(SUM({name}), 0)" for name in _COUNTS)
-        rows = self._rows(
-            f"SELECT MAX(experiment), COUNT(*), COUNT(*) FILTER (WHERE outcome != 'replied'), {sums},"
-            f" COALESCE(SUM(cost), 0), COUNT(*) FILTER (WHERE cost IS NULL AND {used} > 0) FROM exchanges {which}",
-            values,
-        )
-        return [
-            (
-                row[0],
-                Spending(
-                    requests=row[1],
-                    failed=row[2],
-                    usage=Usage(**dict(zip(_COUNTS, row[3:8], strict=True))),
-                    usd=Decimal(row[8]) / COST,
-                    unpriced=row[9],
-                ),
-            )
-            for row in rows
-        ]
-
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         with self._lock, told(self.path):
             return self._connection.execute(query, values).fetchall()
 
 
 def spent(state: Path, experiment: int | None = None) -> Spending | None:
-    """What the agents of a campaign spent on models, or on one experiment's proposal; None if they asked none.
-
-    `state` is the folder of what they keep.
-    """
+    """The sums of a campaign's requests, or of those for one experiment's proposal; None if there were none."""
     path = state / FILE
     if not path.exists() or not path.stat().st_size:
         return None
     archive = Archive.open(path)
     try:
-        found = archive.totals() if experiment is None else archive.of_experiment(experiment)
+        found = archive.totals(experiment)
     finally:
         archive.close()
     return found if found.requests else None
 
 
+def costs(state: Path, experiments: int, kept: int) -> Costs | None:
+    """What the agents of a campaign spent on models; None if they asked none."""
+    found = spent(state)
+    if found is None:
+        return None
+    usd = float(found.usd)
+    return Costs(
+        usd=usd,
+        usd_per_experiment=usd / experiments if experiments else None,
+        usd_per_keep=usd / kept if kept else None,
+        requests=found.requests,
+        failed=found.failed,
+        unpriced=found.unpriced,
+        tokens=found.usage.total,
+        output_tokens=found.usage.output,
+        cache_read_tokens=found.usage.cache_read,
+    )
+
+
+def _about(experiment: int | None) -> tuple[str, tuple[int, ...]]:
+    """A condition for queries, and its values."""
+    return ("", ()) if experiment is None else ("WHERE experiment = ?", (experiment,))
+
+
 def _reply_json(reply: Reply) -> dict[str, Any]:
+    """All but the usage, which the table `exchanges` has."""
     return {
         "content": list(reply.content),
         "stop_reason": reply.stop_reason,

@@ -102,7 +102,7 @@ class Provider(Protocol):
     def close(self) -> None: ...
 
 
-class Asks(Protocol):
+class ModelClient(Protocol):
     """Who takes an agent's requests: a server behind its limits and records, or the recorded replies of a campaign."""
 
     def ask(self, request: Request, experiment: int) -> Reply:

@@ -13,7 +13,7 @@ SHORTEST = 1000  # tokens of an answer; with less left no request is worth sendi
 BYTES_PER_TOKEN = 2
 
 
-class Limits:
+class SpendingBudget:
     """What counts is used after this was made. `max_usd` needs a price."""
 
     def __init__(self, *, price: Price | None, max_usd: Decimal | None, max_tokens: int | None) -> None:

@@ -13,9 +13,9 @@ from decimal import Decimal
 from core.agents.llm import prices
 from core.agents.llm.archive import Archive, Outcome
 from core.agents.llm.base import Delta, LimitReached, Outage, Provider, Reply, Request, TimeOver, Usage
-from core.agents.llm.budget import BYTES_PER_TOKEN, Limits
+from core.agents.llm.budget import BYTES_PER_TOKEN, SpendingBudget
 from core.agents.llm.prices import Price
-from core.agents.llm.redact import Scrub
+from core.agents.llm.redact import Redactor
 from core.agents.llm.transcript import Transcript, counted
 from core.records import UserError
 
@@ -24,8 +24,8 @@ FIRST, LONGEST = 30.0, 600.0  # seconds until it is worth asking again, doubled 
 _BACKOFF, _BACKOFF_CAP = 1.0, 8.0
 
 
-class Caller:
-    """`Asks` of a server. It closes the provider, the archive and the transcript with itself.
+class ApiClient:
+    """`ModelClient` of a server. It closes the provider, the archive and the transcript with itself.
 
     `max_usd` and `max_tokens` bound what this run uses. `on_wait` is told what is waited for, in one line. An answer
     that still streams when there are no `seconds_left` is cut off. `clock`, `sleep` and `noise` are given by tests.
@@ -40,7 +40,7 @@ class Caller:
         provider: Provider,
         archive: Archive,
         transcript: Transcript,
-        scrub: Scrub,
+        redact: Redactor,
         *,
         price: Price | None = None,
         max_usd: Decimal | None = None,
@@ -56,9 +56,9 @@ class Caller:
         self.transcript = transcript
         self.archive = archive
         self._provider = provider
-        self._scrub = scrub
+        self._redact = redact
         self._price = price
-        self._limits = Limits(price=price, max_usd=max_usd, max_tokens=max_tokens)
+        self._budget = SpendingBudget(price=price, max_usd=max_usd, max_tokens=max_tokens)
         self._on_wait = on_wait
         self._seconds_left = seconds_left
         self._clock = clock
@@ -91,7 +91,7 @@ class Caller:
     def _once(self, request: Request, experiment: int) -> Reply:
         """One request, recorded whatever comes of it."""
         try:
-            request = replace(request, max_tokens=self._limits.fit(request))
+            request = replace(request, max_tokens=self._budget.fit(request))
         except LimitReached as reached:
             self.transcript.note(str(reached))
             raise
@@ -114,7 +114,7 @@ class Caller:
             outcome = "replied"
         except (Outage, UserError) as error:
             outcome = "outage" if isinstance(error, Outage) else "error"
-            detail = self._scrub(str(error))
+            detail = self._redact(str(error))
             raise (Outage(detail, error.seconds) if isinstance(error, Outage) else UserError(detail)) from None
         except TimeOver as over:
             detail = str(over)
@@ -125,7 +125,7 @@ class Caller:
             if reply is not None:
                 reply = replace(reply, usage=usage)
             usd = None if self._price is None else self._price.cost(usage)
-            self._limits.spend(usage)
+            self._budget.spend(usage)
             self.archive.record(
                 experiment=experiment,
                 provider=self._provider.name,
@@ -144,7 +144,7 @@ class Caller:
             else:
                 used = f" · {counted(usage, usd)}" if usage.total else ""
                 self.transcript.note(f"{detail or outcome}{used} · {seconds:.1f} s")
-        self._limits.answered(request, reply)
+        self._budget.answered(request, reply)
         return reply
 
     def _used(self, request: Request, told: Usage, streamed: int, reply: Reply | None) -> Usage:
@@ -152,7 +152,7 @@ class Caller:
         # An answer's beginning is a token, and none is longer than was asked for.
         generated = min(request.max_tokens, 1 + math.ceil(streamed / BYTES_PER_TOKEN))
         if streamed and not told.total:
-            return Usage(input=self._limits.estimate(request), output=generated)
+            return Usage(input=self._budget.estimate(request), output=generated)
         if streamed and reply is None:
             return replace(told, output=max(told.output, generated))
         return told

@@ -11,15 +11,15 @@ from pathlib import Path
 from core.agents.llm import archive, prices, providers, transcript
 from core.agents.llm.archive import Archive
 from core.agents.llm.base import Effort, Provider
-from core.agents.llm.client import Caller
+from core.agents.llm.client import ApiClient
 from core.agents.llm.prices import Price
-from core.agents.llm.redact import Scrub
-from core.agents.llm.replay import Recorded
+from core.agents.llm.redact import Redactor
+from core.agents.llm.replay import ReplayClient
 from core.agents.llm.transcript import Transcript
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ModelSettings:
     """What a person may choose about a model. Keys are no setting: they come from the environment."""
 
     provider: str = "anthropic"
@@ -35,12 +35,12 @@ class Settings:
 
 def server(
     state: Path,
-    settings: Settings,
+    settings: ModelSettings,
     *,
     on_wait: Callable[[str], None] = lambda text: None,
     on_notice: Callable[[str], None] = lambda text: None,
     seconds_left: Callable[[], float] = lambda: math.inf,
-) -> Caller:
+) -> ApiClient:
     """Who answers for a campaign whose agents keep their files in `state`, with the campaign's lock held.
 
     Raises UserError if a package, a key, a model's name or its price is missing, or a setting does not fit. `on_wait`
@@ -48,17 +48,17 @@ def server(
     """
     provider, price = _provider(settings)
     try:
-        scrub = Scrub(providers.secrets())
-        opened = Archive.open(state / archive.FILE, scrub=scrub, create=True)
+        redact = Redactor(providers.secrets())
+        opened = Archive.open(state / archive.FILE, redact=redact, create=True)
     except BaseException:
         provider.close()
         raise
     try:
-        return Caller(
+        return ApiClient(
             provider,
             opened,
-            Transcript(state / transcript.FOLDER, scrub, on_notice),
-            scrub,
+            Transcript(state / transcript.FOLDER, redact, on_notice),
+            redact,
             price=price,
             max_usd=settings.max_usd,
             max_tokens=settings.max_tokens,
@@ -71,7 +71,7 @@ def server(
         raise
 
 
-def checked(settings: Settings) -> str:
+def checked(settings: ModelSettings) -> str:
     """The name of the model that would be asked. Raises UserError for what `server` would: nothing is asked or made."""
     provider, price = _provider(settings)
     provider.close()
@@ -80,7 +80,7 @@ def checked(settings: Settings) -> str:
     return provider.model
 
 
-def _provider(settings: Settings) -> tuple[Provider, Price | None]:
+def _provider(settings: ModelSettings) -> tuple[Provider, Price | None]:
     own = None if settings.price is None else prices.parse(settings.price)
     provider = providers.connect(
         settings.provider,
@@ -93,6 +93,6 @@ def _provider(settings: Settings) -> tuple[Provider, Price | None]:
     return provider, own or prices.known(provider.model)
 
 
-def recording(state: Path, on_difference: Callable[[int, str], None] = lambda experiment, text: None) -> Recorded:
+def recording(state: Path, on_difference: Callable[[int, str], None] = lambda experiment, text: None) -> ReplayClient:
     """The replies that were recorded in the `state` of another campaign. Raises UserError if there are none."""
-    return Recorded(Archive.open(state / archive.FILE), on_difference)
+    return ReplayClient(Archive.open(state / archive.FILE), on_difference)

@@ -52,9 +52,17 @@ class Price:
         return max(price.input, price.cache_read, price.cache_write, price.cache_write_hour) * prompt / MILLION
 
 
+@functools.cache
+def table() -> tuple[date, dict[str, Price]]:
+    """The day on which the list prices were read off their source, and the prices by model."""
+    text = Path(__file__).with_name("prices.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text, parse_float=Decimal)
+    return table["date"], {name: _price(fields) for name, fields in table["models"].items()}
+
+
 def known(model: str) -> Price | None:
     """The list price of a model or of a dated snapshot of one; None if the table has it not."""
-    prices = _table()[1]
+    prices = table()[1]
     return prices.get(model) or prices.get(_SNAPSHOT.sub("", model))
 
 
@@ -64,15 +72,6 @@ def needed(model: str) -> UserError:
         f"--max-cost needs to know what {model} costs, and no price of it is known: "
         'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
     )
-
-
-def models() -> list[str]:
-    return list(_table()[1])
-
-
-def dated() -> date:
-    """When the table was read off its source."""
-    return _table()[0]
 
 
 def parse(text: str) -> Price:
@@ -101,13 +100,6 @@ def _exact(value: Decimal) -> Decimal:
     if not value.is_finite() or value < 0 or value > MILLION or value != round(value, DECIMALS):
         raise ValueError(value)
     return value
-
-
-@functools.cache
-def _table() -> tuple[date, dict[str, Price]]:
-    text = Path(__file__).with_name("prices.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(text, parse_float=Decimal)
-    return table["date"], {name: _price(fields) for name, fields in table["models"].items()}
 
 
 def _price(fields: dict[str, Any]) -> Price:

@@ -17,8 +17,8 @@ _BEARER = re.compile(r"(bearer\s+)[\w.~+/=-]{16,}", re.IGNORECASE)
 _BEGINNING = re.compile(r"\bsk-(?:ant-|proj-)?[\w-]{16,}")
 
 
-class Scrub:
-    """`scrub(text)` is the text without keys."""
+class Redactor:
+    """`redact(text)` is the text without keys."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         whole = {secret for secret in secrets if len(secret) >= _SHORTEST}

@@ -16,8 +16,8 @@ _NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?")
 SHOWN = 60  # characters of each side of a difference
 
 
-class Recorded:
-    """`Asks` of an archive, which is closed with it. Failed requests are left out: there was nothing to answer.
+class ReplayClient:
+    """`ModelClient` of an archive, which is closed with it. Failed requests are left out: there was nothing to answer.
 
     `on_difference(experiment, text)` is told where a request is not the one that the reply was given to.
     """
@@ -34,7 +34,7 @@ class Recorded:
     def ask(self, request: Request, experiment: int) -> Reply:
         if experiment != self._experiment:
             self._experiment = experiment
-            self._replied = [one for one in self._archive.exchanges(experiment=experiment) if one.reply is not None]
+            self._replied = [one for one in self._archive.exchanges(experiment) if one.reply is not None]
         place = self._place(request, self._given.get(experiment, 0))
         if place >= len(self._replied):
             count = len(self._replied)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from core.agents.llm.base import Delta, Reply, Usage
-from core.agents.llm.redact import Scrub
+from core.agents.llm.redact import Redactor
 from core.system.text import clean, one_line
 
 FOLDER = "transcripts"
@@ -25,9 +25,9 @@ RESULT, LINES = 1200, 20  # characters and lines of its result
 class Transcript:
     """Writes to `folder`. `on_failure` is told once, in one line, when it can't be written."""
 
-    def __init__(self, folder: Path, scrub: Scrub, on_failure: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, folder: Path, redact: Redactor, on_failure: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
-        self._scrub = scrub
+        self._redact = redact
         self._on_failure = on_failure
         self._told = False
         self._experiment: int | None = None
@@ -51,7 +51,7 @@ class Transcript:
     def delta(self, delta: Delta) -> None:
         if delta.kind == "tool":
             self._end()
-            self._write(f"\n**→ {self._scrub(delta.text)}** ")
+            self._write(f"\n**→ {self._redact(delta.text)}** ")
         elif delta.kind != "input" and self._kind != delta.kind:
             self._end()
             self._write("\n> " if delta.kind == "thinking" else "\n")
@@ -65,26 +65,26 @@ class Transcript:
         """What a tool answered, shortened."""
         self._end()
         what = "error" if is_error else "result"
-        text = self._scrub(text)
+        text = self._redact(text)
         shown = "\n".join(text.splitlines()[:LINES])[:RESULT]
         if len(shown) < len(text.rstrip()):
             shown += f"\n... {len(text) - len(shown)} more characters"
         fence = "```"
         while fence in shown:
             fence += "`"
-        self._write(f"\n**← {self._scrub(name)}** {what}\n{fence}\n{shown}\n{fence}\n")
+        self._write(f"\n**← {self._redact(name)}** {what}\n{fence}\n{shown}\n{fence}\n")
 
     def note(self, text: str) -> None:
         """A wait, a failure, or whatever else a reader should know."""
         self._end()
-        self._write(f"\n*{self._scrub(text)}*\n")
+        self._write(f"\n*{self._redact(text)}*\n")
 
     def replied(self, reply: Reply, usd: Decimal | None, seconds: float) -> None:
         self._end()
         ends = {"refusal": "refused", "max_tokens": "out of tokens", "context_full": "the context is full"}
         why = ends.get(reply.stop_reason, "")
         if why and reply.detail:
-            why += f": {self._scrub(reply.detail)}"
+            why += f": {self._redact(reply.detail)}"
         self._write(f"\n*{why + ' · ' if why else ''}{counted(reply.usage, usd)} · {seconds:.1f} s*\n")
 
     def close(self) -> None:
@@ -96,12 +96,12 @@ class Transcript:
 
     def _stream(self, text: str) -> None:
         whole = self._held + text
-        held = self._scrub.held(whole)
+        held = self._redact.held(whole)
         self._held = whole[len(whole) - held :]
         self._put(whole[: len(whole) - held])
 
     def _put(self, text: str) -> None:
-        text = self._scrub(text)
+        text = self._redact(text)
         self._write(text.replace("\n", "\n> ") if self._kind == "thinking" else text)
 
     def _end(self) -> None:
@@ -110,7 +110,7 @@ class Transcript:
             held, self._held = self._held, ""
             self._put(held)
         if self._kind in {"tool", "input"}:
-            arguments = _arguments(self._scrub("".join(self._input))).replace("`", "'")
+            arguments = _arguments(self._redact("".join(self._input))).replace("`", "'")
             self._write(f"`{arguments}`\n" if arguments else "\n")
         elif self._kind is not None:
             self._write("\n")

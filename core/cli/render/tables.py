@@ -153,7 +153,7 @@ def status(values: Mapping[str, object], champion: Experiment | None, title: str
 
 
 def costs(model: Mapping[str, object]) -> str:
-    """What agents spent on a model; `model` has the fields of `core.agents.llm.costs.Costs`."""
+    """What agents spent on a model; `model` has the fields of `core.agents.llm.archive.Costs`."""
     numbers = {name: value for name, value in model.items() if isinstance(value, (int, float))}
     text = f"${numbers['usd']:.2f}"
     if "usd_per_experiment" in numbers:

@@ -79,13 +79,13 @@ def test_what_went_in_comes_out(tmp_path: Path) -> None:
         seconds=1.5,
     )
     assert (stored[1].request, stored[1].reply, stored[1].detail) == (second, None, "cut off")
-    assert list(archive.exchanges(experiment=4)) == stored[1:] and list(archive.exchanges(since=1)) == stored[1:]
+    assert list(archive.exchanges(4)) == stored[1:]
     with pytest.raises(UserError, match="none with number 2"):
         archive.exchange(2)
     archive.close()
 
 
-def test_sums_are_exact_by_experiment_and_since_a_number(tmp_path: Path) -> None:
+def test_sums_are_exact_of_all_and_of_one_experiment(tmp_path: Path) -> None:
     archive = Archive.open(tmp_path / "exchanges.db", create=True)
     assert archive.totals() == Spending(requests=0, failed=0, usage=Usage(), usd=Decimal(0), unpriced=0)
     asked = request(message("user", "go"))
@@ -97,11 +97,9 @@ def test_sums_are_exact_by_experiment_and_since_a_number(tmp_path: Path) -> None
     assert archive.totals() == Spending(
         requests=32, failed=1, usage=Usage(input=435, output=65), usd=Decimal("43.5"), unpriced=1
     )
-    assert archive.totals(since=30).usage == Usage(output=5)
-    assert archive.by_experiment().keys() == {0, 1, 2, 9}
-    assert archive.by_experiment()[1] == archive.of_experiment(1)
-    assert archive.of_experiment(1).usd == Decimal("14.5")
-    assert archive.of_experiment(77).requests == 0
+    assert archive.totals(9).usage == Usage(output=5)
+    assert archive.totals(1).usd == Decimal("14.5")
+    assert archive.totals(77).requests == 0
     archive.close()
 
 
@@ -134,9 +132,9 @@ def test_nothing_is_changed_or_deleted(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_texts_are_scrubbed_before_they_are_written(tmp_path: Path) -> None:
+def test_texts_are_redacted_before_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "exchanges.db"
-    archive = Archive.open(path, create=True, scrub=lambda text: text.replace("secret", "[key]"))
+    archive = Archive.open(path, create=True, redact=lambda text: text.replace("secret", "[key]"))
     asked = request(message("user", "the secret"), system="a secret")
     record(archive, asked, reply("secret", Usage()), detail="secret")
     stored = archive.exchange(0)

@@ -7,7 +7,7 @@ import pytest
 
 from core.agents.llm import prices
 from core.agents.llm.base import LimitReached, Reply, Request, Usage
-from core.agents.llm.budget import Limits
+from core.agents.llm.budget import SpendingBudget
 
 OPUS = prices.known("claude-opus-5-5")
 HAIKU = prices.known("claude-haiku-5-5")
@@ -23,8 +23,8 @@ def request(*texts: str, max_tokens: int = 8000) -> Request:
     return Request(system="", tools=(), messages=messages, max_tokens=max_tokens)
 
 
-def limits(usd: str | None = None, tokens: int | None = None, price: Any = OPUS) -> Limits:
-    return Limits(price=price, max_usd=None if usd is None else Decimal(usd), max_tokens=tokens)
+def limits(usd: str | None = None, tokens: int | None = None, price: Any = OPUS) -> SpendingBudget:
+    return SpendingBudget(price=price, max_usd=None if usd is None else Decimal(usd), max_tokens=tokens)
 
 
 def test_without_limits_an_answer_is_as_long_as_was_asked() -> None:

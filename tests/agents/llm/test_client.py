@@ -16,8 +16,8 @@ from core.agents.llm import prices
 from core.agents.llm.anthropic_provider import AnthropicProvider
 from core.agents.llm.archive import Archive
 from core.agents.llm.base import LimitReached, Outage, Reply, Request, TimeOver, Tool
-from core.agents.llm.client import Caller
-from core.agents.llm.redact import Scrub
+from core.agents.llm.client import ApiClient
+from core.agents.llm.redact import Redactor
 from core.agents.llm.transcript import Transcript
 from core.records import UserError
 
@@ -29,7 +29,7 @@ READ = Tool(name="read", description="Reads.", schema={"type": "object"})
 class AgentContext:
     """A caller with a clock of its own, and what it said."""
 
-    caller: Caller
+    caller: ApiClient
     folder: Path
     waits: list[str]
     slept: list[float] = field(default_factory=list)
@@ -50,11 +50,11 @@ def context(tmp_path: Path, server: MessagesServer) -> Iterator[Callable[..., Ag
     made: list[AgentContext] = []
 
     def make(**settings: Any) -> AgentContext:
-        scrub = Scrub([served.KEY])
+        redact = Redactor([served.KEY])
         provider = AnthropicProvider(
             model=MODEL, key=served.KEY, endpoint=server.url, timeout=settings.pop("timeout", 20.0)
         )
-        archive = Archive.open(tmp_path / "exchanges.db", scrub=scrub, create=True)
+        archive = Archive.open(tmp_path / "exchanges.db", redact=redact, create=True)
         price = settings.pop("price", prices.known(MODEL))
 
         waits: list[str] = []
@@ -63,11 +63,11 @@ def context(tmp_path: Path, server: MessagesServer) -> Iterator[Callable[..., Ag
             one.slept.append(seconds)
             one.now += seconds
 
-        caller = Caller(
+        caller = ApiClient(
             provider,
             archive,
-            Transcript(tmp_path / "transcripts", scrub),
-            scrub,
+            Transcript(tmp_path / "transcripts", redact),
+            redact,
             price=price,
             on_wait=waits.append,
             clock=lambda: one.now,

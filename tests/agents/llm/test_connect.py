@@ -12,7 +12,7 @@ from completions_server import Completion
 
 from core.agents.llm.archive import spent
 from core.agents.llm.base import LimitReached, Request
-from core.agents.llm.connect import Settings, recording, server
+from core.agents.llm.connect import ModelSettings, recording, server
 from core.records import UserError
 
 ASKED = Request(
@@ -31,13 +31,13 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def claude() -> Iterator[Settings]:
+def claude() -> Iterator[ModelSettings]:
     spoken = f"my key is {messages_server.KEY} " + "word " * 800
     with messages_server.serving(lambda request: [messages_server.text(spoken)]) as one:
-        yield Settings(endpoint=one.url, max_usd=Decimal("0.06"))
+        yield ModelSettings(endpoint=one.url, max_usd=Decimal("0.06"))
 
 
-def test_a_run_and_its_replay(tmp_path: Path, claude: Settings) -> None:
+def test_a_run_and_its_replay(tmp_path: Path, claude: ModelSettings) -> None:
     assert spent(tmp_path) is None
     asks = server(tmp_path, claude)
     replies = [asks.ask(ASKED, number) for number in (1, 2)]
@@ -58,7 +58,7 @@ def test_a_run_and_its_replay(tmp_path: Path, claude: Settings) -> None:
     assert "my key is [key]" in (tmp_path / "transcripts" / "00001.md").read_text(encoding="utf-8")
 
 
-def test_a_limit_is_of_one_run(tmp_path: Path, claude: Settings) -> None:
+def test_a_limit_is_of_one_run(tmp_path: Path, claude: ModelSettings) -> None:
     """Each run may spend $0.06: the first ends within it, and the second starts from nothing."""
     for run in (1, 2):
         asks = server(tmp_path, claude)
@@ -73,15 +73,15 @@ def test_a_limit_is_of_one_run(tmp_path: Path, claude: Settings) -> None:
 def test_a_model_on_this_machine(tmp_path: Path) -> None:
     """It needs no key, has no price, and this one counts nothing."""
     with completions_server.serving(lambda request: Completion(text="word " * 400, usage=False)) as one:
-        asks = server(tmp_path, Settings(provider="openai", model="qwen4", endpoint=one.url, max_tokens=8000))
+        asks = server(tmp_path, ModelSettings(provider="openai", model="qwen4", endpoint=one.url, max_tokens=8000))
         with pytest.raises(LimitReached, match="--max-tokens 8,000"):
             for _ in range(20):
                 asks.ask(ASKED, 1)
         asks.close()
         assert 4 < len(one.requests) < 12
         with pytest.raises(UserError, match="no price of it is known"):
-            server(tmp_path, Settings(provider="openai", model="qwen4", endpoint=one.url, max_usd=Decimal(1)))
-        free = Settings(provider="openai", model="qwen4", endpoint=one.url, max_usd=Decimal(1), price="0 0")
+            server(tmp_path, ModelSettings(provider="openai", model="qwen4", endpoint=one.url, max_usd=Decimal(1)))
+        free = ModelSettings(provider="openai", model="qwen4", endpoint=one.url, max_usd=Decimal(1), price="0 0")
         asks = server(tmp_path, free)
         assert asks.ask(ASKED, 2).stop_reason == "end_turn"
         asks.close()
@@ -90,7 +90,7 @@ def test_a_model_on_this_machine(tmp_path: Path) -> None:
 def test_what_is_missing_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     with pytest.raises(UserError, match="ANTHROPIC_API_KEY"):
-        server(tmp_path, Settings())
+        server(tmp_path, ModelSettings())
     with pytest.raises(UserError, match="there is none"):
         recording(tmp_path)
     assert list(tmp_path.iterdir()) == []

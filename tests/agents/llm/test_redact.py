@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.agents.llm.redact import MARK, Scrub
+from core.agents.llm.redact import MARK, Redactor
 
 KEY = "my+odd/key=0123"
 
@@ -21,7 +21,7 @@ KEY = "my+odd/key=0123"
     ],
 )
 def test_a_key_in_use_is_taken_out(text: str) -> None:
-    assert KEY not in Scrub([KEY])(text) and MARK in Scrub([KEY])(text)
+    assert KEY not in Redactor([KEY])(text) and MARK in Redactor([KEY])(text)
 
 
 @pytest.mark.parametrize(
@@ -36,24 +36,24 @@ def test_a_key_in_use_is_taken_out(text: str) -> None:
     ],
 )
 def test_what_looks_like_a_key_is_taken_out_too(text: str) -> None:
-    scrubbed = Scrub([])(text)
-    assert "abcdefgh01234567" not in scrubbed and MARK in scrubbed
+    redacted = Redactor([])(text)
+    assert "abcdefgh01234567" not in redacted and MARK in redacted
 
 
 def test_other_text_stays_as_it_is() -> None:
     text = "Bearer of news; sk-learn; the authorization of none; api_key = None; task-0123456789abcdefghij"
-    assert Scrub([KEY, "none", ""])(text) == text
+    assert Redactor([KEY, "none", ""])(text) == text
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.lists(st.sampled_from([*KEY, KEY, KEY[:6], "m", " "]), max_size=12).map("".join), st.integers(1, 5))
 def test_a_key_in_pieces_is_held_until_it_is_whole(text: str, size: int) -> None:
-    scrub = Scrub([KEY])
+    redact = Redactor([KEY])
     out, held = "", ""
     for at in range(0, len(text), size):
         whole = held + text[at : at + size]
-        count = scrub.held(whole)
+        count = redact.held(whole)
         held = whole[len(whole) - count :]
-        out += scrub(whole[: len(whole) - count])
-    assert KEY not in out + scrub(held)
-    assert (out + scrub(held)).replace(MARK, "") == text.replace(KEY, "")
+        out += redact(whole[: len(whole) - count])
+    assert KEY not in out + redact(held)
+    assert (out + redact(held)).replace(MARK, "") == text.replace(KEY, "")

@@ -7,7 +7,7 @@ import pytest
 
 from core.agents.llm.archive import Archive
 from core.agents.llm.base import Reply, Request, Tool, Usage
-from core.agents.llm.replay import Recorded, difference
+from core.agents.llm.replay import ReplayClient, difference
 from core.records import UserError
 
 READ = Tool(name="read", description="Reads.", schema={"type": "object"})
@@ -54,7 +54,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_replies_come_in_their_order_for_each_experiment(path: Path) -> None:
     told: list[Any] = []
-    recorded = Recorded(Archive.open(path), lambda *difference: told.append(difference))
+    recorded = ReplayClient(Archive.open(path), lambda *difference: told.append(difference))
     assert recorded.ask(asked("a"), 1) == answer("A")
     assert recorded.ask(asked("x"), 3) == answer("X")
     assert recorded.ask(asked("a", "b"), 1) == answer("B")
@@ -78,7 +78,7 @@ def test_a_conversation_that_was_begun_again_is_gone_through_once(tmp_path: Path
             started="",
             seconds=0.0,
         )
-    recorded = Recorded(archive)
+    recorded = ReplayClient(archive)
     asks = [asked("a"), asked("a", "B"), asked("a", "B", "c")]
     replies = [recorded.ask(request, 7) for request in asks]
     assert [reply.content[0]["text"] for reply in replies] == ["2", "3", "4"]
@@ -87,7 +87,7 @@ def test_a_conversation_that_was_begun_again_is_gone_through_once(tmp_path: Path
 
 def test_another_request_gets_the_reply_and_the_difference_is_told(path: Path) -> None:
     told: list[tuple[int, str]] = []
-    recorded = Recorded(Archive.open(path), lambda experiment, text: told.append((experiment, text)))
+    recorded = ReplayClient(Archive.open(path), lambda experiment, text: told.append((experiment, text)))
     assert recorded.ask(asked("a, changed"), 1) == answer("A")
     assert told[0][0] == 1 and told[0][1].startswith("request 1: message 1 was ") and "changed" in told[0][1]
     assert len(told[0][1]) < 200 and "\n" not in told[0][1]
@@ -95,7 +95,7 @@ def test_another_request_gets_the_reply_and_the_difference_is_told(path: Path) -
 
 
 def test_the_end_of_the_recording_is_told(path: Path) -> None:
-    recorded = Recorded(Archive.open(path))
+    recorded = ReplayClient(Archive.open(path))
     recorded.ask(asked("x"), 3)
     with pytest.raises(UserError, match="holds 1 reply for experiment 3, and one more was asked for"):
         recorded.ask(asked("x"), 3)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.agents.llm.base import Delta, Reply, Usage
-from core.agents.llm.redact import Scrub
+from core.agents.llm.redact import Redactor
 from core.agents.llm.transcript import Transcript, counted
 
 KEY = "sk-ant-test-7f3a9c51e0d24b68"
@@ -19,7 +19,7 @@ def reply(**fields: Any) -> Reply:
 
 
 def test_a_conversation_reads_from_top_to_bottom(tmp_path: Path) -> None:
-    transcript = Transcript(tmp_path / "transcripts", Scrub([KEY]))
+    transcript = Transcript(tmp_path / "transcripts", Redactor([KEY]))
     transcript.request(12, "claude-opus-5-5")
     path = transcript.path(12)
     transcript.delta(Delta(kind="thinking", text="The warmup\nis "))
@@ -59,7 +59,7 @@ def test_a_conversation_reads_from_top_to_bottom(tmp_path: Path) -> None:
 
 
 def test_one_file_a_proposal_that_is_gone_on_with(tmp_path: Path) -> None:
-    transcript = Transcript(tmp_path, Scrub([]))
+    transcript = Transcript(tmp_path, Redactor([]))
     for experiment in (1, 2, 1):
         transcript.request(experiment, "m")
         transcript.delta(Delta(kind="text", text=f"about {experiment}"))
@@ -70,7 +70,7 @@ def test_one_file_a_proposal_that_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_a_key_that_streams_in_pieces_is_not_written(tmp_path: Path) -> None:
-    transcript = Transcript(tmp_path, Scrub([KEY]))
+    transcript = Transcript(tmp_path, Redactor([KEY]))
     transcript.request(1, "m")
     for kind in ("thinking", "text"):
         for character in f"the key {KEY}, the end of one: {KEY[:9]}":
@@ -88,7 +88,7 @@ def test_a_key_that_streams_in_pieces_is_not_written(tmp_path: Path) -> None:
 
 def test_what_would_drive_a_terminal_is_not_written(tmp_path: Path) -> None:
     owned = "\x1b]0;owned\x07 \x9b31m\x7f\tand\r\nso"
-    transcript = Transcript(tmp_path, Scrub([]))
+    transcript = Transcript(tmp_path, Redactor([]))
     transcript.request(1, "m\x1b[2J")
     for kind in ("thinking", "text", "tool", "input"):
         for character in owned:
@@ -103,7 +103,7 @@ def test_what_would_drive_a_terminal_is_not_written(tmp_path: Path) -> None:
 
 
 def test_half_a_character_is_no_reason_to_stop(tmp_path: Path) -> None:
-    transcript = Transcript(tmp_path, Scrub([]))
+    transcript = Transcript(tmp_path, Redactor([]))
     transcript.request(1, "m")
     transcript.delta(Delta(kind="text", text="\ud83d"))
     transcript.close()
@@ -112,7 +112,7 @@ def test_half_a_character_is_no_reason_to_stop(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_the_transcript_and_is_told_once(tmp_path: Path) -> None:
     told: list[str] = []
-    transcript = Transcript(tmp_path, Scrub([]), told.append)
+    transcript = Transcript(tmp_path, Redactor([]), told.append)
     transcript.request(1, "m")
 
     class Full:
@@ -134,7 +134,7 @@ def test_a_full_disk_ends_the_transcript_and_is_told_once(tmp_path: Path) -> Non
 def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     told: list[str] = []
-    transcript = Transcript(tmp_path / "file" / "transcripts", Scrub([]), told.append)
+    transcript = Transcript(tmp_path / "file" / "transcripts", Redactor([]), told.append)
     transcript.request(1, "m")
     transcript.delta(Delta(kind="text", text="a"))
     transcript.request(2, "m")
