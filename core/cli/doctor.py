@@ -36,7 +36,7 @@ def doctor(preset: PresetName = None, as_json: AsJson = False) -> None:
     chosen, origin = _preset(name)
     console = terminal.err()
     with interruptible("nothing was changed"), console.status("examining this machine") as status:
-        report = examine(chosen, origin, name=name, tell=lambda stage: status.update(f"examining {stage}"))
+        report = examine(chosen, origin, name=name, on_stage=lambda stage: status.update(f"examining {stage}"))
     if as_json:
         terminal.json_text(report.json())
     else:
@@ -59,22 +59,20 @@ def _preset(name: str) -> tuple[Preset, str]:
 
 def _print(report: Report, name: str) -> None:
     console = terminal.out()
-    about = max(len(one.about) for one in report.findings) + 2
-    mark = max(map(len, STYLES)) + 2
-    said = ""
-    for one in report.findings:
-        told = one.told + (f" -> {one.mend}" if one.mend else "")
-        head = "" if one.about == said else one.about
-        said = one.about
-        lines = textwrap.wrap(
-            told, max(40, console.width - about - mark), break_long_words=False, break_on_hyphens=False
-        )
-        for number, line in enumerate(lines or [""]):
-            first = number == 0
-            text = Text((head if first else "").ljust(about), style="bold")
-            text.append((one.mark if first else "").ljust(mark), style=STYLES[one.mark])
+    width = max(len(one.subject) for one in report.diagnoses) + 2
+    status_width = max(map(len, STYLES)) + 2
+    before = ""
+    for one in report.diagnoses:
+        message = one.message + (f" -> {one.fix}" if one.fix else "")
+        head, before = "" if one.subject == before else one.subject, one.subject
+        status: str = one.status
+        room = max(40, console.width - width - status_width)
+        for line in textwrap.wrap(message, room, break_long_words=False, break_on_hyphens=False) or [""]:
+            text = Text(head.ljust(width), style="bold")
+            text.append(status.ljust(status_width), style=STYLES[one.status])
             text.append(line, style="")
             console.print(text, soft_wrap=True)
+            head = status = ""
     if not report.first:
         terminal.say(f"ready: autoresearch run night --preset {name}")
         return

@@ -168,8 +168,8 @@ def _scaled(found: Found, device: Device, measured: scaling.Calibration | None =
 
 def _load() -> list[str]:
     """What else keeps this machine busy, a line each; empty if nothing does."""
-    findings = doctor.load_here(hardware.accelerators())[1]
-    return [one_line(one.told) for one in findings if one.mark == "warning"]
+    load = doctor.examine_load(hardware.accelerators())
+    return [one_line(one.message) for one in load.diagnoses if one.status == "warning"]
 
 
 def _measured(found: Found, changes: Mapping[str, str], prepare: Prepare, tell: Tell, load: list[str]) -> str:

@@ -1,6 +1,6 @@
-"""What is here and what lacks: the facts behind `autoresearch doctor`.
+"""Examines this machine for `autoresearch doctor`: what is here, and what is missing.
 
-Prints nothing, changes nothing, asks no network. A GB of memory and disk is 2**30 bytes.
+Prints nothing, changes nothing, uses no network. A GB of memory and disk is 2**30 bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -37,109 +37,108 @@ from core.system.files import cache_root
 from core.trial.probe import probe
 from presets import cost, devices, estimate
 
-Mark = Literal["ok", "warning", "missing"]
-Tell = Callable[[str], None]
+Status = Literal["ok", "warning", "missing"]
 Facts = dict[str, Any]
 Here = Sequence[hardware.Accelerator]
 
 LOW_DISK_GB = 5.0
 NO_DISK_GB = 0.5  # less than the weights and caches of one small trial
 SAMPLE_SECONDS = 0.5
-BUSY_SHARE = 0.25  # of the cores, by what runs beside: then a trial's number suffers
-LOAD_SHARE = 0.5  # waiting or running, of the cores: the last minute's
-BUSY_PROCESS = 0.2  # cores that a process takes to be named
+BUSY_SHARE = 0.25  # of the cores, used by other processes: then trials are slowed
+LOAD_SHARE = 0.5  # of the cores: processes that waited or ran in the last minute
+BUSY_PROCESS = 0.2  # of one core: processes that use more are named
 BUSY_ACCELERATOR = 0.1
 GB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One line: what it is about, how it stands, and what mends it."""
+class Diagnosis:
+    """One line of the report: its subject, its status, and what fixes it."""
 
-    about: str
-    mark: Mark
-    told: str
-    mend: str = ""  # a command, or what to do
+    subject: str
+    status: Status
+    message: str
+    fix: str = ""  # a command, or what to do
     blocks: bool = False  # no trial of the preset can run like this
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Report:
-    """Everything that was found, in the order in which it is told."""
+    """All facts, and a diagnosis a line, in the order in which they are printed."""
 
     preset: str
-    facts: Facts
-    findings: tuple[Finding, ...]
+    facts: Facts = field(default_factory=dict)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
+
+    def add(self, subject: str, message: str, status: Status = "ok", fix: str = "", *, blocks: bool = False) -> None:
+        """Appends a diagnosis."""
+        self.diagnoses.append(Diagnosis(subject=subject, status=status, message=message, fix=fix, blocks=blocks))
 
     @property
     def first(self) -> list[str]:
         """What to do before a trial can run; empty if one can."""
-        return [f"{one.about}: {one.mend or one.told}" for one in self.findings if one.blocks]
+        return [f"{one.subject}: {one.fix or one.message}" for one in self.diagnoses if one.blocks]
 
     def json(self) -> Facts:
-        """All of it in JSON's own types."""
-        findings = [dataclasses.asdict(one) for one in self.findings]
+        """The report for `--json`."""
+        findings = [
+            {"about": one.subject, "mark": one.status, "told": one.message, "mend": one.fix, "blocks": one.blocks}
+            for one in self.diagnoses
+        ]
         return {"ready": not self.first, "preset": self.preset, "first": self.first, **self.facts, "findings": findings}
 
 
-def examine(preset: Preset, origin: str = "", *, name: str = "", tell: Tell = lambda stage: None) -> Report:
-    """Looks at this machine for trials of `preset`, which --preset calls `name`; `tell` hears stages.
+def examine(
+    preset: Preset, origin: str = "", *, name: str = "", on_stage: Callable[[str], None] = lambda stage: None
+) -> Report:
+    """Examines this machine for trials of `preset`, which --preset calls `name`. Calls `on_stage` before each part.
 
-    `origin` says where its numbers come from if that is not its file.
+    `origin` says where the preset's values come from if that is not its file.
     """
-    tell("load")
+    on_stage("load")
     here = hardware.accelerators()
-    load = load_here(here)  # before this process adds to it
-    tell("machine")
-    facts, findings = _machine(here)
-    parts: Facts = {"machine": facts}
-    for part, (facts, found) in (("python", _python()), ("git", _git())):
-        parts[part] = facts
-        findings += found
-    tell(f"backends: {', '.join(backends.names())}")
-    told = _described(backends.names())
-    parts["backends"], found = _backends(told, here)
-    findings += found
-    tell(f"preset {preset.name}")
-    parts["chosen"], found = _chosen(preset, origin, told[preset.backend], here)
-    findings += found
-    tell("data")
-    parts["data"], found = _data(preset, name or preset.name)
-    findings += found
-    parts["cache"], parts["disk"], found = _disk()
-    findings += found
-    parts["load"] = load[0]
-    findings += load[1]
-    parts["sandbox"], found = _sandbox()
-    findings += found
-    return Report(preset=preset.name, facts=parts, findings=tuple(findings))
+    load = examine_load(here)  # before this process adds to it
+    report = Report(preset=preset.name)
+    on_stage("machine")
+    _examine_machine(report, here)
+    _examine_python(report)
+    _examine_git(report)
+    on_stage(f"backends: {', '.join(backends.names())}")
+    probed = _probed(backends.names())
+    _examine_backends(report, probed, here)
+    on_stage(f"preset {preset.name}")
+    _examine_preset(report, preset, origin, probed[preset.backend], here)
+    on_stage("data")
+    _examine_data(report, preset, name or preset.name)
+    _examine_disk(report)
+    report.facts |= load.facts
+    report.diagnoses += load.diagnoses
+    _examine_sandbox(report)
+    return report
 
 
-def _machine(here: Here) -> tuple[Facts, list[Finding]]:
+def _examine_machine(report: Report, here: Here) -> None:
     memory = psutil.virtual_memory()
     peak = hardware.matrix_flops()
-    facts = {
-        "os": _system(),
-        "processor": hardware.processor(),
-        "cores": hardware.cores(),
+    system, processor, cores = _system(), hardware.processor(), hardware.cores()
+    report.facts["machine"] = {
+        "os": system,
+        "processor": processor,
+        "cores": cores,
         "memory_gb": memory.total / GB,
         "free_gb": memory.available / GB,
         "accelerators": [dataclasses.asdict(one) for one in here],
         "matrix_flops": peak,
     }
-    line = f"{facts['os']}; {facts['processor']}, {facts['cores']} cores"
-    line += f"; {memory.total / GB:.1f} GB of memory, {memory.available / GB:.1f} free"
-    findings = [Finding(about="machine", mark="ok", told=line)]
+    size = f"{memory.total / GB:.1f} GB of memory, {memory.available / GB:.1f} free"
+    report.add("machine", f"{system}; {processor}, {cores} cores; {size}")
     for one in here:
-        told = f"{one.name}: {one.memory_gb:.1f} GB"
-        told += f", {one.free_gb:.1f} free" if one.free_gb is not None else ""
-        told += f", driver {one.driver}" if one.driver else ""
-        findings.append(Finding(about="accelerator", mark="ok", told=told))
+        free = f", {one.free_gb:.1f} free" if one.free_gb is not None else ""
+        driver = f", driver {one.driver}" if one.driver else ""
+        report.add("accelerator", f"{one.name}: {one.memory_gb:.1f} GB{free}{driver}")
     if not here:
-        findings.append(Finding(about="accelerator", mark="ok", told="none found: trials run on the processor"))
-    told = f"{peak / 1e9:,.0f} GFLOP/s in float32, what MFU on the processor is held against"
-    findings.append(Finding(about="matrix peak", mark="ok", told=told))
-    return facts, findings
+        report.add("accelerator", "none found: trials run on the processor")
+    report.add("matrix peak", f"{peak / 1e9:,.0f} GFLOP/s in float32, which is 100 % MFU on the processor")
 
 
 def _system() -> str:
@@ -152,96 +151,94 @@ def _system() -> str:
     return f"{name}{platform.system()} {platform.release()} {platform.machine()}"
 
 
-def _python() -> tuple[Facts, list[Finding]]:
+def _examine_python(report: Report) -> None:
     try:
         version = metadata.version("autoresearch")
     except metadata.PackageNotFoundError:
         version = "not installed"
-    folder = Path(core.__file__).parent.parent
-    facts = {"version": platform.python_version(), "autoresearch": version, "folder": str(folder)}
-    told = f"{platform.python_version()} at {sys.executable}; autoresearch {version} in {folder}"
-    return facts, [Finding(about="python", mark="ok", told=told)]
+    python, folder = platform.python_version(), str(Path(core.__file__).parent.parent)
+    report.facts["python"] = {"version": python, "autoresearch": version, "folder": folder}
+    report.add("python", f"{python} at {sys.executable}; autoresearch {version} in {folder}")
 
 
-def _git() -> tuple[Facts, list[Finding]]:
+def _examine_git(report: Report) -> None:
     path = shutil.which("git")
     version = accelerators.tool_output("git", "--version").strip().removeprefix("git version ")
-    facts = {"path": path, "version": version or None}
+    report.facts["git"] = {"path": path, "version": version or None}
     if version:
-        return facts, [Finding(about="git", mark="ok", told=version)]
-    told = "git is not on the PATH" if path is None else f"{path} is there, but `git --version` fails"
-    mend = f"{told}; a campaign is a git repository. Install it"
-    return facts, [Finding(about="git", mark="missing", told=told, mend=mend, blocks=True)]
+        report.add("git", version)
+        return
+    message = "git is not on the PATH" if path is None else f"{path} is there, but `git --version` fails"
+    report.add("git", message, "missing", f"{message}; a campaign is a git repository. Install it", blocks=True)
 
 
-def _described(names: Iterable[str]) -> dict[str, Facts]:
-    """Each backend as a process of its own tells it, all at once."""
+def _probed(names: Iterable[str]) -> dict[str, Facts]:
+    """What each backend reports in a process of its own; all of them run at once."""
     every = list(names)
     with ThreadPoolExecutor(len(every)) as threads:
         return dict(zip(every, threads.map(probe, every), strict=True))
 
 
-def _backends(told: Mapping[str, Facts], here: Here) -> tuple[Facts, list[Finding]]:
-    findings = []
-    facts = {name: {"missing": backends.get(name).missing(), **found} for name, found in told.items()}
+def _examine_backends(report: Report, probed: Mapping[str, Facts], here: Here) -> None:
+    report.facts["backends"] = facts = {
+        name: {"missing": backends.get(name).missing(), **found} for name, found in probed.items()
+    }
     for name, found in facts.items():
         if found["missing"]:
-            findings.append(Finding(about=name, mark="missing", told=found["missing"]))
-        elif "error" in found:
-            findings.append(Finding(about=name, mark="missing", told=f"installed, but it fails: {found['error']}"))
-        else:
-            line = f"{found['versions'].get(name, 'version unknown')} on {found['device']} ({found['device_name']})"
-            line += "".join(f"; {key} {choice}" for key, choice in found["choices"].items())
-            findings.append(Finding(about=name, mark="ok", told=line))
-            drives = (one for one in here if name in dict(devices.DRIVERS[one.kind]))
-            if found["device"] == "cpu" and (unseen := next(drives, None)) is not None:
-                line = f"{unseen.name} is here, but this {name} does not find it"
-                mend = f"install a build of {name} for {unseen.kind} that fits the driver {unseen.driver}".rstrip()
-                findings.append(Finding(about=name, mark="warning", told=line, mend=mend))
-    return facts, findings
+            report.add(name, found["missing"], "missing")
+            continue
+        if "error" in found:
+            report.add(name, f"installed, but it fails: {found['error']}", "missing")
+            continue
+        version = found["versions"].get(name, "version unknown")
+        choices = "".join(f"; {key} {choice}" for key, choice in found["choices"].items())
+        report.add(name, f"{version} on {found['device']} ({found['device_name']}){choices}")
+        drives = (one for one in here if name in dict(devices.DRIVERS[one.kind]))
+        if found["device"] == "cpu" and (unseen := next(drives, None)) is not None:
+            fix = f"install a build of {name} for {unseen.kind} that fits the driver {unseen.driver}".rstrip()
+            report.add(name, f"{unseen.name} is here, but this {name} does not find it", "warning", fix)
 
 
-def _chosen(preset: Preset, origin: str, auto: Facts, here: Here) -> tuple[Facts, list[Finding]]:
-    """Whether the preset can run here; `auto` is what its backend would take by itself."""
-    facts: Facts = {key: getattr(preset, key) for key in ("backend", "device", "corpus", "vocabulary")}
+def _examine_preset(report: Report, preset: Preset, origin: str, auto: Facts, here: Here) -> None:
+    """Whether the preset can run here; `auto` is what its backend reports if it chooses the device."""
+    report.facts["chosen"] = facts = {
+        key: getattr(preset, key) for key in ("backend", "device", "corpus", "vocabulary")
+    }
     same = preset.device == "auto" or auto.get("device") == preset.device or backends.get(preset.backend).missing()
     found = auto if same else probe(preset.backend, preset.device)
-    about = f"preset {preset.name}"
-    wants = f"{preset.backend} on {preset.device}" + (f" ({origin})" if origin else "")
+    subject = f"preset {preset.name}"
+    message = f"{preset.backend} on {preset.device}" + (f" ({origin})" if origin else "")
     if "error" in found:
-        told = f"{wants} can't run here: {found['error']}"
-        return {**facts, "error": found["error"]}, [Finding(about=about, mark="missing", told=told, blocks=True)]
-    facts["resolved"] = found["device"]
+        facts["error"] = found["error"]
+        report.add(subject, f"{message} can't run here: {found['error']}", "missing", blocks=True)
+        return
     needs = _memory_gb(preset, found["choices"])
     usable, free = _room(preset.backend, found["device"], found["device_name"], here)
-    facts |= {"memory_gb": needs, "usable_gb": usable, "free_gb": free}
-    told, mend = wants, ""
-    mark: Mark = "ok"
+    facts |= {"resolved": found["device"], "memory_gb": needs, "usable_gb": usable, "free_gb": free}
+    status: Status = "ok"
+    fix = ""
     if needs is not None:
-        told += f"; takes about {needs:.1f} GB"
-        told += f" of {usable:.1f}" if usable is not None else ""
+        message += f"; takes about {needs:.1f} GB" + (f" of {usable:.1f}" if usable is not None else "")
         if usable is not None and needs > estimate.MOST_MEMORY * usable:
-            mark, mend = "warning", "a smaller preset, or --set device_batch_size=N with a smaller N"
+            status, fix = "warning", "a smaller preset, or --set device_batch_size=N with a smaller N"
         elif free is not None and needs > free:
-            mark, mend = "warning", f"only {free:.1f} GB are free now: end what holds the rest"
-    findings = [Finding(about=about, mark=mark, told=told, mend=mend)]
+            status, fix = "warning", f"only {free:.1f} GB are free now: end the processes that hold the rest"
+    report.add(subject, message, status, fix)
     best = max(here, key=lambda one: one.memory_gb, default=None)
     if best is not None and found["device"] == "cpu":
         known = devices.matching(best.name, best.memory_gb)
         better = known.key if known is not None else "auto"
-        told = f"{best.name} is here, and this preset leaves it idle"
-        findings.append(Finding(about=about, mark="warning", told=told, mend=f"--preset {better}"))
-    return facts, findings
+        report.add(subject, f"{best.name} is here, and this preset leaves it idle", "warning", f"--preset {better}")
 
 
 def _room(backend: str, device: str, name: str, here: Here) -> tuple[float | None, float | None]:
-    """Memory in GB of a backend's device that a trial may take, and what is free of it now; None where not known."""
+    """Memory in GB of a backend's device that a trial may use, and how much is free now; None if unknown."""
     kind, _, index = device.partition(":")
     if kind == "cpu":
         memory = psutil.virtual_memory()
         return memory.total / GB, memory.available / GB
     driven = [one for one in here if (backend, kind) in devices.DRIVERS[one.kind]]
-    mine = [one for one in driven if one.name == name] or driven  # the framework's order may be another
+    mine = [one for one in driven if one.name == name] or driven  # the framework may order them differently
     if not mine:
         return None, None
     one = mine[min(int(index or 0), len(mine) - 1)]
@@ -249,80 +246,78 @@ def _room(backend: str, device: str, name: str, here: Here) -> tuple[float | Non
 
 
 def _memory_gb(preset: Preset, choices: Mapping[str, str]) -> float | None:
-    """What a trial of the reference trainer is estimated to take; None for backends without an estimate."""
+    """Estimated memory of a trial of the reference trainer; None for backends without an estimate."""
     if preset.backend not in cost.ACTIVATIONS:
         return None
     kernel, dtype, compiler = (choices.get(key, "").partition(" (")[0] for key in ("kernel", "dtype", "compile"))
     return cost.memory_gb(preset, kernel, dtype, compiled=compiler == "inductor") if dtype in cost.BYTES else None
 
 
-def _data(preset: Preset, name: str) -> tuple[Facts, list[Finding]]:
-    facts: Facts = {}
-    findings = []
-    corpora = dict.fromkeys([preset.corpus, *(one for one in NAMES if ":" not in one)])
-    every = [presets.load(one) for one in presets.names()]
-    for corpus in corpora:
-        wanted = {preset.vocabulary, *(one.vocabulary for one in every)}
+def _examine_data(report: Report, preset: Preset, name: str) -> None:
+    report.facts["data"] = facts = {}
+    vocabularies = {preset.vocabulary, *(presets.load(one).vocabulary for one in presets.names())}
+    for corpus in dict.fromkeys([preset.corpus, *(one for one in NAMES if ":" not in one)]):
         whole: dict[int, Dataset] = {}
         error = ""
-        for vocabulary in sorted(wanted):
-            try:
+        try:
+            for vocabulary in sorted(vocabularies):
                 if (dataset := prepared(corpus, vocabulary)) is not None:
                     whole[vocabulary] = dataset
-            except (UserError, OSError) as failure:
-                error = str(failure)
-                break
-        mine = corpus == preset.corpus
+        except (UserError, OSError) as failure:
+            error = str(failure)
+        needed = corpus == preset.corpus
         size = sum(map(_stored, whole.values()))
         facts[corpus] = {"vocabularies": list(whole), "bytes": size, "error": error or None}
-        about = f"corpus {corpus}"
-        command = f"autoresearch prepare --preset {name}" + ("" if mine else f" --corpus {corpus}")
+        subject = f"corpus {corpus}"
         if error:
-            findings.append(Finding(about=about, mark="missing", told=error, blocks=mine))
-        elif whole and (not mine or preset.vocabulary in whole):
-            told = f"prepared with {' and '.join(map(str, whole))} token ids, {_size(size)}"
-            findings.append(Finding(about=about, mark="ok", told=told))
+            report.add(subject, error, "missing", blocks=needed)
+        elif whole and (not needed or preset.vocabulary in whole):
+            report.add(subject, f"prepared with {' and '.join(map(str, whole))} token ids, {_size(size)}")
         else:
             online = "" if corpus.startswith("folder:") else ", online"
-            told = f"not prepared with {preset.vocabulary} token ids; a first run does it{online}"
-            lacks = _lacking(corpus)
-            mend = f"{lacks}, then {command}" if lacks else command
-            findings.append(Finding(about=about, mark="missing", told=told, mend=mend, blocks=mine and bool(lacks)))
-    return facts, findings
+            install = _missing_packages(corpus)
+            command = f"autoresearch prepare --preset {name}" + ("" if needed else f" --corpus {corpus}")
+            report.add(
+                subject,
+                f"not prepared with {preset.vocabulary} token ids; a first run does it{online}",
+                "missing",
+                f"{install}, then {command}" if install else command,
+                blocks=needed and bool(install),
+            )
 
 
-def _lacking(corpus: str) -> str:
-    """The command that adds what fetching the corpus needs; empty if nothing lacks."""
+def _missing_packages(corpus: str) -> str:
+    """The command that installs what downloading the corpus needs; empty if nothing is missing."""
     there = all(importlib.util.find_spec(name) for name in ("huggingface_hub", "pyarrow"))
     return INSTALL if isinstance(find(corpus), HubCorpus) and not there else ""
 
 
 def _stored(dataset: Dataset) -> int:
-    """Bytes of a dataset's files, but for a tokenizer and manifests of some kilobytes."""
+    """Bytes of a dataset's files without its tokenizer and manifests, which are some kilobytes."""
     held_out = sum(part.values.nbytes + part.offsets.nbytes for part in (dataset.val, dataset.test))
     return held_out + sum(values.nbytes for values in dataset.train.values) + dataset.train.starts.nbytes
 
 
-def _disk() -> tuple[Facts, Facts, list[Finding]]:
+def _examine_disk(report: Report) -> None:
     root = cache_root()
     sizes = {path.name: _size_of(path) for path in _entries(root) if path.is_dir()}
     total = sum(sizes.values())
-    cache: Facts = {"folder": str(root), "bytes": total, "parts": sizes}
+    report.facts["cache"] = {"folder": str(root), "bytes": total, "parts": sizes}
     largest = sorted((size, name) for name, size in sizes.items() if size)[::-1][:4]
-    told = f"{root}: {_size(total)}" if root.exists() else f"{root}: not there yet"
-    told += f" ({', '.join(f'{name} {_size(size)}' for size, name in largest)})" if largest else ""
-    writable = os.access(_existing(root), os.W_OK)
-    mend = "" if writable else f"{root} can't be written to: set AUTORESEARCH_CACHE to a folder that can"
-    findings = [Finding(about="cache", mark="ok" if writable else "missing", told=told, mend=mend, blocks=not writable)]
-    facts: Facts = {}
-    for place, path in (("cache", root), ("here", Path.cwd())):
+    message = f"{root}: {_size(total)}" if root.exists() else f"{root}: not there yet"
+    message += f" ({', '.join(f'{name} {_size(size)}' for size, name in largest)})" if largest else ""
+    if os.access(_existing(root), os.W_OK):
+        report.add("cache", message)
+    else:
+        fix = f"{root} can't be written to: set AUTORESEARCH_CACHE to a folder that can"
+        report.add("cache", message, "missing", fix, blocks=True)
+    report.facts["disk"] = disk = {}
+    for place, path, words in (("cache", root, "the cache"), ("here", Path.cwd(), "this folder")):
         free = shutil.disk_usage(_existing(path)).free / GB
-        facts[place] = {"folder": str(path), "free_gb": free}
-        mark: Mark = "ok" if free >= LOW_DISK_GB else "warning" if free >= NO_DISK_GB else "missing"
-        told = f"{free:.1f} GB free for {'the cache' if place == 'cache' else 'this folder'}"
-        mend = "" if mark == "ok" else f"free some: under {LOW_DISK_GB:g} GB a night's campaign may fill the disk"
-        findings.append(Finding(about="disk", mark=mark, told=told, mend=mend, blocks=mark == "missing"))
-    return cache, facts, findings
+        disk[place] = {"folder": str(path), "free_gb": free}
+        status: Status = "ok" if free >= LOW_DISK_GB else "warning" if free >= NO_DISK_GB else "missing"
+        fix = "" if status == "ok" else f"free some: under {LOW_DISK_GB:g} GB a night's campaign may fill the disk"
+        report.add("disk", f"{free:.1f} GB free for {words}", status, fix, blocks=status == "missing")
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -332,7 +327,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _size_of(folder: Path) -> int:
-    """Bytes of all files below; what vanishes meanwhile counts nothing."""
+    """Bytes of all files below; files that vanish meanwhile are not counted."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -349,27 +344,32 @@ def _size(size: float) -> str:
     return f"{size / GB:.1f} GB" if size >= 0.95 * GB else f"{size / 2**20:.1f} MB"
 
 
-def _sandbox() -> tuple[Facts, list[Finding]]:
-    """The tier that trials get, whether it applies, and what it can't keep a trial from."""
+def _examine_sandbox(report: Report) -> None:
+    """The sandbox that trials get, whether it works, and what it can't prevent."""
     found, result = tier.available(), check()
-    facts = {"tier": found.name, "unenforced": list(found.unenforced), "why": found.why, **dataclasses.asdict(result)}
+    report.facts["sandbox"] = {
+        "tier": found.name,
+        "unenforced": list(found.unenforced),
+        "why": found.why,
+        **dataclasses.asdict(result),
+    }
     if not found.enforced:
-        told = f"none: trials run with your rights ({found.why})"
-        mend = "run only agents that you would let run a script"
-        return facts, [Finding(about="sandbox", mark="warning", told=told, mend=mend)]
+        fix = "run only agents that you would let run a script"
+        report.add("sandbox", f"none: trials run with your rights ({found.why})", "warning", fix)
+        return
     if result.error:
-        mend = "--no-sandbox runs trials with your rights, and every record says so"
-        return facts, [Finding(about="sandbox", mark="missing", told=result.error, mend=mend, blocks=True)]
-    told = f"{found.name}; it can't keep a trial from: {', '.join(found.unenforced)}"
-    findings = [Finding(about="sandbox", mark="ok", told=told)]
+        fix = "--no-sandbox runs trials with your rights, and every record says so"
+        report.add("sandbox", result.error, "missing", fix, blocks=True)
+        return
+    report.add("sandbox", f"{found.name}; it can't keep a trial from: {', '.join(found.unenforced)}")
     if not result.shared_memory:
-        told = "no private /dev/shm (it needs root or user namespaces): a trainer's process pools and locks fail"
-        findings.append(Finding(about="sandbox", mark="warning", told=told))
-    return facts, findings
+        message = "no private /dev/shm (it needs root or user namespaces): a trainer's process pools and locks fail"
+        report.add("sandbox", message, "warning")
 
 
-def load_here(here: Here) -> tuple[Facts, list[Finding]]:
-    """What else runs: the last minute's load, cores in use over half a second, and who uses them."""
+def examine_load(here: Here) -> Report:
+    """What else runs: the last minute's load, the cores in use over half a second, and the processes that use them."""
+    report = Report(preset="")
     cores = psutil.cpu_count() or 1
     minute = psutil.getloadavg()[0]
     psutil.cpu_percent()
@@ -378,30 +378,31 @@ def load_here(here: Here) -> tuple[Facts, list[Finding]]:
     time.sleep(SAMPLE_SECONDS)
     used = psutil.cpu_percent() / 100 * cores
     running = sorted(_used(others), key=lambda one: -one["cores"])[:3]
-    on_accelerators = [_name(pid) for pid in accelerators.users()]
-    facts = {
+    users = [_name(pid) for pid in accelerators.users()]
+    report.facts["load"] = {
         "load_average": minute,
         "cores": cores,
         "cores_in_use": used,
         "processes": running,
-        "on_accelerators": on_accelerators,
+        "on_accelerators": users,
     }
-    busy = used > BUSY_SHARE * cores or minute > LOAD_SHARE * cores
-    told = f"{used:.1f} of {cores} cores in use, load average {minute:.1f}"
+    message = f"{used:.1f} of {cores} cores in use, load average {minute:.1f}"
     if running:
-        told += ": " + ", ".join(f"{one['name']} ({one['pid']}) {one['cores']:.1f}" for one in running)
-    mend = "end what runs beside: it takes steps from every trial, and unequally" if busy else ""
-    findings = [Finding(about="load", mark="warning" if busy else "ok", told=told, mend=mend)]
+        message += ": " + ", ".join(f"{one['name']} ({one['pid']}) {one['cores']:.1f}" for one in running)
+    if used > BUSY_SHARE * cores or minute > LOAD_SHARE * cores:
+        fix = "end the other processes: they take steps from every trial, from some more than from others"
+        report.add("load", message, "warning", fix)
+    else:
+        report.add("load", message)
     for one in here:
         if one.busy is not None and one.busy > BUSY_ACCELERATOR:
-            told = f"{one.name} is {one.busy:.0%} busy"
-            told += f", with {', '.join(on_accelerators)}" if on_accelerators else ""
-            findings.append(Finding(about="load", mark="warning", told=told, mend="end what uses it, or wait"))
-    return facts, findings
+            message = f"{one.name} is {one.busy:.0%} busy" + (f", with {', '.join(users)}" if users else "")
+            report.add("load", message, "warning", "end what uses it, or wait")
+    return report
 
 
 def _used(processes: Iterable[psutil.Process]) -> list[Facts]:
-    """Those that took much of a core since they were last asked. Names only: a command line may hold a secret."""
+    """Processes that used much of a core since the last call. Names only: a command line may hold a secret."""
     found = []
     for process in processes:
         with contextlib.suppress(psutil.Error, OSError):

@@ -57,8 +57,8 @@ class Machine:
         for name in backends.names():
             patch.setattr(backends.get(name), "missing", lambda name=name: self.lacks.get(name))
         patch.setattr(hardware, "matrix_flops", lambda: 2e11)
-        self.load: list[doctor.Finding] = []
-        patch.setattr(doctor, "load_here", lambda here: ({}, self.load))
+        self.load: list[doctor.Diagnosis] = []
+        patch.setattr(doctor, "examine_load", lambda here: doctor.Report(preset="", diagnoses=self.load))
         self.has()
 
     def has(self, *accelerators: Accelerator) -> None:
@@ -183,7 +183,9 @@ def test_one_of_several_devices_can_be_asked_for(machine: Machine, monkeypatch: 
 def test_what_other_work_slowed_is_told_and_not_kept(machine: Machine) -> None:
     machine.has(RTX4090)
     machine.measures(measured(5e13))
-    machine.load = [doctor.Finding(about="load", mark="warning", told="1.9 of 2 cores in use: a\x1bthief (7) 1.9")]
+    machine.load = [
+        doctor.Diagnosis(subject="load", status="warning", message="1.9 of 2 cores in use: a\x1bthief (7) 1.9")
+    ]
     _, text = auto_preset.preset({}, prepare=lambda preset: cast(Dataset, None), tell=machine.told.append)
     assert "# measured beside other work, so too slow perhaps: 1.9 of 2 cores in use: a?thief (7) 1.9\n" in text
     assert presets.parse(text).name == "auto"

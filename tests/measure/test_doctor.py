@@ -54,8 +54,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     return told
 
 
-def of(report: doctor.Report, about: str) -> list[doctor.Finding]:
-    return [one for one in report.findings if one.about == about]
+def of(report: doctor.Report, about: str) -> list[doctor.Diagnosis]:
+    return [one for one in report.diagnoses if one.subject == about]
 
 
 # The real thing
@@ -183,7 +183,7 @@ def test_a_framework_that_can_not_be_imported_is_told(monkeypatch: pytest.Monkey
 def test_a_broken_framework_stops_its_own_presets_only(quick: dict[str, dict[str, Any]]) -> None:
     quick["torch"] = {"error": "ImportError: libcudart.so.13"}
     report = doctor.examine(CPU)
-    assert of(report, "torch")[0].told == "installed, but it fails: ImportError: libcudart.so.13"
+    assert of(report, "torch")[0].message == "installed, but it fails: ImportError: libcudart.so.13"
     assert report.first == ["preset cpu: torch on cpu can't run here: ImportError: libcudart.so.13"]
     assert doctor.examine(presets.load("numpy")).first == []
 
@@ -196,7 +196,7 @@ def test_a_missing_framework_is_told_with_the_command_that_adds_it(
     monkeypatch.setattr(doctor, "probe", probing.probe)
     monkeypatch.setattr(backends, "names", lambda: ["numpy", "torch"])
     report = doctor.examine(CPU)
-    assert of(report, "torch")[0] == doctor.Finding(about="torch", mark="missing", told=reason)
+    assert of(report, "torch")[0] == doctor.Diagnosis(subject="torch", status="missing", message=reason)
     assert report.first == [f"preset cpu: torch on cpu can't run here: {reason}"]
     assert report.json()["ready"] is False and report.json()["backends"]["torch"]["missing"] == reason
 
@@ -210,11 +210,11 @@ def test_an_accelerator_that_is_left_idle_is_told(
     monkeypatch.setattr(hardware, "accelerators", lambda: (H100,))
     report = doctor.examine(CPU)
     assert report.first == []
-    assert of(report, "accelerator")[0].told == "NVIDIA H100 80GB HBM3: 79.6 GB, 70.1 free, driver 570.133.20"
-    assert of(report, "preset cpu")[1].mend == "--preset h100"
+    assert of(report, "accelerator")[0].message == "NVIDIA H100 80GB HBM3: 79.6 GB, 70.1 free, driver 570.133.20"
+    assert of(report, "preset cpu")[1].fix == "--preset h100"
     unseen = of(report, "torch")[1]
-    assert unseen.mark == "warning" and "does not find it" in unseen.told and "570.133.20" in unseen.mend
-    assert any("73% busy" in one.told and one.mark == "warning" for one in of(report, "load"))
+    assert unseen.status == "warning" and "does not find it" in unseen.message and "570.133.20" in unseen.fix
+    assert any("73% busy" in one.message and one.status == "warning" for one in of(report, "load"))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_memory_is_held_against_the_presets_device(
     preset = presets.load("h100", {"device_batch_size": str(rows), "total_batch_size": str(2**20)})
     report = doctor.examine(preset)
     (found,) = of(report, "preset h100")
-    assert found.mark == mark and said in found.mend
+    assert found.status == mark and said in found.fix
     assert report.facts["chosen"]["free_gb"] == free_gb
     if rows == 128:  # upstream's peak there was 45.1 GB
         assert report.facts["chosen"]["memory_gb"] == pytest.approx(45, abs=3)
@@ -251,7 +251,7 @@ def test_memory_is_held_against_the_presets_device(
 def test_no_git_is_told(quick: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     report = doctor.examine(CPU)
-    assert of(report, "git")[0].mark == "missing"
+    assert of(report, "git")[0].status == "missing"
     assert report.first == ["git: git is not on the PATH; a campaign is a git repository. Install it"]
 
 
@@ -264,7 +264,7 @@ def test_low_disk_is_told(
     usage = SimpleNamespace(free=int(free_gb * 2**30))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     report = doctor.examine(CPU)
-    assert [one.mark for one in of(report, "disk")] == [mark] * 2
+    assert [one.status for one in of(report, "disk")] == [mark] * 2
     assert (not report.first) is ready
 
 
@@ -308,8 +308,8 @@ def test_a_busy_machine_is_told(
     monkeypatch.setattr(psutil, "cpu_percent", lambda: percent)
     report = doctor.examine(CPU)
     (found,) = of(report, "load")
-    assert found.mark == mark and bool(found.mend) == (mark != "ok")
-    assert found.told.startswith(f"{percent / 25:.1f} of 4 cores in use, load average {minute}")
+    assert found.status == mark and bool(found.fix) == (mark != "ok")
+    assert found.message.startswith(f"{percent / 25:.1f} of 4 cores in use, load average {minute}")
     assert report.first == []
 
 
@@ -322,12 +322,12 @@ def test_a_prepared_corpus_is_told_with_its_size(
     preset = dataclasses.replace(PRESET, corpus=f"folder:{corpus_folder}")
     report = doctor.examine(preset)
     (found,) = of(report, f"corpus {preset.corpus}")
-    assert found.mark == "missing" and found.mend == "autoresearch prepare --preset test" and not found.blocks
+    assert found.status == "missing" and found.fix == "autoresearch prepare --preset test" and not found.blocks
     assert report.first == []
     prepare(preset.corpus, 256)
     report = doctor.examine(preset)
     (found,) = of(report, f"corpus {preset.corpus}")
-    assert found.mark == "ok" and "256 token ids" in found.told
+    assert found.status == "ok" and "256 token ids" in found.message
     facts = report.facts["data"][preset.corpus]
     files = [path for path in fresh_cache.rglob("*") if path.suffix in (".values", ".offsets")]
     assert facts["vocabularies"] == [256]
@@ -353,8 +353,8 @@ def test_a_platform_without_a_sandbox_is_told(
 ) -> None:
     monkeypatch.setattr(tier, "available", lambda: tier.Tier("none", ("files",), "an old kernel"))
     (finding,) = of(doctor.examine(PRESET), "sandbox")
-    assert (finding.mark, finding.blocks) == ("warning", False)
-    assert "trials run with your rights (an old kernel)" in finding.told
+    assert (finding.status, finding.blocks) == ("warning", False)
+    assert "trials run with your rights (an old kernel)" in finding.message
 
 
 def test_a_sandbox_that_fails_blocks_and_names_the_way_out(
@@ -363,7 +363,7 @@ def test_a_sandbox_that_fails_blocks_and_names_the_way_out(
     monkeypatch.setattr(doctor, "check", lambda: SelftestResult("the sandbox could not be applied: OSError"))
     report = doctor.examine(PRESET)
     (finding,) = of(report, "sandbox")
-    assert (finding.mark, finding.told) == ("missing", "the sandbox could not be applied: OSError")
+    assert (finding.status, finding.message) == ("missing", "the sandbox could not be applied: OSError")
     assert report.first[-1] == "sandbox: --no-sandbox runs trials with your rights, and every record says so"
 
 
@@ -416,6 +416,6 @@ def test_auto_is_looked_for_and_not_measured(
 def test_every_command_that_is_told_is_one(quick: dict[str, dict[str, Any]]) -> None:
     for preset in (CPU, presets.load("h100"), presets.load("numpy")):
         assert isinstance(preset, Preset)
-        for one in doctor.examine(preset).findings:
-            if one.mend.startswith("autoresearch "):
-                assert one.mend.split()[1] == "prepare" and f"--preset {preset.name}" in one.mend
+        for one in doctor.examine(preset).diagnoses:
+            if one.fix.startswith("autoresearch "):
+                assert one.fix.split()[1] == "prepare" and f"--preset {preset.name}" in one.fix
