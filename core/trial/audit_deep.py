@@ -87,7 +87,7 @@ def _restored(spec: AuditSpec, facts: Facts, weights: Path, scratch: Path) -> It
     preset = spec.preset
     with (
         trainer_file(spec.trainer) as trainer,
-        Scorer(trainer, preset, facts.device, backend_environment(preset), scratch / "usage.json") as scorer,
+        Scorer(trainer, preset, backend_environment(preset), scratch / "usage.json") as scorer,
     ):
         scorer.park(time.monotonic() + preset.startup_seconds)
         scorer.restore(weights, facts)

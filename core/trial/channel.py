@@ -1,13 +1,14 @@
 """The channel between supervisor and trial: length-prefixed JSON over a pair of pipes.
 
-Nothing that comes in is trusted: not its size, not its form. Arrays travel beside it, in files (`slots.py`).
+Nothing that comes in is trusted: not its size, not its form. Arrays travel beside it, in files (`shared_arrays.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 Message = dict[str, Any]
 
@@ -16,13 +17,13 @@ _LENGTH = struct.Struct(">I")
 
 
 class ChannelError(Exception):
-    """What came over the channel is no message."""
+    """What came over the channel, or was to be sent, is no message."""
 
 
 class Channel:
     """Sends and receives messages: JSON objects with a string under "type". Blocking; one reader, one writer."""
 
-    def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
+    def __init__(self, reader: IO[bytes], writer: IO[bytes]) -> None:
         self._reader = reader
         self._writer = writer
 
@@ -56,10 +57,8 @@ class Channel:
     def close(self) -> None:
         """Closes both directions; a reader blocked on the other side sees the end."""
         for stream in (self._writer, self._reader):
-            try:
+            with contextlib.suppress(OSError):
                 stream.close()
-            except OSError:
-                pass
 
     def _exactly(self, count: int) -> bytes | None:
         parts: list[bytes] = []

@@ -45,7 +45,7 @@ def open_model(trainer: str, weights: Path, facts: Facts, preset: Preset) -> Ite
     with (
         tempfile.TemporaryDirectory() as folder,
         trainer_file(trainer) as file,
-        Scorer(file, preset, facts.device, backend_environment(preset), Path(folder) / "usage.json") as scorer,
+        Scorer(file, preset, backend_environment(preset), Path(folder) / "usage.json") as scorer,
     ):
         try:
             scorer.park(time.monotonic() + preset.startup_seconds)

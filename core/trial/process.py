@@ -14,8 +14,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Literal, Self
 
 from core.records import UserError
 from core.sandbox.confine import NOT_CONFINED
@@ -45,26 +44,17 @@ class CannotStart(UserError):
     """The process could not start as the user asked for it: there is no such device, or no confinement."""
 
 
-def _class_and_line(reason: str, trainer: Path) -> str:
-    """What may be told of a failure in a process that has seen held-out text: nothing that it could choose freely."""
-    name, _, rest = reason.partition(" ")
-    kind = getattr(builtins, name, None)
-    told = name if isinstance(kind, type) and issubclass(kind, BaseException) else "an exception"
-    place = re.fullmatch(r"\(line (\d{1,6}) of .*\)", rest)
-    lines = len(trainer.read_bytes().splitlines()) if place and trainer.is_file() else 0
-    return f"{told} (line {place[1]} of {trainer.name})" if place and int(place[1]) <= lines else told
-
-
 class Process:
-    """A trial's process of one role. Use as a context manager: on leaving, it and all it started have ended.
+    """A trial's process. A context manager: on leaving, it and all it started have ended.
 
-    It writes in its `scratch`, and reads what `hand` puts into a folder beside it.
+    It writes in its `scratch`, and reads what `hand` puts into a folder beside that.
     """
 
     @signals_blocked()  # as soon as there is a folder, there is a reaper that deletes it
     def __init__(
-        self, role: str, trainer: Path, backend: str, device: str, environment: TrialEnvironment, usage: Path
+        self, role: Literal["train", "score"], trainer: Path, environment: TrialEnvironment, usage: Path
     ) -> None:
+        """`usage`: the file for the reaper's record. NoSpace where the disk of temporary files is full."""
         self.role = role
         self._trainer = trainer
         with raising_no_space(Path(tempfile.gettempdir())):
@@ -77,8 +67,8 @@ class Process:
         except BaseException:
             shutil.rmtree(self._root, ignore_errors=True)
             raise
-        assert self._reaper.stdin and self._reaper.stdout and self._reaper.stderr
-        self._channel = Channel(cast(BinaryIO, self._reaper.stdout), cast(BinaryIO, self._reaper.stdin))
+        assert self._reaper.stdin and self._reaper.stdout
+        self._channel = Channel(self._reaper.stdout, self._reaper.stdin)
         self._messages: queue.Queue[Message | ChannelError | None] = queue.Queue(64)
         self._head, self._tail, self._printed = b"", b"", 0
         self._ready = False  # before that, only the fixed side has run
@@ -87,8 +77,9 @@ class Process:
             thread.start()
         try:
             with raising_no_space(self._root):
-                compile_cache.copy(compile_cache.store(backend), self.cache)
-            self.send("start", role=role, trainer=str(trainer), backend=backend, device=device)
+                compile_cache.copy(compile_cache.store(environment.backend), self.cache)
+            names = {"trainer": str(trainer), "backend": environment.backend, "device": environment.device}
+            self.send("start", role=role, **names)
         except BaseException:
             self.end()
             raise
@@ -113,7 +104,7 @@ class Process:
         try:
             self._channel.send(kind, **content)
         except (OSError, ValueError):
-            # What it said last explains its end better than a broken pipe does.
+            # Its last message explains its end better than a broken pipe does.
             with contextlib.suppress(queue.Empty):
                 while (message := self._messages.get(timeout=5)) is not None:
                     if not isinstance(message, ChannelError):
@@ -121,9 +112,9 @@ class Process:
             raise self._gone() from None
 
     def receive(self, deadline: float, silence: float, what: str) -> Message:
-        """The next message before `deadline` (monotonic seconds) and within `silence` seconds, else TrialFailed.
+        """The next message. TrialFailed if none comes by `deadline` (monotonic seconds) or within `silence` seconds.
 
-        `what` names the limit that the deadline stands for.
+        `what` is the reason of a failure at the deadline.
         """
         entered = time.monotonic()
         while True:
@@ -157,7 +148,7 @@ class Process:
         return message
 
     def hand(self, path: Path) -> Path:
-        """Gives the process a copy of a file that it can only read; where it finds it."""
+        """Gives the process a copy of a file, which it can only read. Returns where that lies."""
         with raising_no_space(self._inbox):
             shutil.copyfile(path, self._inbox / path.name)
         return self._inbox / path.name
@@ -171,8 +162,8 @@ class Process:
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 self._messages.get_nowait()
-            self._threads[0].join(0.005)
-            self._threads[1].join(0.005)
+            for thread in self._threads:
+                thread.join(0.005)
         self._channel.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
@@ -181,7 +172,7 @@ class Process:
         return self._reaper.outcome()
 
     def output(self) -> str:
-        """What it printed, both streams: the first and the last kilobytes, with what was left out named."""
+        """What it printed on both streams: the first and the last kilobytes, and how much lay between."""
         left_out = self._printed - len(self._head) - len(self._tail)
         gap = f"\n[... {left_out} bytes left out ...]\n".encode() if left_out > 0 else b""
         return (self._head + gap + self._tail).decode("utf-8", "replace")
@@ -191,9 +182,10 @@ class Process:
             reason = str(message.get("error"))[:1000]
             if self.role == "score" and self._ready:
                 reason = _class_and_line(reason, self._trainer)
-            raise CannotStart(reason) if message.get("mistake") is True and not self._ready else TrialFailed(reason)
+            raise CannotStart(reason) if message.get("user_error") is True and not self._ready else TrialFailed(reason)
 
     def _gone(self) -> TrialFailed | CannotStart:
+        """Why the process is gone."""
         try:
             self._reaper.wait(40)
         except subprocess.TimeoutExpired:
@@ -237,7 +229,15 @@ class Process:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.end()
+
+
+def _class_and_line(reason: str, trainer: Path) -> str:
+    """What a reason of a process that has seen held-out text may say: nothing that the process could choose freely."""
+    name, _, rest = reason.partition(" ")
+    kind = getattr(builtins, name, None)
+    known = name if isinstance(kind, type) and issubclass(kind, BaseException) else "an exception"
+    place = re.fullmatch(r"\(line (\d{1,6}) of .*\)", rest)
+    lines = len(trainer.read_bytes().splitlines()) if place and trainer.is_file() else 0
+    return f"{known} (line {place[1]} of {trainer.name})" if place and int(place[1]) <= lines else known

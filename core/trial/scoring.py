@@ -24,9 +24,9 @@ REQUEST_TOKENS = 1 << 16  # of one request: enough for a large device, few enoug
 class Scorer:
     """A process that holds one model. Use as a context manager."""
 
-    def __init__(self, trainer: Path, preset: Preset, device: str, environment: TrialEnvironment, usage: Path) -> None:
+    def __init__(self, trainer: Path, preset: Preset, environment: TrialEnvironment, usage: Path) -> None:
         self._preset = preset
-        self._process = Process("score", trainer, preset.backend, device, environment, usage)
+        self._process = Process("score", trainer, environment, usage)
         self.restore_seconds = 0.0
         self.answer_seconds: list[float] = []
         self._question: SharedArray | None = None
@@ -66,17 +66,18 @@ class Scorer:
     def end(self) -> None:
         """Ends the process."""
         self._process.end()
-        for slot in (self._question, self._answer):
-            if slot is not None:
-                slot.close()
+        for array in (self._question, self._answer):
+            if array is not None:
+                array.close()
 
     def _ask(
         self, kind: str, shape: tuple[int, int], arrays: tuple[Batch, Batch], **content: int
     ) -> npt.NDArray[np.float32]:
-        self._question = self._room(self._question, "question", sum(array.nbytes for array in arrays))
-        self._answer = self._room(self._answer, "answer", 4 * math.prod(shape))
+        scratch = self._process.scratch
+        self._question = SharedArray.fitting(self._question, scratch, "question", sum(array.nbytes for array in arrays))
+        self._answer = SharedArray.fitting(self._answer, scratch, "answer", 4 * math.prod(shape))
         self._question.write(*arrays)
-        self._process.send(kind, slot=str(self._question.path), answer=str(self._answer.path), **content)
+        self._process.send(kind, array=str(self._question.path), answer=str(self._answer.path), **content)
         allowance = max(self._preset.silence_seconds, self._preset.startup_seconds)
         what = f"an answer while scored took longer than {allowance:g} s"
         begun = time.monotonic()
@@ -88,13 +89,6 @@ class Scorer:
             return self._answer.read(shape)
         except OSError as error:
             raise TrialFailed(str(error), "invalid") from None
-
-    def _room(self, slot: SharedArray | None, name: str, size: int) -> SharedArray:
-        if slot is not None and slot.size >= size:
-            return slot
-        if slot is not None:
-            slot.close()
-        return SharedArray(self._process.scratch / f"{name}-{size}", size)
 
     def __enter__(self) -> Self:
         return self

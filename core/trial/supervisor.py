@@ -139,12 +139,12 @@ class _Attempt:
         deadline = time.monotonic() + preset.startup_seconds
         self.on_progress(Progress(phase="startup", fraction=0.0, step=0, loss=None, tokens_per_second=None))
         with contextlib.ExitStack() as stack:
-            trainer = Process("train", self.trainer, preset.backend, preset.device, environment, into / "usage.json")
+            trainer = Process("train", self.trainer, environment, into / "usage.json")
             stack.callback(_keep_output, trainer, into / "output.txt")
             stack.callback(trainer.end)
             # What these two print has seen held-out text and is kept nowhere.
             scorer, auditor = (
-                stack.enter_context(Scorer(self.trainer, preset, preset.device, environment, into / usage))
+                stack.enter_context(Scorer(self.trainer, preset, environment, into / usage))
                 for usage in ("usage-score.json", "usage-audit.json")
             )
             facts = self._train(trainer, (scorer, auditor), deadline)

@@ -59,7 +59,7 @@ class Training:
         self._last_request = 0.0
         self._warmups = 0
         self._random = np.random.default_rng(facts.seed)
-        self._slot: SharedArray | None = None
+        self._array: SharedArray | None = None
         self._packing = ThreadPoolExecutor(1, "packing")
         self._packer: Packer | None = None
         self._next: Future[Batch] | None = None
@@ -92,8 +92,8 @@ class Training:
                         raise TrialFailed(f"broke the protocol: {other[:40]!r} is nothing a trainer says")
         finally:
             self._packing.shutdown(wait=True, cancel_futures=True)
-            if self._slot is not None:
-                self._slot.close()
+            if self._array is not None:
+                self._array.close()
 
     def _limits(self, startup_deadline: float) -> tuple[float, float, str]:
         state, silence = self.state, self._preset.silence_seconds
@@ -113,12 +113,9 @@ class Training:
         return rows, length
 
     def _hand_over(self, kind: str, batch: Batch, progress: float) -> None:
-        if self._slot is None or self._slot.size < batch.nbytes:
-            if self._slot is not None:
-                self._slot.close()
-            self._slot = SharedArray(self._process.scratch / f"slot-{batch.nbytes}", batch.nbytes)
-        self._slot.write(batch)
-        self._process.send(kind, slot=str(self._slot.path), progress=progress)
+        self._array = SharedArray.fitting(self._array, self._process.scratch, "batch", batch.nbytes)
+        self._array.write(batch)
+        self._process.send(kind, array=str(self._array.path), progress=progress)
 
     def _answer_join(self, message: Message) -> None:
         wanted = max(1, _integer(message, "device_rows"))

@@ -60,7 +60,7 @@ class Case:
         usage = folder / "usage-test.json"
         with (
             trainer_file(self.spec.trainer) as trainer,
-            Scorer(trainer, preset, facts.device, environment, usage) as auditor,
+            Scorer(trainer, preset, environment, usage) as auditor,
         ):
             auditor.park(time.monotonic() + 60)
             auditor.restore(folder / WEIGHTS, facts)

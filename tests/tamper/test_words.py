@@ -32,7 +32,7 @@ SAID = {
     "a function's name": f"exec('def {ORDERS}(): raise KeyError(1)\\n{ORDERS}()')",
     "a message's kind": FIND_CHANNEL + f"channel.send('{ORDERS}')",
     "a failure of its own": FIND_CHANNEL
-    + f"channel.send('failed', error='{ORDERS} (line 3 of {ORDERS})', mistake=True)",
+    + f"channel.send('failed', error='{ORDERS} (line 3 of {ORDERS})', user_error=True)",
     "a failure with a known class": FIND_CHANNEL + f"channel.send('failed', error='ValueError (line 1 of {ORDERS})')",
     "an answer's shape": FIND_CHANNEL
     + f"channel.send('restored'); channel.send('answered', shape=['{ORDERS}', 1]); raise SystemExit",

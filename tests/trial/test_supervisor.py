@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -224,8 +225,8 @@ def test_a_parked_process_leaves_the_device_alone(dataset: Any, tmp_path: Path) 
     """Which only one process may hold on some: a device that isn't here is missed when the model is restored."""
     trainer = tmp_path / "train.py"
     trainer.write_text(trainer_text(), encoding="utf-8")
-    environment = backend_environment(PRESET)
-    with Scorer(trainer, PRESET, "cuda", environment, tmp_path / "usage.json") as scorer:
+    preset = dataclasses.replace(PRESET, device="cuda")
+    with Scorer(trainer, preset, backend_environment(preset), tmp_path / "usage.json") as scorer:
         scorer.park(time.monotonic() + 60)
         facts = Facts(vocabulary=256, bos=255, seed=1, backend="numpy", device="cuda", sequence_length=32)
         weights = tmp_path / "weights.safetensors"

@@ -70,7 +70,7 @@ class Client:
             if answer.get("end"):
                 return
             self.progress = float(answer["progress"])
-            yield np.array(map_shared_array(answer["slot"], "r", (rows, length + 1), np.int32), dtype=np.int32)
+            yield np.array(map_shared_array(answer["array"], "r", (rows, length + 1), np.int32), dtype=np.int32)
 
     def _ask(self, kind: str, **content: Any) -> Message:
         self._channel.send(kind, **content)
@@ -84,7 +84,7 @@ _current: Client | None = None
 
 
 def adopt(client: Client) -> None:
-    """Sets the client that `join` hands out. The launcher's to call."""
+    """Sets the client that `join` hands out. The worker calls it."""
     global _current
     _current = client
 

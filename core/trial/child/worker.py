@@ -33,11 +33,11 @@ def main() -> int:
     try:
         roles: dict[str, Callable[[Channel, Message, Backend], None]] = {"train": train, "score": score}
         roles[start["role"]](channel, start, backends.get(start["backend"]))
-    except BaseException as error:  # noqa: BLE001  whatever it was is told, then the process ends
+    except BaseException as error:  # noqa: BLE001  whatever it was is sent, then the process ends
         traceback.print_exc()
         sys.stderr.flush()
-        told = describe(error, start["trainer"], message=start["role"] == "train")
-        channel.send("failed", error=told, mistake=isinstance(error, UserError))
+        reason = describe(error, start["trainer"], message=start["role"] == "train")
+        channel.send("failed", error=reason, user_error=isinstance(error, UserError))
         return 1
     return 0
 
@@ -87,16 +87,16 @@ def score(channel: Channel, start: Message, backend: Backend) -> None:
 
 
 def answer(request: Message, backend: Backend, logits: Logits, device: str) -> list[int]:
-    """Reads int32 arrays from one slot, and writes the float32 answer to the other if it fits. Returns its shape."""
+    """Reads int32 arrays from one file and writes the float32 answer to the other, if it fits. Returns its shape."""
     rows, length = int(request["rows"]), int(request["length"])
     size = rows * length
     values: Any
     if request["type"] == "losses":
-        both = np.array(map_shared_array(request["slot"], "r", (2, rows, length), np.int32))
+        both = np.array(map_shared_array(request["array"], "r", (2, rows, length), np.int32))
         values = backend.losses(logits, both[0], both[1], device)
     else:
         count = int(request["count"])
-        flat = np.array(map_shared_array(request["slot"], "r", (size + 2 * count,), np.int32))
+        flat = np.array(map_shared_array(request["array"], "r", (size + 2 * count,), np.int32))
         tokens_BT, positions_N2 = flat[:size].reshape(rows, length), flat[size:].reshape(count, 2)
         values = backend.logits_at(logits, tokens_BT, positions_N2, device)
     values = np.asarray(values, np.float32)
