@@ -6,16 +6,19 @@ A record is written once and never edited. Nothing here does I/O or decides anyt
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar
 
 TRAINER, PROGRAM = "train.py", "program.md"  # the two files of a campaign's work tree
-# A trial's files: its weights, the facts that `restore` gets, the nats of each scored token (float32 [N]), what it
-# printed, its curve (a JSON object a report), and its record where it is kept outside a campaign.
-WEIGHTS, FACTS, LOSSES = "weights.safetensors", "facts.json", "losses.npy"
-OUTPUT, CURVE, RECORD = "output.txt", "curve.jsonl", "trial.json"
+# A trial's files: its weights, the facts that `restore` gets, the nats of each scored token (float32 [N]), its curve
+# (a JSON object a report), its record (outside a campaign), and what it printed, also before a retry with less memory.
+WEIGHTS, FACTS, LOSSES, CURVE, RECORD = "weights.safetensors", "facts.json", "losses.npy", "curve.jsonl", "trial.json"
+OUTPUT, FIRST_OUTPUT = "output.txt", "output-out-of-memory.txt"
 # Of a trial that is no experiment's: why it runs, and whose trainer.
 Purpose = Literal["confirm", "drift"]
 Role = Literal["baseline", "champion"]
@@ -225,19 +228,7 @@ def one_yardstick(yardsticks: Iterable[str], remedy: str) -> str | None:
     return found[0] if found else None
 
 
-R = TypeVar("R", Preset, Budget, Facts, Score, Audit, Trial, Proposal, Experiment)
-# Of each kind: the names of its fields, and of those that have no default.
-_NAMES: dict[type, tuple[frozenset[str], frozenset[str]]] = {
-    kind: (
-        frozenset(f.name for f in dataclasses.fields(kind)),
-        frozenset(
-            f.name
-            for f in dataclasses.fields(kind)
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ),
-    )
-    for kind in (Preset, Budget, Facts, Score, Audit, Trial, Proposal, Experiment)
-}
+R = TypeVar("R", Preset, Budget, Facts, Score, Audit, Trial, Measurement, Proposal, Experiment)
 
 
 def to_json(record: Any) -> dict[str, Any]:
@@ -246,21 +237,82 @@ def to_json(record: Any) -> dict[str, Any]:
     return plain
 
 
-def from_json(kind: type[R], data: Mapping[str, Any]) -> R:
-    """The record that `to_json` wrote. A missing or unknown field is a UserError."""
-    names, needed = _NAMES[kind]
-    if unknown := sorted(set(data) - names):
-        raise UserError(f"{kind.__name__}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(names))}")
-    if missing := sorted(needed - set(data)):
+def from_json(kind: type[R], data: Any) -> R:
+    """The record that `to_json` wrote, read back from JSON.
+
+    UserError for what is no object, for a missing or unknown field, and for a field of another type. Where a fraction
+    is expected, a whole number serves.
+    """
+    if not isinstance(data, Mapping):
+        raise UserError(f"a record is a JSON object, not {data!r}")
+    of: Any = kind
+    fields, needed = _fields(of)
+    if unknown := sorted(data.keys() - fields.keys()):
+        raise UserError(f"{kind.__name__}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(fields))}")
+    if missing := sorted(needed - data.keys()):
         raise UserError(f"{kind.__name__}: missing field {', '.join(missing)}")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    if kind is Experiment:
-        values["trials"] = tuple(from_json(Trial, trial) for trial in values.get("trials", ()))
-    if kind in (Trial, Experiment) and values.get("audit") is not None:
-        values["audit"] = from_json(Audit, values["audit"])
-    if "constants" in values:
-        values["constants"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["constants"].items()}
-    return kind(**values)
+    return kind(
+        **{
+            name: value if type(value) in fields[name].scalars else fields[name].decoded(value)
+            for name, value in data.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Field:
+    """How a field's JSON is checked and decoded."""
+
+    name: str
+    types: tuple[type, ...]  # that its JSON may have
+    scalars: frozenset[type]  # those that stay as they are
+    record: Any  # the kind of record that it holds, alone or in a list; None for other values
+
+    def decoded(self, value: Any) -> Any:
+        if not isinstance(value, self.types) or isinstance(value, bool):
+            names = " or ".join("null" if one is NoneType else one.__name__ for one in self.types)
+            raise UserError(f"{self.name} of a record is {names}, not {value!r}")
+        if self.record is not None and value is not None:
+            if isinstance(value, list):
+                return tuple(from_json(self.record, one) for one in value)
+            return from_json(self.record, value)
+        return _tuples(value)
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[dict[str, _Field], frozenset[str]]:
+    """The fields of a kind of record, by name, and the names of those without a default."""
+    hints = typing.get_type_hints(kind)
+    fields, needed = {}, set()
+    for one in dataclasses.fields(kind):
+        hint = hints[one.name]
+        parts = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        types = [_json_type(part) for part in parts]
+        if kind is Audit and float in types:
+            types.append(NoneType)  # a difference may be infinite, which `to_json` writes as null
+        inner = (part for whole in parts for part in (whole, *typing.get_args(whole)))
+        record = next((part for part in inner if dataclasses.is_dataclass(part)), None)
+        scalars = frozenset({*types, int} if float in types else types) - {list, dict}
+        fields[one.name] = _Field(one.name, tuple(types), scalars, record)
+        if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING:
+            needed.add(one.name)
+    return fields, frozenset(needed)
+
+
+def _json_type(hint: Any) -> type:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        return list
+    if origin is Literal:
+        return str
+    return dict if origin is not None or dataclasses.is_dataclass(hint) else hint
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, also within a mapping."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

@@ -9,17 +9,17 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import presets
 from core.agents.base import Agent
 from core.agents.llm import archive, transcript
-from core.agents.llm.archive import Costs, Spending
+from core.agents.llm.archive import Spending
 from core.campaign.agent_context import CampaignContext
 from core.campaign.judge import LowerWins, Policy
 from core.campaign.session import Session
+from core.campaign.status import Status, status_of
 from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
 from core.records import Experiment, Preset, Proposal, UserError
 from core.store import program as programs
@@ -36,25 +36,6 @@ if TYPE_CHECKING:
     from core.campaign.verify import Check
 
 REPEATS_IN_A_ROW = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """What `status --json` prints. The counts leave out the baseline; the shares of time include it."""
-
-    baseline_bpb: float | None
-    champion_bpb: float | None
-    champion_commit: str | None
-    experiments: int
-    kept: int
-    discarded: int
-    crashed: int
-    invalid: int
-    experiments_per_hour: float | None
-    overhead_fraction: float | None  # wall beyond training, over wall
-    yardstick: str | None
-    confirmation: Confirmation | None = None  # the last one
-    model: Costs | None = None  # what agents used of one; None where none was asked
 
 
 class Campaign(CampaignReader):
@@ -98,26 +79,8 @@ class Campaign(CampaignReader):
     # What it knows
 
     def status(self) -> Status:
-        """Sums by the ledger's SQL: the same cost at ten experiments and at ten thousand, nearly."""
-        totals = self.ledger.totals()
-        busy = totals.wall_seconds
-        return Status(
-            baseline_bpb=totals.baseline_bpb,
-            champion_bpb=totals.champion_bpb,
-            champion_commit=totals.champion_commit,
-            experiments=totals.experiments,
-            kept=totals.kept,
-            discarded=totals.discarded,
-            crashed=totals.crashed,
-            invalid=totals.invalid,
-            experiments_per_hour=3600 * totals.experiments / totals.candidate_seconds
-            if totals.candidate_seconds
-            else None,
-            overhead_fraction=(busy - totals.train_seconds) / busy if busy else None,
-            yardstick=self.ledger.facts().get("yardstick"),
-            confirmation=self.confirmation(),
-            model=archive.costs(self.files.agents, totals.experiments, totals.kept),
-        )
+        """Sums by the ledger's SQL: nearly the same cost at ten experiments and at ten thousand."""
+        return status_of(self, self.confirmation())
 
     def confirmation(self) -> Confirmation | None:
         """What came of the last confirmation; None if there was none. Its champion may not be the present one."""

@@ -1,23 +1,25 @@
-"""A model as a folder of its own: weights, trainer, facts, tokenizer, preset, results and how to use them."""
+"""The models that a campaign kept: opening one, and exporting it to a folder of its own."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import presets
 from core.campaign import results_tsv
+from core.campaign.campaign import Campaign
+from core.data.tokenizer import Tokenizer
 from core.records import FACTS, TRAINER, WEIGHTS, Experiment, UserError
-from core.system.files import file_sha256, refuse_occupied
+from core.store.reader import CampaignReader
+from core.system.files import file_sha256, read_text, refuse_occupied
 from core.system.text import bpb, one_line
+from core.trial.model import Model, open_model
+from core.trial.spec import read_facts
 
-if TYPE_CHECKING:
-    from core.campaign.campaign import Campaign
-    from core.data.tokenizer import Tokenizer
-
-TOKENIZER, PRESET = "tokenizer.json", "preset.toml"
+OpenModel = AbstractContextManager[Model]
+TOKENIZER, PRESET, RESULTS = "tokenizer.json", "preset.toml", "results.tsv"
 
 README = """# {title}
 
@@ -49,7 +51,7 @@ From Python, in this folder:
 """
 
 
-def weights_of(campaign: Campaign, experiment: Experiment) -> Path:
+def weights_of(campaign: CampaignReader, experiment: Experiment) -> Path:
     """The trial folder that holds the experiment's weights, which are those that were scored.
 
     UserError if there are none, because only kept ones have them, or if they are not what the record says.
@@ -71,6 +73,22 @@ def weights_of(campaign: Campaign, experiment: Experiment) -> Path:
     )
 
 
+def open_kept(campaign: CampaignReader, experiment: Experiment) -> OpenModel:
+    """The model of a kept experiment, restored in a process of its own. UserError if it has no weights."""
+    trial = weights_of(campaign, experiment)
+    return open_model(campaign.trainer_text(experiment.commit), trial / WEIGHTS, read_facts(trial), campaign.preset)
+
+
+def open_exported(folder: Path) -> tuple[Tokenizer, OpenModel]:
+    """The tokenizer and the model in a folder that `export` wrote. UserError if there is none."""
+    folder = folder.resolve()  # the model's process has a current folder of its own
+    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    if tokenizer is None:
+        raise UserError(f"no model in {folder}: `autoresearch export FOLDER` in a campaign's folder writes one")
+    preset = presets.parse(read_text(folder / PRESET))
+    return tokenizer, open_model(read_text(folder / TRAINER), folder / WEIGHTS, read_facts(folder), preset)
+
+
 def export(campaign: Campaign, experiment: Experiment, tokenizer: Tokenizer, into: Path) -> None:
     """Writes the model of a kept experiment to `into`, a new or empty folder. It appears whole or not at all."""
     refuse_occupied(into, "a model")
@@ -84,7 +102,7 @@ def export(campaign: Campaign, experiment: Experiment, tokenizer: Tokenizer, int
         _write(aside / TRAINER, campaign.trainer_text(experiment.commit))
         tokenizer.save(aside / TOKENIZER)
         _write(aside / PRESET, presets.dump(campaign.preset))
-        _write(aside / "results.tsv", results_tsv.results(campaign.experiments()))
+        _write(aside / RESULTS, results_tsv.results(campaign.experiments()))
         _write(aside / "README.md", _readme(campaign, experiment, int(trial.name)))
         if into.exists():
             into.rmdir()

@@ -26,7 +26,7 @@ from core.cli.options import (
 )
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
-from core.records import RECORD, Budget, Preset, Trial, UserError, to_json
+from core.records import CURVE, RECORD, Budget, Preset, Trial, UserError, to_json
 from core.system import text
 from core.system.files import refuse_occupied
 
@@ -191,7 +191,7 @@ def _keep(entry: Entry, places: _Places) -> None:
         into = places.next(trial.preset, trial.backend, trial.seed)
         into.mkdir(parents=True)
         (into / RECORD).write_text(json.dumps(to_json(trial), indent=1), encoding="utf-8")
-        (into / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), encoding="utf-8")
+        (into / CURVE).write_text("".join(json.dumps(point) + "\n" for point in curve), encoding="utf-8")
 
 
 def _entries(ended: Sequence[tuple[str, Trial, Curve]]) -> list[Entry]:

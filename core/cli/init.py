@@ -11,6 +11,7 @@ from core.cli import resolve
 from core.cli.options import AsJson, BudgetSeconds, CorpusName, PresetName, PresetSettings, TrainingDevice
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
+from core.system.files import read_text
 
 
 def init(
@@ -37,8 +38,8 @@ def init(
     chosen = resolve.preset_for(
         PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
     )
-    prose = None if program is None else resolve.read_text(program)
-    text = None if trainer is None else resolve.read_text(trainer)
+    prose = None if program is None else read_text(program)
+    text = None if trainer is None else read_text(trainer)
     with Campaign.create(folder, chosen, tag=tag, program=prose, trainer=text) as campaign:
         if as_json:
             terminal.json_text({"root": str(campaign.root), "branch": campaign.branch, "preset": chosen.name})

@@ -1,11 +1,10 @@
-"""Turns command-line options into presets, campaigns, data sets and models.
+"""Turns command-line options into presets, campaigns and data sets.
 
 Prints nothing but progress and notices.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,25 +15,19 @@ import presets
 from core.cli.render import terminal
 from core.records import (
     PROGRAM,
-    TRAINER,
-    WEIGHTS,
     Budget,
-    Experiment,
     Preset,
     Trial,
     UserError,
     to_json,
 )
+from core.system.files import read_text
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
     from core.data import Dataset
-    from core.data.tokenizer import Tokenizer
-    from core.trial.model import Model
-    from core.trial.sampling import Taste
 
 DEFAULT_PRESET, AUTO = "cpu", "auto"
-OpenModel = contextlib.AbstractContextManager["Model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,48 +165,6 @@ def run_with_bar(
         done = lone_trial(trainer, preset, dataset, budget=budget, seed=seed, into=into, on_progress=bar)
     sys.stderr.write(done.last_output)
     return done.record
-
-
-def model_of(campaign: Campaign, experiment: Experiment) -> OpenModel:
-    """The model of a kept experiment, restored in a process of its own."""
-    from core.campaign.models import weights_of
-    from core.trial.model import open_model
-    from core.trial.spec import read_facts
-
-    trial = weights_of(campaign, experiment)
-    text = campaign.trainer_text(experiment.commit)
-    return open_model(text, trial / WEIGHTS, read_facts(trial), campaign.preset)
-
-
-def exported_model(folder: Path) -> tuple[Tokenizer, OpenModel]:
-    """The tokenizer and the model in a folder that `export` wrote."""
-    from core.campaign.models import PRESET, TOKENIZER
-    from core.data.tokenizer import Tokenizer
-    from core.trial.model import open_model
-    from core.trial.spec import read_facts
-
-    folder = folder.resolve()  # the model's process has a current folder of its own
-    tokenizer = Tokenizer.load(folder / TOKENIZER)
-    if tokenizer is None:
-        raise UserError(f"no model in {folder}: `autoresearch export FOLDER` in a campaign's folder writes one")
-    preset = presets.parse(read_text(folder / PRESET))
-    return tokenizer, open_model(read_text(folder / TRAINER), folder / WEIGHTS, read_facts(folder), preset)
-
-
-def read_text(path: Path) -> str:
-    """A file's text; UserError if it can't be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}") from error
-
-
-def text_from(campaign: Campaign, experiment: Experiment, prompt: str, taste: Taste) -> str:
-    """How the model of a kept experiment continues the prompt. UserError if it can't be restored."""
-    from core.trial.sampling import generate
-
-    with model_of(campaign, experiment) as model:
-        return "".join(generate(model, dataset_of(campaign.preset).tokenizer, prompt, taste))
 
 
 def _check_device(preset: Preset) -> None:

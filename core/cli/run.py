@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -219,8 +218,9 @@ class _ExperimentPrinter:
 
 def _summary(campaign: Campaign) -> None:
     """Prints the experiments, the champion against the baseline, text from its model, and the plot's path."""
+    from core.campaign.models import open_kept
     from core.cli.render import plots, tables
-    from core.trial.sampling import Taste
+    from core.trial.sampling import Taste, generate
 
     console = terminal.out()
     console.print()
@@ -234,10 +234,12 @@ def _summary(campaign: Campaign) -> None:
         )
     console.print()
     champion = campaign.champion
-    console.print(tables.status(dataclasses.asdict(campaign.status()), champion, str(campaign.root)))
+    console.print(tables.status(campaign.status(), champion, str(campaign.root)))
     console.print(f"\ntext from experiment {champion.number}:", style="bold")
     try:
-        text = resolve.text_from(campaign, champion, PROMPT, Taste(length=SAMPLE_TOKENS))
+        tokenizer = resolve.dataset_of(campaign.preset).tokenizer
+        with open_kept(campaign, champion) as model:
+            text = "".join(generate(model, tokenizer, PROMPT, Taste(length=SAMPLE_TOKENS)))
         sys.stdout.write(f"{PROMPT}{text}\n\n")
     except UserError as error:
         terminal.notice(f"no sample: {error}")

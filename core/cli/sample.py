@@ -32,16 +32,17 @@ def sample(
 
     The model is the campaign's champion, another kept experiment's, or an exported one.
     """
+    from core.campaign import models
     from core.trial.sampling import Taste, generate
 
     taste = Taste(temperature=temperature, length=length, seed=seed)
     with contextlib.ExitStack() as stack:
         if model is not None:
-            tokenizer, opened = resolve.exported_model(model)
+            tokenizer, opened = models.open_exported(model)
         else:
             campaign = stack.enter_context(resolve.campaign_of(folder))
             tokenizer = resolve.dataset_of(campaign.preset).tokenizer
-            opened = resolve.model_of(campaign, campaign.champion if number is None else campaign.experiment(number))
+            opened = models.open_kept(campaign, campaign.champion if number is None else campaign.experiment(number))
         with interruptible("run the same command to start again"), opened as ready:
             pieces = generate(ready, tokenizer, prompt, taste)
             if as_json:

@@ -14,10 +14,10 @@ def status(folder: CampaignDir = None, as_json: AsJson = False) -> None:
     from core.cli.render import tables
 
     with resolve.campaign_of(folder) as campaign:
-        values = dataclasses.asdict(campaign.status())
+        found = campaign.status()
         if as_json:
-            terminal.json_text(values)
+            terminal.json_text(dataclasses.asdict(found))
             return
-        champion = campaign.champion if values["champion_commit"] else None
+        champion = campaign.champion if found.champion_commit else None
         title = f"{campaign.root}  ({campaign.branch}, preset {campaign.preset.name})"
-        terminal.out().print(tables.status(values, champion, title))
+        terminal.out().print(tables.status(found, champion, title))

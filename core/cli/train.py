@@ -24,7 +24,7 @@ from core.cli.options import (
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
 from core.records import TRAINER, Budget, Preset, UserError, to_json
-from core.system.files import refuse_occupied
+from core.system.files import read_text, refuse_occupied
 from presets import ALIASES
 
 
@@ -92,4 +92,4 @@ def _changed(path: Path, preset: Preset, changes: Mapping[str, str]) -> str:
 
     constants = preset.trainer_constants().items()
     chosen = {name: value for name, value in constants if name in changes or ALIASES.get(name) in changes}
-    return write_constants(resolve.read_text(path), chosen, path.name)
+    return write_constants(read_text(path), chosen, path.name)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,20 +111,7 @@ def _row(row: dict[str, Any], path: Path) -> Entry:
 
 
 def _trial(data: Any, path: Path) -> Trial:
-    """One record; UserError if it is none, or if a number, a text or a list in it is something else."""
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: a record is a JSON object, not {data!r}")
     try:
-        trial = from_json(Trial, data)
-    except (UserError, TypeError, AttributeError) as error:
+        return from_json(Trial, data)
+    except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    for name, hint in typing.get_type_hints(Trial).items():
-        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        allowed = tuple(kind for kind in kinds if isinstance(kind, type) and typing.get_origin(kind) is None)
-        value = getattr(trial, name)
-        if len(allowed) < len(kinds) or (float in allowed and type(value) is int):
-            continue  # a mapping, a list or one of few words; a whole number serves where fractions may stand
-        if not isinstance(value, allowed) or isinstance(value, bool):
-            wanted = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
-            raise UserError(f"{path}: {name} of a record is {wanted}, not {value!r}")
-    return trial

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import presets
-from core.records import LOSSES, PROGRAM, TRAINER, WEIGHTS, Experiment, Preset, UserError
+from core.records import FACTS, LOSSES, PROGRAM, TRAINER, WEIGHTS, Experiment, Preset, UserError
 from core.store.ledger import Ledger
 
 BRANCH = "autoresearch/"
@@ -73,7 +73,7 @@ class CampaignFolder:
     def secure_weights(self, number: int) -> None:
         """Makes the weights of an experiment durable, with what restores them: before a row says that they are kept."""
         for weights in self.experiment(number).glob(f"*/{WEIGHTS}"):
-            for path in (weights, weights.with_name("facts.json")):
+            for path in (weights, weights.with_name(FACTS)):
                 with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
                     os.fsync(file.fileno())
 

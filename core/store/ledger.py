@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.records import Constant, Experiment, Measurement, Trial, UserError, from_json, one_yardstick, to_json
+from core.records import Constant, Experiment, Measurement, Purpose, Trial, UserError, from_json, one_yardstick, to_json
 from core.store import hash_chain
 from core.store.schema import APPLICATION, SCHEMA, VERSION
 from core.store.sqlite import damaged, other_version, told, transaction
@@ -185,8 +185,7 @@ class Ledger:
         return dict(self._rows("SELECT number, candidate FROM experiments ORDER BY number"))
 
     def trials(self, experiment: int) -> tuple[Trial, ...]:
-        rows = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (experiment,))
-        return tuple(from_json(Trial, json.loads(row[0])) for row in rows)
+        return tuple(from_json(Trial, json.loads(record)) for record in self._trial_records(experiment))
 
     def throughputs(self, experiment: int, fields: Sequence[str]) -> list[tuple[str, float]]:
         """Of the trials since that experiment that scored, in order: these fields as a JSON array, and tokens/s.
@@ -200,7 +199,7 @@ class Ledger:
             (experiment,),
         )
 
-    def measurements(self, purpose: str, series: int | None = None) -> list[Measurement]:
+    def measurements(self, purpose: Purpose, series: int | None = None) -> list[Measurement]:
         """Those of one purpose in the order they ran: of one series, or of the last one."""
         if series is None:
             last = self._rows(
@@ -210,15 +209,17 @@ class Ledger:
                 return []
             series = last[0][0]
         rows = self._rows(
-            "SELECT purpose, series, role, experiment, candidate, record FROM measurements"
+            "SELECT role, experiment, candidate, record FROM measurements"
             " WHERE purpose = ? AND series = ? ORDER BY number",
             (purpose, series),
         )
-        names = ("purpose", "series", "role", "experiment", "commit")
         return [
-            Measurement(**dict(zip(names, row[:5], strict=True)), trial=from_json(Trial, json.loads(row[5])))
-            for row in rows
-        ]
+            Measurement(
+                purpose=purpose, series=series, role=role, experiment=number, commit=commit,
+                trial=from_json(Trial, json.loads(record)),
+            )
+            for role, number, commit, record in rows
+        ]  # fmt: skip
 
     def seeds(self) -> set[int]:
         """Every seed that any recorded trial ran with."""
@@ -252,24 +253,22 @@ class Ledger:
     def experiments(self, first: int = 0, stop: int | None = None, *, trials: bool = True) -> list[Experiment]:
         """Numbers first <= n < stop in order; without `trials` they come with none, at a third of the cost."""
         stop = self.count() if stop is None else stop
-        grouped: dict[int, list[dict[str, Any]]] = {}
+        grouped: dict[int, list[str]] = {}
         if trials:
             span = "WHERE experiment >= ? AND experiment < ? ORDER BY experiment, trial"
             for number, record in self._rows(f"SELECT experiment, record FROM trials {span}", (first, stop)):
-                grouped.setdefault(number, []).append(json.loads(record))
+                grouped.setdefault(number, []).append(record)
         rows = self._rows(
             "SELECT number, record FROM experiments WHERE number >= ? AND number < ? ORDER BY number", (first, stop)
         )
-        return [
-            from_json(Experiment, {**json.loads(record), "trials": grouped.get(number, [])}) for number, record in rows
-        ]
+        return [_experiment(record, grouped.get(number, ())) for number, record in rows]
 
     def best(self, count: int) -> list[Experiment]:
         """The `count` lowest scores, best first, without their trials."""
         rows = self._rows(
             "SELECT record FROM experiments WHERE val_bpb IS NOT NULL ORDER BY val_bpb, number LIMIT ?", (count,)
         )
-        return [from_json(Experiment, {**json.loads(row[0]), "trials": []}) for row in rows]
+        return [_experiment(record) for (record,) in rows]
 
     def constants(self, number: int) -> dict[str, Constant]:
         """The constants of the experiment's trainer; empty where it could not be parsed."""
@@ -313,8 +312,11 @@ class Ledger:
         if not rows:
             return None
         number, record = rows[0]
-        trials = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (number,))
-        return from_json(Experiment, {**json.loads(record), "trials": [json.loads(row[0]) for row in trials]})
+        return _experiment(record, self._trial_records(number))
+
+    def _trial_records(self, experiment: int) -> list[str]:
+        rows = self._rows("SELECT record FROM trials WHERE experiment = ? ORDER BY trial", (experiment,))
+        return [record for (record,) in rows]
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         with told(self.path):
@@ -347,6 +349,10 @@ def _refuse_foreign(path: Path) -> None:
     version, application = int.from_bytes(head[60:64]), int.from_bytes(head[68:72])
     if application != APPLICATION or version != VERSION:
         raise other_version(path, "a ledger", VERSION, version, foreign=application != APPLICATION)
+
+
+def _experiment(record: str, trials: Sequence[str] = ()) -> Experiment:
+    return from_json(Experiment, {**json.loads(record), "trials": [json.loads(trial) for trial in trials]})
 
 
 def _dump(value: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.records import CURVE, FIRST_OUTPUT, OUTPUT
 from core.system.text import clean
 
 Point = dict[str, float]
@@ -23,7 +24,7 @@ def points(trial: Path, most: int = -1) -> list[Point]:
     A power cut may have left half of a line: the curve ends before it. `most`: characters that are read, -1 for all.
     """
     try:
-        with open(trial / "curve.jsonl", encoding="utf-8") as file:
+        with open(trial / CURVE, encoding="utf-8") as file:
             lines = file.read(most).splitlines()
     except FileNotFoundError:
         return []
@@ -42,5 +43,5 @@ def thinned(curve: Sequence[Point], count: int) -> list[Point]:
 
 def printed(trial: Path) -> str:
     """What the trial printed while it trained, cleaned. If memory ran out and it was tried once more, both outputs."""
-    paths = [trial / name for name in ("output-out-of-memory.txt", "output.txt")]
+    paths = [trial / name for name in (FIRST_OUTPUT, OUTPUT)]
     return clean("".join(path.read_text(encoding="utf-8", errors="replace") for path in paths if path.exists()))

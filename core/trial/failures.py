@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import Backend
+from core.records import FIRST_OUTPUT, OUTPUT
 from core.system import files
 from core.trial.process import TrialFailed
 from core.trial.shared_arrays import NoSpace
 from core.trial.training_state import TrainingState
 
-OUTPUT, FIRST_OUTPUT = "output.txt", "output-out-of-memory.txt"
 _LAST_WORDS = 2000  # characters of output: a framework that takes the process down with it says why there
 # As Python, NumPy and safetensors tell it; a mapped file that the disk has no block for ends a process with SIGBUS.
 _WORDS = re.compile(r"No space left|Disk quota exceeded|Errno 28\b|os error 28\b|ended by SIGBUS|while scored: OSError")

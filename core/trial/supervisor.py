@@ -24,8 +24,10 @@ from core.data.corpora.registry import outside_cache
 from core.data.scored import Rows, ScoredText
 from core.events import OnProgress, Progress
 from core.records import (
+    CURVE,
     FACTS,
     LOSSES,
+    OUTPUT,
     WEIGHTS,
     Audit,
     Facts,
@@ -104,7 +106,7 @@ def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambd
             outcome.reason = str(failed)
         finally:
             lines = (json.dumps(point) + "\n" for point in outcome.training.curve)
-            (into / "curve.jsonl").write_text("".join(lines), encoding="utf-8")
+            (into / CURVE).write_text("".join(lines), encoding="utf-8")
         if outcome.verdict == "scored":
             pending.merge()
         else:
@@ -140,7 +142,7 @@ class _Attempt:
         self.on_progress(Progress(phase="startup", fraction=0.0, step=0, loss=None, tokens_per_second=None))
         with contextlib.ExitStack() as stack:
             trainer = Process("train", self.trainer, environment, into / "usage.json")
-            stack.callback(_keep_output, trainer, into / "output.txt")
+            stack.callback(_keep_output, trainer, into / OUTPUT)
             stack.callback(trainer.end)
             # What these two print has seen held-out text and is kept nowhere.
             scorer, auditor = (

@@ -7,6 +7,8 @@ from campaigns import a_trial, an_audit
 from rich.console import Console, RenderableType
 from view_records import an_experiment
 
+from core.campaign.confirm import Confirmation
+from core.campaign.status import Status
 from core.cli.render import tables
 
 
@@ -71,44 +73,50 @@ def test_the_score_on_the_test_split_is_told_where_there_is_one() -> None:
     assert "test_bpb" not in printed(tables.trial(a_trial()))
 
 
+def a_confirmation(champion: int, line: str) -> Confirmation:
+    return Confirmation(
+        champion=champion, commit="c" * 40, claimed=0.1, pairs=(), failed=(), unpaired=(), val_gain=None,
+        test_gain=None, val=None, test=None, difference=None, share=None, alarm="", note="", conclusion="", line=line,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("number", "confirmation", "said"),
     [
         (0, None, None),
         (4, None, "not yet: autoresearch confirm"),
-        (4, {"champion": 4, "line": "confirmed on 3 fresh seeds"}, "retest       confirmed on 3 fresh seeds"),
+        (4, a_confirmation(4, "confirmed on 3 fresh seeds"), "retest       confirmed on 3 fresh seeds"),
         (
             4,
-            {"champion": 2, "line": "confirmed on 3"},
+            a_confirmation(2, "confirmed on 3"),
             "of experiment 2, which is no longer the champion: confirmed on 3",
         ),
     ],
 )
-def test_a_status_tells_the_last_confirmation(number: int, confirmation: object, said: str | None) -> None:
-    values = {
-        "baseline_bpb": 2.0, "champion_bpb": 1.9, "experiments": 4, "kept": 1, "discarded": 3, "crashed": 0,
-        "invalid": 0, "experiments_per_hour": None, "overhead_fraction": None, "yardstick": None,
-        "confirmation": confirmation,
-    }  # fmt: skip
+def test_a_status_tells_the_last_confirmation(number: int, confirmation: Confirmation | None, said: str | None) -> None:
+    values = Status(
+        baseline_bpb=2.0, champion_bpb=1.9, champion_commit="c" * 40, experiments=4, kept=1, discarded=3, crashed=0,
+        invalid=0, experiments_per_hour=None, overhead_fraction=None, yardstick=None, confirmation=confirmation,
+    )  # fmt: skip
     text = printed(tables.status(values, an_experiment(number, "keep", val_bpb=1.9), "somewhere"))
     assert said in text if said else "retest" not in text
 
 
 @pytest.mark.parametrize("champion", [None, 1.9])
 def test_a_status_tells_the_gain_or_that_there_is_none(champion: float | None) -> None:
-    values = {
-        "baseline_bpb": None if champion is None else 2.0,
-        "champion_bpb": champion,
-        "champion_commit": None if champion is None else "c" * 40,
-        "experiments": 3,
-        "kept": 1,
-        "discarded": 1,
-        "crashed": 1,
-        "invalid": 0,
-        "experiments_per_hour": None if champion is None else 12.0,
-        "overhead_fraction": None if champion is None else 0.25,
-        "yardstick": None if champion is None else "y" * 64,
-    }
+    values = Status(
+        baseline_bpb=None if champion is None else 2.0,
+        champion_bpb=champion,
+        champion_commit=None if champion is None else "c" * 40,
+        experiments=3,
+        kept=1,
+        discarded=1,
+        crashed=1,
+        invalid=0,
+        experiments_per_hour=None if champion is None else 12.0,
+        overhead_fraction=None if champion is None else 0.25,
+        yardstick=None if champion is None else "y" * 64,
+    )
     text = printed(tables.status(values, None, "somewhere"))
     assert ("1.9000 bpb, +0.1000 from the baseline's 2.0000" in text) == (champion is not None)
     assert ("12.0 experiments an hour; 25% of the wall time is not training" in text) == (champion is not None)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from core.agents.base import History
 from core.agents.plateau import near_misses
 from core.agents.record_text import bounded, heading, last_trial, line, loss
-from core.records import UserError
+from core.records import OUTPUT, UserError
 from core.store.trial_files import Point, thinned
 from core.system.text import one_line
 
@@ -57,7 +57,7 @@ def _one(history: History, number: int) -> dict[str, str]:
         if curve:
             found["curve.tsv"] = _table(curve)
         if printed := printed.strip():
-            found["output.txt"] = _DATA + bounded(printed, OUTPUT_CHARACTERS, MOST_LINES, keep="end") + "\n"
+            found[OUTPUT] = _DATA + bounded(printed, OUTPUT_CHARACTERS, MOST_LINES, keep="end") + "\n"
     return found
 
 

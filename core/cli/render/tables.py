@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -13,6 +14,11 @@ from core.cli.render.terminal import STYLES
 from core.records import Audit, Experiment, Trial
 from core.system.conditions import remarks
 from core.system.text import bpb, count, gain, one_line, seconds
+
+if TYPE_CHECKING:
+    from core.agents.llm.archive import Costs
+    from core.campaign.confirm import Confirmation
+    from core.campaign.status import Status
 
 # The columns of a list of experiments: name, width, alignment. The hypothesis takes the rest of the line.
 COLUMNS = (
@@ -125,61 +131,58 @@ def audit(found: Audit) -> str:
     return text
 
 
-def status(values: Mapping[str, object], champion: Experiment | None, title: str) -> Group:
-    """A campaign's state; `values` has the keys of `status --json`."""
-    baseline, best = values["baseline_bpb"], values["champion_bpb"]
+def status(one: Status, champion: Experiment | None, title: str) -> Group:
+    """A campaign's state."""
     rows: dict[str, RenderableType] = {}
-    if isinstance(baseline, float) and isinstance(best, float):
+    if one.baseline_bpb is not None and one.champion_bpb is not None:
         rows["champion"] = Text.assemble(
-            (bpb(best), "bold green"), f" bpb, {gain(baseline - best)} from the baseline's {bpb(baseline)}"
+            (bpb(one.champion_bpb), "bold green"),
+            f" bpb, {gain(one.baseline_bpb - one.champion_bpb)} from the baseline's {bpb(one.baseline_bpb)}",
         )
     else:
         rows["champion"] = "none yet: the baseline has no score"
     if champion is not None:
         rows["commit"] = f"{champion.commit[:9]}, experiment {champion.number}: {one_line(champion.hypothesis, 90)}"
     rows["experiments"] = (
-        f"{values['experiments']}: {values['kept']} kept, {values['discarded']} discarded, "
-        f"{values['crashed']} crashed, {values['invalid']} invalid"
+        f"{one.experiments}: {one.kept} kept, {one.discarded} discarded, {one.crashed} crashed, {one.invalid} invalid"
     )
-    if retest := _retest(values, champion):
-        rows["retest"] = retest
-    rate, overhead = values["experiments_per_hour"], values["overhead_fraction"]
-    if isinstance(rate, float) and isinstance(overhead, float):
-        rows["pace"] = f"{rate:.1f} experiments an hour; {overhead:.0%} of the wall time is not training"
-    if isinstance(model := values.get("model"), Mapping):
-        rows["model"] = costs(model)
-    rows["yardstick"] = str(values["yardstick"] or "-")[:12]
+    if champion is not None and champion.number > 0:
+        rows["retest"] = _retest(one.confirmation, champion)
+    if one.experiments_per_hour is not None and one.overhead_fraction is not None:
+        rows["pace"] = (
+            f"{one.experiments_per_hour:.1f} experiments an hour; "
+            f"{one.overhead_fraction:.0%} of the wall time is not training"
+        )
+    if one.model is not None:
+        rows["model"] = costs(one.model)
+    rows["yardstick"] = (one.yardstick or "-")[:12]
     return Group(Text(title, style="bold"), _pairs(rows))
 
 
-def costs(model: Mapping[str, object]) -> str:
-    """What agents spent on a model; `model` has the fields of `core.agents.llm.archive.Costs`."""
-    numbers = {name: value for name, value in model.items() if isinstance(value, (int, float))}
-    text = f"${numbers['usd']:.2f}"
-    if "usd_per_experiment" in numbers:
-        text += f", ${numbers['usd_per_experiment']:.4f} an experiment"
-    if "usd_per_keep" in numbers:
-        text += f", ${numbers['usd_per_keep']:.2f} a kept gain"
-    text += f"; {count(numbers['tokens'])} tokens in {numbers['requests']} requests"
-    if numbers["tokens"]:
-        text += f", {numbers['cache_read_tokens'] / numbers['tokens']:.0%} of them from the cache"
-    if numbers["failed"]:
-        text += f", {numbers['failed']} failed"
-    if numbers["unpriced"]:
-        text += f"; {numbers['unpriced']} requests have no known price"
+def costs(model: Costs) -> str:
+    """What agents spent on a model."""
+    text = f"${model.usd:.2f}"
+    if model.usd_per_experiment is not None:
+        text += f", ${model.usd_per_experiment:.4f} an experiment"
+    if model.usd_per_keep is not None:
+        text += f", ${model.usd_per_keep:.2f} a kept gain"
+    text += f"; {count(model.tokens)} tokens in {model.requests} requests"
+    if model.tokens:
+        text += f", {model.cache_read_tokens / model.tokens:.0%} of them from the cache"
+    if model.failed:
+        text += f", {model.failed} failed"
+    if model.unpriced:
+        text += f"; {model.unpriced} requests have no known price"
     return text
 
 
-def _retest(values: Mapping[str, object], champion: Experiment | None) -> str:
-    """The last result of `confirm`; empty while the baseline is the champion."""
-    known = values.get("confirmation")
-    if champion is None or champion.number == 0:
-        return ""
-    if not isinstance(known, Mapping):
+def _retest(confirmation: Confirmation | None, champion: Experiment) -> str:
+    """The last result of `confirm`."""
+    if confirmation is None:
         return "not yet: autoresearch confirm measures the champion again with fresh seeds"
-    if known["champion"] != champion.number:
-        return f"of experiment {known['champion']}, which is no longer the champion: {known['line']}"
-    return str(known["line"])
+    if confirmation.champion != champion.number:
+        return f"of experiment {confirmation.champion}, which is no longer the champion: {confirmation.line}"
+    return confirmation.line
 
 
 def _cells(experiment: Experiment) -> tuple[str, ...]:
