@@ -12,6 +12,7 @@ import filelock
 
 from core.events import Notice, OnEvent
 from core.records import UserError
+from core.system.text import one_line
 
 NAME = "lessons.md"
 SHOWN = 100  # lines
@@ -37,7 +38,7 @@ class Lessons:
 
         One write behind what is there, so that neither a kill nor an editor that saves meanwhile costs earlier lines.
         """
-        line = " ".join(lesson.split())[:LONGEST]
+        line = one_line(lesson, LONGEST)
         try:
             with filelock.FileLock(lock_of(self.path), timeout=_LOCK_SECONDS):
                 text = self._end()
@@ -95,7 +96,7 @@ def lock_of(path: Path) -> Path:
 
 
 def _lines(text: str) -> list[str]:
-    return [line[: LONGEST + 2] for raw in text.splitlines() if (line := " ".join(raw.split()))]
+    return [line for raw in text.splitlines() if (line := one_line(raw, LONGEST + 2))]
 
 
 def _add(path: Path, line: str) -> None:

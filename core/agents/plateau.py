@@ -6,13 +6,12 @@ Pure functions of a history. What they cost depends on how far they look back, n
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 
 from core.agents.base import History
 from core.records import Constant, Experiment, UserError
+from core.trainer.constants import parse
 from core.trainer.fingerprint import canonical
 from core.trainer.literals import literal
 
@@ -50,7 +49,10 @@ def regions(history: History) -> list[Region]:
     for experiment in since_champion(history):
         for name in changed(history, experiment.number):
             tried.setdefault(name, []).append(experiment.gain)
-    found = [Region(name, len(gains), max(_known(gains), default=None)) for name, gains in tried.items()]
+    found = [
+        Region(name, len(gains), max((gain for gain in gains if gain is not None), default=None))
+        for name, gains in tried.items()
+    ]
     return sorted(found, key=lambda region: (-region.tried, region.name))
 
 
@@ -128,10 +130,6 @@ def _cut(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
 
 
-def _known(gains: Iterable[float | None]) -> list[float]:
-    return [gain for gain in gains if gain is not None]
-
-
 def _parts_changed(before: str, after: str, constants: set[str]) -> list[str]:
     old, new = _parts(before), _parts(after)
     return [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in constants]
@@ -139,25 +137,20 @@ def _parts_changed(before: str, after: str, constants: set[str]) -> list[str]:
 
 # A trainer is looked at in every proposal of a plateau, and parsed once.
 @lru_cache(maxsize=2 * LOOKED_AT)
-def _parts(text: str) -> dict[str, str]:
-    """A digest of every function, method and assignment; classes' own lines and the module's other code as one each."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(str(error)) from None
+def _parts(text: str) -> dict[str, int]:
+    """A hash of every function, method and assignment; classes' own lines and the module's other code as one each."""
     pieces: dict[str, list[str]] = {}
-    for node in tree.body:
+    for node in parse(text).body:
         if isinstance(node, ast.ClassDef):
             for inner in node.body:
-                method = inner.name if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)) else ""
-                name = f"{node.name}.{method}" if method else node.name
-                pieces.setdefault(name, []).append(canonical(inner))
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            pieces.setdefault(node.name, []).append(canonical(node))
+                method = f".{inner.name}" if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)) else ""
+                pieces.setdefault(node.name + method, []).append(canonical(inner))
+            continue
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            name = node.name
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            pieces.setdefault(node.targets[0].id, []).append(canonical(node))
+            name = node.targets[0].id
         else:
-            pieces.setdefault("the module's other code", []).append(canonical(node))
-    return {
-        name: sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest() for name, parts in pieces.items()
-    }
+            name = "the module's other code"
+        pieces.setdefault(name, []).append(canonical(node))
+    return {name: hash(tuple(parts)) for name, parts in pieces.items()}

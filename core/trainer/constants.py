@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import combinations
 
 from core.records import Constant, UserError
-from core.trainer.literals import evaluate, literal, same
+from core.trainer.literals import evaluate, literal, plain_number, same
 
 _TUNE = re.compile(r"#\s*tune\s*:\s*(?P<body>[^;]*)")
 _RANGE = re.compile(r"(?P<kind>log|linear)?\s*(?P<integer>int)?\s*(?P<low>\S+)\s*\.\.\s*(?P<high>\S+)")
@@ -188,7 +188,7 @@ def _tunable(name: str, value: Constant, body: str, where: str) -> Tunable:
     ends: list[float] = []
     for end in (match["low"], match["high"]):
         try:
-            ends.append(_number(end))
+            ends.append(float(plain_number(ast.parse(end, mode="eval").body)))
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
             raise UserError(f"{where}: {name}: {end!r} is no number") from None
     low, high = ends
@@ -207,10 +207,3 @@ def _tunable(name: str, value: Constant, body: str, where: str) -> Tunable:
             f"{where}: {name}: a range needs {'a whole' if integer else 'a'} number before it, not {value!r}"
         )
     return Tunable(name=name, value=value, low=low, high=high, log=log, integer=integer)
-
-
-def _number(text: str) -> float:
-    value = evaluate(ast.parse(text, mode="eval").body)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(text)
-    return float(value)

@@ -57,7 +57,7 @@ def _literal_value(node: ast.expr) -> Constant:
             raise ValueError("not a list or a mixed tuple")
         return tuple(numbers)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        operand = _plain_number(node.operand)
+        operand = plain_number(node.operand)
         return -operand if isinstance(node.op, ast.USub) else operand
     if isinstance(node, ast.BinOp):
         return _arithmetic(node)
@@ -65,7 +65,7 @@ def _literal_value(node: ast.expr) -> Constant:
 
 
 def _arithmetic(node: ast.BinOp) -> int | float:
-    left, right = _plain_number(node.left), _plain_number(node.right)
+    left, right = plain_number(node.left), plain_number(node.right)
     result: int | float
     try:
         match node.op:
@@ -95,7 +95,8 @@ def _arithmetic(node: ast.BinOp) -> int | float:
     return result
 
 
-def _plain_number(node: ast.expr) -> int | float:
+def plain_number(node: ast.expr) -> int | float:
+    """The value of a number or of arithmetic on numbers; ValueError for anything else."""
     value = _literal_value(node)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"not arithmetic on {type(value).__name__}")

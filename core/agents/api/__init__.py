@@ -1,4 +1,4 @@
-"""The agent that thinks with a model behind an API: its conversation, its tools, and what it is shown.
+"""The agent that proposes with a model behind an API: its conversation, its tools and its prompts.
 
-Requests, prices and records of a model's answers are `core.llm`'s.
+Requests, prices and the records of answers are in `core.agents.llm`.
 """

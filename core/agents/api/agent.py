@@ -1,4 +1,4 @@
-"""The agent: one conversation with a model for every proposal. All it must remember stands in the campaign."""
+"""The API agent: one conversation with a model for every proposal. It keeps no state beside the campaign's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IN_A_ROW = 3
 
 
 class ApiAgent(Agent):
-    """Proposes what a model hands in. Unavailable while the model can't be reached or does not come to a proposal."""
+    """Proposes what a model hands in. Raises Unavailable where it can't be reached or makes no proposal."""
 
     def __init__(
         self,

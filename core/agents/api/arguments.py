@@ -1,4 +1,4 @@
-"""A tool's input as a model wrote it, held against the tool's schema: what does not fit is told, never raised on."""
+"""Checks a tool's input, as a model wrote it, against the tool's schema. The model is shown what does not fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list:
 
 
 class ToolError(Exception):
-    """What the model is told instead of a result: what was expected and what came. `quoted` follows in a data block."""
+    """What the model gets instead of a result: what was expected and what came. `quoted` follows in a data block."""
 
     def __init__(self, message: str, quoted: str = "") -> None:
         super().__init__(message)
@@ -19,7 +19,7 @@ class ToolError(Exception):
 
 
 def validated(tool: Tool, given: object) -> dict[str, Any]:
-    """The input's fields. Knows of JSON Schema what the tools here use: type, enum, minimum, required."""
+    """The input's fields. Supports what the tools use of JSON Schema: type, enum, minimum, required."""
     fields: Mapping[str, Mapping[str, Any]] = tool.schema.get("properties", {})
     takes = ", ".join(fields) or "no fields"
     if not isinstance(given, Mapping):

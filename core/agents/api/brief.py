@@ -1,4 +1,4 @@
-"""A proposal's first message: the program, where the campaign stands, what was tried. Bounded whatever the history."""
+"""A conversation's first message: program, state of the campaign, what was tried. Bounded, however long the history."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REPEATS = 5
 
 
 def standing(history: History) -> Block:
-    """What stays the same from proposal to proposal, so that it can be cached: program, limits, preset."""
+    """What is equal in all proposals, so that servers can cache it: program, fixed constants, preset."""
     program, preset = history.program, history.preset
     prose = program.prose.strip() or "(It is empty: lower val_bpb.)"
     if len(prose) > LONGEST_PROGRAM:
@@ -48,7 +48,7 @@ def standing(history: History) -> Block:
 
 
 def situation(history: History, quotes: Quotes, lessons: Sequence[str], repeats: Sequence[Repeat], name: str) -> Block:
-    """What is new: champion, record, verdicts since the last proposal, lessons, plateau."""
+    """What differs from proposal to proposal: champion, experiments, lessons, repeats, plateau or near misses."""
     champion, counts = history.champion, history.verdicts()
     recent = history.recent(RECENT)
     best = history.best(BEST)

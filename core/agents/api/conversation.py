@@ -16,16 +16,16 @@ from core.agents.llm.base import Block, Message, ModelClient, Reply, Request, Ti
 
 MOST_ANSWERS = 40
 MOST_NUDGES = 2
-MOST_BEGINNINGS = 3  # with a context that was full before
+MOST_BEGINNINGS = 3  # each but the first since the context was full
 
 
 class GivenUp(Exception):
-    """The model did not come to a proposal; the text says how."""
+    """The model made no proposal; the text says why."""
 
 
 @dataclass
 class Conversation:
-    """Asks until the workbench is done."""
+    """Requests and tool results in turn, until a tool ends the proposal."""
 
     asks: ModelClient
     bench: Workbench
@@ -35,7 +35,7 @@ class Conversation:
     replies: int = 0
 
     def run(self) -> None:
-        """Returns once there is a proposal or nothing more. Raises GivenUp, TimeOver, and what `asks` raises."""
+        """Returns when a tool has ended the proposal. Raises GivenUp, TimeOver, and what `asks.ask` raises."""
         messages = self._begin(self.resumed)
         nudges, beginnings = 0, 1
         for answer in range(MOST_ANSWERS):
@@ -81,7 +81,7 @@ class Conversation:
 
     def _nudged(self, messages: list[Message], reply: Reply) -> list[Message]:
         """The conversation with a text that asks for a tool call."""
-        if reply.stop_reason == "refusal":  # what was declined must not stand in the next request
+        if reply.stop_reason == "refusal":  # the next request must not hold what was declined
             return _with_text(self._begin("an answer was declined"), prompts.DECLINED)
         if reply.stop_reason == "max_tokens":  # half a thought or half a tool's input is refused by servers
             return _with_text(messages, prompts.CUT.format(tokens=self.max_tokens))
@@ -98,7 +98,7 @@ def _with_text(messages: list[Message], text: str) -> list[Message]:
 
 
 def _message(reply: Reply) -> Message:
-    """An answer as it goes back: without empty texts and tools that nobody could answer, inputs as objects."""
+    """The reply for the next request: without empty texts and calls that can't be answered, inputs as objects."""
     content: list[Block] = []
     for block in reply.content:
         kind = block.get("type")
@@ -112,7 +112,7 @@ def _message(reply: Reply) -> Message:
 
 
 def _name(name: Any) -> str:
-    """A tool's name in the form that servers take, 1 to 64 letters, digits, dashes and underscores."""
+    """A tool's name as servers accept it: 1 to 64 letters, digits, dashes and underscores."""
     kept = "".join(char for char in str(name) if char.isascii() and (char.isalnum() or char in "-_"))[:64]
     return kept or "unnamed"
 

@@ -1,4 +1,4 @@
-"""The text that a model works on: exact replacements with errors that say where it went wrong, and its diff."""
+"""The text that a model edits: exact replacements, with errors that help to correct a failed one, and its diff."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from core.agents.api.arguments import ToolError
 
 LARGEST = 2_000_000  # characters of a trainer
 _NUMBERED = re.compile(r"^\s*\d+\| ", re.MULTILINE)
-_CLOSE = 0.5  # of difflib's ratio: what is less alike is no help
+_CLOSE = 0.5  # difflib's ratio below which a line is no help
 _COMPARED = 400  # characters of a line
 
 
@@ -35,7 +35,7 @@ class Draft:
         self.text = text if text.endswith("\n") else text + "\n"
 
     def edit(self, old: str, new: str, everywhere: bool) -> str:
-        """Replaces; where, in words."""
+        """Replaces `old`; returns where, in words. Unless `everywhere`, a ToolError if it is not there exactly once."""
         if "\r\n" in self.text and "\r" not in old:
             old, new = old.replace("\n", "\r\n"), new.replace("\r\n", "\n").replace("\n", "\r\n")
         if not old:

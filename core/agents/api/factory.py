@@ -1,4 +1,4 @@
-"""Makes the agent from what a person gave: checks before any folder is made that the model can be asked at all."""
+"""Makes the API agent from the options of a run. Checks, before any folder is made, that the model can be asked."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def api(
     lessons: Path | None = None,
     timeout: float = 300.0,
 ) -> ApiAgent:
-    """For the registry. `max_cost` in USD and `max_tokens` bound one run, as those of program.md do; the lower holds.
+    """For the registry. `max_cost` (USD) and `max_tokens` bound one run, as do those of program.md: the lower holds.
 
-    `timeout`: seconds without a piece of an answer, after which it counts as cut off. UserError for what is missing or
-    wrong.
+    `timeout` is the seconds without a piece of an answer after which it counts as cut off. Raises UserError for an
+    option that is missing or wrong.
     """
     if effort is not None and effort not in get_args(Effort):
         raise UserError(f"--effort: expected one of {', '.join(get_args(Effort))}, not {effort!r}")

@@ -1,4 +1,4 @@
-"""What a model is told at the start and when it strays. The same in every campaign, so that it can be cached."""
+"""The system prompt and the reminders. The same in every campaign, so that servers can cache them."""
 
 from __future__ import annotations
 

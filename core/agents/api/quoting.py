@@ -1,4 +1,4 @@
-"""How a model is shown what others wrote: bounded, cleaned, in a marked block that what is in it can't close."""
+"""Shows a model what others wrote: cleaned and bounded, in a marked block that the text in it can't close."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SECRET = re.compile(r"[0-9a-f]{32}")
 
 
 class Quotes:
-    """Makes the marked blocks of one conversation. `mark` must be unknown to whoever wrote what is quoted."""
+    """Makes the data blocks of one conversation. Whoever wrote what is quoted must not know `mark`."""
 
     def __init__(self, mark: str) -> None:
         self.mark = mark
@@ -24,7 +24,7 @@ class Quotes:
     def __call__(
         self, what: str, text: str, *, characters: int = 4_000, lines: int = 80, keep: Literal["start", "end"] = "start"
     ) -> str:
-        """`text` in a block that says what it is. `what` is ours; of the text so much is kept as the bounds allow."""
+        """`text` in a block that says `what` it is (our words), cut to the bounds."""
         inner = bounded(clean(text), characters, lines, keep).replace(self.mark, "[mark]")
         return f'<data-{self.mark} of="{what}">\n{inner}\n</data-{self.mark}>'
 
@@ -32,7 +32,7 @@ class Quotes:
 def mark_of(secret: str, number: int) -> str:
     """The mark of the conversation about experiment `number`.
 
-    Derived, so that a replay asks what was asked; no trial runs between two conversations about one experiment.
+    Derived, so that a replay makes equal requests; no trial runs between two conversations about one experiment.
     """
     return hmac.digest(secret.encode(), str(number).encode(), "sha256").hex()[:16]
 
@@ -56,7 +56,7 @@ def held_secret(folder: Path) -> str | None:
 
 
 def escaped(text: str) -> str:
-    """A trainer's text with what can't be seen as Python's escapes: an edit must not miss for an invisible reason."""
+    """A trainer's text with invisible characters as Python's escapes, so that an edit can name them."""
     return "".join(
         char if char in "\n\t" or char.isprintable() else char.encode("unicode_escape").decode()
         for char in text.replace("\r\n", "\n")

@@ -1,4 +1,4 @@
-"""The record and a draft as a model reads them: experiments that it asks for, one in full, numbered lines."""
+"""What the reading tools show: a list of experiments, one in full, a trainer with line numbers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,8 @@ TRAINER_CHARACTERS, TRAINER_LINES = 100_000, 2_000
 def listed(
     history: History, first: int, last: int, verdict: str | None, by_score: bool, count: int
 ) -> tuple[list[Experiment], int]:
-    """The experiments first <= n <= last of that verdict, so many of them, and how many there are."""
-    newest = len(history) - 1
-    last = min(last, newest)
-    if first > last:
-        return [], 0
-    span = history.recent(newest - first + 1)[: last - first + 1]
+    """At most `count` experiments of first <= n <= last and of that verdict, and how many there are."""
+    span = history.recent(len(history) - first)[: max(0, last - first + 1)] if first < len(history) else []
     found = [one for one in span if verdict in (None, one.verdict)]
     if by_score:
         found = sorted(
@@ -45,7 +41,7 @@ def trainer(quotes: Quotes, what: str, text: str, first: int, last: int | None) 
 
 
 def full(history: History, quotes: Quotes, number: int) -> str:
-    """One experiment: the verdict in our words, and what was written by others in marked blocks."""
+    """One experiment: the verdict in our words, and what others wrote in data blocks."""
     experiment = history.experiment(number)
     parts = [heading(experiment)]
     parts.append(quotes("its hypothesis", experiment.hypothesis, characters=2_000, lines=20))

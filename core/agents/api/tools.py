@@ -1,4 +1,4 @@
-"""The tools that a model gets, as it is told of them. What they do is the workbench's."""
+"""The descriptions of the tools that a model gets. `workbench.py` runs them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def _tool(name: str, description: str, required: tuple[str, ...] = (), **fields:
     return Tool(name=name, description=description, schema=schema)
 
 
-def _text(description: str, **more: Any) -> dict[str, Any]:
+def _string(description: str, **more: Any) -> dict[str, Any]:
     return {"type": "string", "description": description, **more}
 
 
-def _whole(description: str, minimum: int = 0) -> dict[str, Any]:
+def _integer(description: str, minimum: int = 0) -> dict[str, Any]:
     return {"type": "integer", "description": description, "minimum": minimum}
 
 
@@ -30,42 +30,44 @@ TOOLS = (
         "read_trainer",
         "Shows train.py with line numbers: your draft (which starts as the champion's text), or the trainer of an "
         "earlier experiment. The numbers and the bar behind them are not part of the text.",
-        experiment=_whole("whose trainer; leave out for your draft"),
-        first=_whole("first line, from 1", 1),
-        last=_whole("last line", 1),
+        experiment=_integer("whose trainer; leave out for your draft"),
+        first=_integer("first line, from 1", 1),
+        last=_integer("last line", 1),
     ),
     _tool("read_program", "Shows program.md, the person's instructions, as they are now."),
     _tool(
         "list_experiments",
         f"Lists earlier experiments, a line each: number, verdict, val_bpb, gain over the champion of that time, who "
         f"proposed it, hypothesis. At most {LISTED} at once.",
-        first=_whole("lowest number; leave out for 0"),
-        last=_whole("highest number; leave out for the newest"),
-        verdict=_text("only these", enum=["keep", "discard", "crash", "invalid"]),
-        sort=_text("`number` (newest first, the default) or `score` (lowest val_bpb first)", enum=["number", "score"]),
-        count=_whole("how many at most; leave out for 30", 1),
+        first=_integer("lowest number; leave out for 0"),
+        last=_integer("highest number; leave out for the newest"),
+        verdict=_string("only these", enum=["keep", "discard", "crash", "invalid"]),
+        sort=_string(
+            "`number` (newest first, the default) or `score` (lowest val_bpb first)", enum=["number", "score"]
+        ),
+        count=_integer("how many at most; leave out for 30", 1),
     ),
     _tool(
         "read_experiment",
         "Shows one experiment: hypothesis, verdict and why, its diff against the champion of its time, its loss curve "
         "thinned out, and the end of what it printed.",
         ("number",),
-        number=_whole("which"),
+        number=_integer("which"),
     ),
     _tool(
         "edit",
         "Replaces `old` by `new` in your draft. `old` must be there exactly once, whitespace included; with `all` true "
         "every place is replaced. Several edits can be made in one answer; they are made in order.",
         ("old", "new"),
-        old=_text("the text as it stands, without line numbers; enough lines to be there only once"),
-        new=_text("what stands there instead; empty to delete"),
+        old=_string("the text as it stands, without line numbers; enough lines to be there only once"),
+        new=_string("what stands there instead; empty to delete"),
         all={"type": "boolean", "description": "replace every occurrence"},
     ),
     _tool(
         "write_trainer",
         "Replaces your whole draft. For small changes use edit: it is cheaper and leaves the rest as it is.",
         ("text",),
-        text=_text("all of train.py"),
+        text=_string("all of train.py"),
     ),
     _tool("diff", "Shows what your draft changes in the champion, as a unified diff."),
     _tool("reset_draft", "Makes your draft the champion's text again."),
@@ -79,14 +81,14 @@ TOOLS = (
         "Leaves one line for later proposals, also of other runs: what an experiment has taught that its verdict alone "
         "does not say. The last lessons are shown to you at the start.",
         ("text",),
-        text=_text(f"one line, {LONGEST_LESSON} characters at most"),
+        text=_string(f"one line, {LONGEST_LESSON} characters at most"),
     ),
     _tool(
         "propose",
         "Hands in your draft as the next experiment and ends this conversation. ToolError, with the reason, if nothing "
         "was changed, if it can't be parsed, if a fixed constant was changed, or if this trainer has its verdict.",
         ("hypothesis",),
-        hypothesis=_text(
+        hypothesis=_string(
             f"what should get better and why: one to three sentences, {LONGEST_HYPOTHESIS} characters at most"
         ),
     ),
@@ -94,6 +96,6 @@ TOOLS = (
         "nothing_more",
         "Ends the whole run: only if program.md's goal is reached or it asks for an end. Otherwise go on.",
         ("reason",),
-        reason=_text("why, in a sentence"),
+        reason=_string("why, in a sentence"),
     ),
 )

@@ -1,6 +1,6 @@
-"""What a model's tools do: they read the record, change a draft in memory, check it and hand it in.
+"""The model's tools: they read the record, edit a draft in memory, check it and hand it in.
 
-No tool takes a path, a command or an address, so whatever a model was talked into stays within this.
+No tool takes a path, a command or an address, which bounds the harm of a model that follows injected instructions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST_RESULT = 120_000  # characters; every tool stays below it by its own bo
 
 
 class Workbench:
-    """The draft of one proposal and the tools on it. Done when `hypothesis` or `ended` is set."""
+    """The draft of one proposal, and the tools that work on it. `hypothesis` or `ended` is set by the last of them."""
 
     def __init__(
         self,

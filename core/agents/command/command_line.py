@@ -68,15 +68,11 @@ def parse(text: str) -> Command:
     return Command((str(program), *words[1:]), tuple(dict.fromkeys([*installation(program), *named])))
 
 
-def installation(program: Path) -> Iterator[Path]:
-    """What a program is made of, as far as its path tells: itself, its package, and what interprets it.
+def installation(program: Path, depth: int = 3) -> Iterator[Path]:
+    """What a program consists of, as far as its path shows: itself, its package, and its interpreters up to `depth`.
 
-    A folder that holds other things too (a home, /opt) is never among it.
+    A folder that holds other things too (a home, /opt) is never yielded.
     """
-    yield from _installation(program, 3)
-
-
-def _installation(program: Path, depth: int) -> Iterator[Path]:
     real = program.resolve()
     yield program
     yield real
@@ -88,7 +84,7 @@ def _installation(program: Path, depth: int) -> Iterator[Path]:
     if (package := _package(program, real)) is not None:
         yield package
     if depth and (interpreter := _interpreter(real)) is not None:
-        yield from _installation(interpreter, depth - 1)
+        yield from installation(interpreter, depth - 1)
 
 
 def _package(program: Path, real: Path) -> Path | None:

@@ -1,6 +1,6 @@
-"""The folder that a coding agent works in: what is written into it, and what is taken from it at the end.
+"""The folder that a coding agent works in: writes files into it, and reads the agent's answer from it.
 
-Whatever is found there was made by a program that nobody trusts: nothing is followed, run or read beyond its limit.
+The command that wrote them is not trusted: no link is followed, nothing is run, and nothing is read beyond its limit.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from core.records import TRAINER
 from core.system.signals import signals_blocked
+from core.system.text import clean, one_line
 
 HYPOTHESIS, LESSON = "hypothesis.txt", "lesson.txt"
 TRAINER_BYTES = 2**20  # the reference trainers have a fortieth of it
 HYPOTHESIS_CHARACTERS, LESSON_CHARACTERS = 2000, 300
-LOOKED_AT = 5000  # entries of the folder that are held against what was written there
+LOOKED_AT = 5000  # entries of the folder that are compared with what was written
 
 
 class UnusableFile(Exception):
-    """A file that can't be taken; the text says why."""
+    """A file of the command that can't be used; the text says why."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the command left. `fault` says why there is no text."""
+    """The files that the command wrote as its proposal."""
 
-    text: str | None
-    fault: str
+    text: str | None  # of train.py
+    fault: str  # why there is no text
     hypothesis: str
     lesson: str
-    others: str  # what else it changed, in a line; empty where nothing was
+    others: str  # what else it changed, in a line; empty for nothing
 
 
 class Workspace:
-    """A folder of its own among the temporary files. A context manager: it is deleted on leaving."""
+    """A new temporary folder with the command's `work` folder and its `private` one; deleted on leaving."""
 
     def __init__(self) -> None:
         self._written: dict[str, bytes] = {}
         self.root = self.work = self.private = self.prompt = Path()
 
-    @signals_blocked()  # an interrupt waits until it is known what to delete
+    @signals_blocked()  # else an interrupt here would leave a folder that nobody deletes
     def _make(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
         self.work, self.private = self.root / "work", self.root / "private"
@@ -56,9 +56,9 @@ class Workspace:
         self.private.mkdir()
 
     def write(self, files: Mapping[str, str]) -> None:
-        """Writes these new files, by their paths within the folder with `/` between parts.
+        """Writes new files into the work folder; names are paths with `/` between parts.
 
-        OSError where something is there already: a link would lead the write out of the folder.
+        Raises OSError where something is there already: a link would lead the write out of the folder.
         """
         for name, text in files.items():
             path = self.work / name
@@ -77,28 +77,25 @@ class Workspace:
         return Answer(text, fault, self._words(HYPOTHESIS), self._words(LESSON), self._others())
 
     def reset_answer(self) -> None:
-        """For a second run here: takes away what the first said of its edit, and a trainer that can't be taken."""
+        """Prepares a second run: removes the first one's texts, and puts the trainer back if it can't be used."""
         for name in (HYPOTHESIS, LESSON):
-            self._remove(self.work / name)
+            self.remove(name)
         try:
             read_plain_file(self.work / TRAINER, TRAINER_BYTES)
         except UnusableFile:
-            self._remove(self.work / TRAINER)
-            with contextlib.suppress(OSError):  # then it is found unusable again
+            self.remove(TRAINER)
+            with contextlib.suppress(OSError):  # then the second run's answer is unusable too
                 self.write({TRAINER: self._written[TRAINER].decode("utf-8")})
 
     def remove(self, name: str) -> bool:
-        """Removes an entry of the folder; whether it was there."""
-        there = os.path.lexists(self.work / name)
-        if there:
-            self._remove(self.work / name)
-        return there
-
-    def _remove(self, path: Path) -> None:
+        """Removes an entry of the work folder; whether it was there."""
+        path = self.work / name
+        there = os.path.lexists(path)
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
             path.unlink()
+        return there
 
     @signals_blocked()
     def close(self) -> None:
@@ -120,25 +117,21 @@ class Workspace:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def _words(self, name: str) -> str:
-        """A short text that the command wrote, without control characters; empty where there is none to be had."""
-        most = HYPOTHESIS_CHARACTERS if name == HYPOTHESIS else LESSON_CHARACTERS
+        """A short text that the command wrote, cleaned; empty where there is no such file that can be read."""
         try:
-            text = read_plain_file(self.work / name, 64 * 2**10)
+            text = clean(read_plain_file(self.work / name, 64 * 2**10)).strip()
         except UnusableFile:
             return ""
-        text = "".join(char for char in text if char in "\n\t" or char.isprintable()).strip()
         if name == LESSON:
-            text = text.partition("\n")[0]
-        return text if len(text) <= most else f"{text[:most]} ..."
+            return one_line(text.partition("\n")[0], LESSON_CHARACTERS)
+        return text if len(text) <= HYPOTHESIS_CHARACTERS else f"{text[:HYPOTHESIS_CHARACTERS]} ..."
 
     def _others(self) -> str:
-        """What was changed, made or deleted beside the answer."""
+        """Which other files were changed, made or deleted."""
         made, changed, seen = [], [], set()
         for name in self._names():
             seen.add(name)
@@ -150,12 +143,9 @@ class Workspace:
                 changed.append(name)
         whole = len(seen) < LOOKED_AT
         deleted = sorted(set(self._written) - seen - {TRAINER}) if whole else []
-        told = [
-            f"{word} {_listed(names)}"
-            for word, names in (("changed", changed), ("made", made), ("deleted", deleted))
-            if names
-        ]
-        return "; ".join(told) + ("" if whole else f" (of the first {LOOKED_AT} entries)")
+        kinds = (("changed", changed), ("made", made), ("deleted", deleted))
+        listed = "; ".join(f"{kind} {_listed(names)}" for kind, names in kinds if names)
+        return listed if whole else f"{listed} (of the first {LOOKED_AT} entries)"
 
     def _names(self) -> Iterator[str]:
         found = 0
@@ -180,7 +170,7 @@ def read_plain_file(path: Path, most: int) -> str:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise UnusableFile(f"{name} is no plain file")
-        # Between the look and this it may have become something else.
+        # It may have been replaced since `lstat`.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
             found = os.fstat(file.fileno())
@@ -200,6 +190,5 @@ def read_plain_file(path: Path, most: int) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    shown = ["".join(char if char.isprintable() else "?" for char in name)[:80] for name in names[:5]]
-    counted = "1 file" if len(names) == 1 else f"{len(names)} files"
-    return f"{counted} ({', '.join(shown)}{', ...' if len(names) > 5 else ''})"
+    shown = ", ".join(one_line(name, 80) for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{'1 file' if len(names) == 1 else f'{len(names)} files'} ({shown})"

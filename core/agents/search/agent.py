@@ -1,8 +1,7 @@
-"""The built-in search: changes a few `# tune:` constants of the champion at a time, where a model of the history
-hopes most.
+"""The built-in search: changes a few `# tune:` constants of the champion by expected improvement, and nothing else.
 
-Rebuilt from the history at every proposal, so that a campaign can go on in another process with the same proposals.
-It never edits anything but constants.
+Its model is rebuilt from the history for every proposal, so that a campaign continues in another process with the same
+proposals.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from core.records import Proposal, UserError
 from core.trainer.constants import read_tunables, write_constants
 from core.trainer.literals import literal, same
 
-MOST = 3  # constants that a move changes: one alone tells most about itself, but takes many trials to get far
+MOST = 3  # constants that one proposal changes: a single one is clearest, but takes many trials to get far
 DRAW_SHARE = 0.3  # of their new values come from the whole range, the rest are steps from the champion's
-MOVES = 400  # that are weighed for one proposal
-ROUNDS = 5  # of them, before nothing new is believed to be left
-WARM = 3  # experiments before anything is weighed
-LEAST_CHANCE = 0.01  # of not failing, whatever failed before
-CAUTION = 3  # power of that chance: a failure costs a trial, and tells little about scores
-NEAR_MISSES = 8  # of the discarded changes: weighed on today's champion, alone and two at a time
+MOVES = 400  # candidates for one proposal
+ROUNDS = 5  # of candidates without a new one, after which the search ends
+WARM = 3  # scored experiments before the model is used
+LEAST_CHANCE = 0.01  # of not failing, however many failed before
+CAUTION = 3  # power of that chance: a failure costs a trial and says little about scores
+NEAR_MISSES = 8  # discarded changes that are candidates again, alone and in pairs
 
 
 class SearchAgent(Agent):
-    """Champion-centred search, deterministic by `seed` and the number of the experiment."""
+    """Search around the champion; its proposals depend on `seed` and the history alone."""
 
     name = points.CONSTANTS_ONLY
 
@@ -39,7 +38,7 @@ class SearchAgent(Agent):
         self._seed = seed
 
     def propose(self, history: History) -> Proposal | None:
-        """One to three constants changed, or two near misses at once; None once nothing new is found in the ranges.
+        """The champion with one to three constants changed, or two near misses combined; None if nothing new is left.
 
         Raises UserError if the champion has no constant to tune.
         """
@@ -55,10 +54,10 @@ class SearchAgent(Agent):
             )
         rng = np.random.default_rng([self._seed, len(history)])
         observed = points.observe(history, spaces)
-        refused: set[str] = set()
+        seen: set[str] = set()
         for _ in range(ROUNDS):
-            changes = list(_new(spaces, (*_near_misses(observed), *_moves(rng, spaces)), refused))
-            for changed in _most_hopeful_first(changes, observed, spaces):
+            changes = list(_new(spaces, (*_near_misses(observed), *_moves(rng, spaces)), seen))
+            for changed in _by_expected_improvement(changes, observed, spaces):
                 text = write_constants(history.champion_text, changed)
                 if not history.tried(text):
                     return Proposal(text=text, hypothesis=_hypothesis(changed, spaces), agent=self.name)
@@ -66,7 +65,7 @@ class SearchAgent(Agent):
 
 
 def _moves(rng: np.random.Generator, spaces: Spaces) -> Iterator[Values]:
-    """One to three constants of the champion, each a step away or drawn anew."""
+    """Random changes of one to three constants: each a step from the champion's value or a new draw."""
     names = sorted(spaces)
     for _ in range(MOVES):
         size = 1 + int(rng.integers(min(MOST, len(names))))
@@ -87,7 +86,7 @@ def _near_misses(observed: Observations) -> Iterator[Values]:
 
 
 def _new(spaces: Spaces, changes: Iterable[Values], seen: set[str]) -> Iterator[Values]:
-    """Each change once, in the text's order and without what the champion has anyway. Adds them to `seen`."""
+    """Each change once, in the text's order and without values that the champion has already. Adds them to `seen`."""
     for change in changes:
         changed = {
             name: change[name]
@@ -100,20 +99,20 @@ def _new(spaces: Spaces, changes: Iterable[Values], seen: set[str]) -> Iterator[
             yield changed
 
 
-def _most_hopeful_first(changes: Sequence[Values], observed: Observations, spaces: Spaces) -> Iterable[Values]:
-    """By the improvement on the champion that is to be expected; as they come while too little was tried."""
-    scored = [point for point in observed.points if point.val_bpb is not None]
+def _by_expected_improvement(changes: Sequence[Values], observed: Observations, spaces: Spaces) -> Iterable[Values]:
+    """Sorted by expected improvement on the champion; unsorted while too little was tried."""
+    scored = [point for point in observed.tried if point.val_bpb is not None]
     badness = points.badness(scored)
     if len(scored) < WARM or not np.ptp(badness) > 0 or not changes:
         return changes
     columns = points.categories(spaces)
     ahead = points.moved(points.encoded([observed.champion], spaces)[0], ({}, *changes), spaces)
     mean, deviation = Gaussian(points.encoded(scored, spaces), badness, columns).predict(ahead)
-    # Held against what is believed of the champion: its score is the luckiest of many.
+    # Compared with the model's mean at the champion, not with its score, which is the luckiest of many.
     hope = expected_improvement(mean[1:], deviation[1:], float(mean[0]))
-    if len(scored) < len(observed.points):
-        failed = np.array([float(point.val_bpb is None) for point in observed.points])
-        risk, _ = Gaussian(points.encoded(observed.points, spaces), failed, columns, edges=True).predict(ahead)
+    if len(scored) < len(observed.tried):
+        failed = np.array([float(point.val_bpb is None) for point in observed.tried])
+        risk, _ = Gaussian(points.encoded(observed.tried, spaces), failed, columns, edges=True).predict(ahead)
         hope = hope * np.clip(1 - risk[1:], LEAST_CHANCE, 1) ** CAUTION
     return [changes[int(place)] for place in np.argsort(-hope, kind="stable")]
 

@@ -1,7 +1,4 @@
-"""A Gaussian process for few points in many coordinates: mostly a sum of one function for each coordinate.
-
-Numbers in, numbers out: what the coordinates mean and what is worth trying is said elsewhere.
-"""
+"""A Gaussian process for few points in many coordinates: mostly a sum of one function for each coordinate."""
 
 from __future__ import annotations
 
@@ -9,15 +6,15 @@ import math
 
 import numpy as np
 
-# One coordinate's effect is seen in every point that moved it, whatever else moved: a sum learns from tens of points
-# what a product over all coordinates would need thousands for. The rest is left to a wide product: interactions.
+# Share of the sum. Each point that moved a coordinate shows that coordinate's effect, whatever else moved: a sum learns
+# from tens of points what a product over all coordinates needs thousands for. A wide product models the interactions.
 ADDITIVE = 0.9
 PRODUCT_POWER = 0.25
-# Tried in turn, the likeliest is taken: widths in units of a range, and the noise's variance by the signal's.
+# The likeliest pair is chosen: widths in units of a range, and variances of the noise in units of the signal's.
 WIDTHS = (0.2, 0.4, 0.8)
 NOISES = (0.001, 0.01, 0.1, 0.4)
 WEIGHT_STEPS = 5
-EVEN_SHARE = 0.2  # pulls the weights back to equal ones at every step: few points tell little about them
+EVEN_SHARE = 0.2  # of equal weights, mixed in at every step: few points determine the weights poorly
 NO_VARIANCE = 1e-9
 
 

@@ -1,6 +1,6 @@
-"""Values of a tunable constant: whether one is allowed, where it lies in its range, a step away, a draw anew.
+"""Values of one tunable constant: whether one is allowed, where it lies in the range, a step away, a new draw.
 
-One constant at a time; which ones to move, and together with what, is the search's.
+Which constants to change together is decided in `agent.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from core.trainer.literals import same
 
 STEP_WIDTHS = (0.05, 0.5)  # of a constant's range (its logarithm's if `log`); log-uniform, so small steps are common
 DIGITS = 3  # of a proposed float
-OUTSIDE = 1.0  # ranges: as far as a value beyond its ends still counts as farther away
+OUTSIDE = 1.0  # ranges beyond an end: values farther out are placed there
 
 
 def allowed(tunable: Tunable, value: Constant) -> bool:
@@ -35,9 +35,9 @@ def ordered(tunable: Tunable) -> bool:
 
 
 def place(tunable: Tunable, value: Constant) -> float | None:
-    """Where a value lies: 0 to 1 from the low end to the high one, beyond them outside of the range.
+    """Where a value lies: 0 at the low end, 1 at the high end, less or more outside of the range.
 
-    Of choices that are no numbers the position, -1 for any other value. None for what can't be placed.
+    For choices that are no numbers: the choice's index, -1 for any other value. None for a value that is no number.
     """
     if tunable.choices is not None and not ordered(tunable):
         return next((float(at) for at, choice in enumerate(tunable.choices) if same(choice, value)), -1.0)
@@ -56,7 +56,7 @@ def place(tunable: Tunable, value: Constant) -> float | None:
 
 
 def draw(rng: np.random.Generator, tunable: Tunable) -> Constant:
-    """A value anew, uniform in the constant's own scale or among its choices."""
+    """A random value, uniform in the constant's own scale or among its choices."""
     if tunable.choices is not None:
         return tunable.choices[int(rng.integers(len(tunable.choices)))]
     low, high = ends(tunable)
@@ -95,7 +95,7 @@ def ends(tunable: Tunable) -> tuple[float, float]:
 
 
 def _neighbour(rng: np.random.Generator, choices: Sequence[Constant], value: Constant) -> Constant:
-    """Another choice: of numbers mostly the next one up or down, of anything else any."""
+    """Another choice: for numbers mostly the next one up or down, else any."""
     others = [choice for choice in choices if not same(choice, value)]
     numbers = sorted(choice for choice in choices if isinstance(choice, (int, float)) and not isinstance(choice, bool))
     if len(numbers) == len(choices) and isinstance(value, (int, float)) and rng.random() < 0.75:
@@ -106,7 +106,7 @@ def _neighbour(rng: np.random.Generator, choices: Sequence[Constant], value: Con
 
 
 def _finished(tunable: Tunable, value: float) -> Constant:
-    """As it is written: whole or rounded, and within the range."""
+    """The value rounded, to a whole number for an int range, and clipped to the range."""
     low, high = ends(tunable)
     if tunable.integer:
         return int(min(max(round(value), round(low)), round(high)))

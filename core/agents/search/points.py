@@ -1,7 +1,4 @@
-"""A campaign's experiments as points that a search can weigh: constants, structure, score.
-
-Reads the history and proposes nothing.
-"""
+"""A campaign's experiments as observations for the search: constants, structure, score."""
 
 from __future__ import annotations
 
@@ -29,20 +26,20 @@ class Observation:
 
     values: Values
     val_bpb: float | None  # None: it failed
-    structure: int  # equal where trainers are known to differ in nothing but constants
+    structure: int  # the same number for trainers that are known to differ in constants only
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What a history tells about the champion's constants."""
+    """What a history holds about the champion's constants."""
 
-    points: list[Observation]  # oldest first
+    tried: list[Observation]  # oldest first
     champion: Observation
-    misses: list[Values]  # what discarded experiments changed, the closest to its champion first
+    misses: list[Values]  # what discarded experiments changed, the smallest loss against their champion first
 
 
 def observe(history: History, spaces: Spaces) -> Observations:
-    """What was tried, at the champion's values where an experiment had no such constant or none that fits."""
+    """What was tried. A constant that an experiment lacks, or whose value fits no range, has the champion's value."""
     here = history.champion
     found = {e.number: e for e in (*history.best(BEST), *history.recent(RECENT), here)}
     experiments = [found[number] for number in sorted(found)]
@@ -63,9 +60,9 @@ def observe(history: History, spaces: Spaces) -> Observations:
 
 
 def badness(points: Sequence[Observation]) -> np.ndarray:
-    """How bad each is, float64 [points]: 0 for the lowest score, then its distance's logarithm; failures worst of all.
+    """How bad each is, float64 [points]: 0 for the lowest score, then log1p of the distance from it; failures worst.
 
-    So what is far too bad to matter does not drown what lies close together.
+    The logarithm keeps scores that are far too bad to matter from drowning differences between good ones.
     """
     scores = np.array([np.nan if point.val_bpb is None else point.val_bpb for point in points])
     if np.isnan(scores).all():
@@ -77,7 +74,7 @@ def badness(points: Sequence[Observation]) -> np.ndarray:
 
 
 def encoded(points: Sequence[Observation], spaces: Spaces) -> np.ndarray:
-    """One row a point, one column a constant and one for the structure, float64 [points, constants + 1]."""
+    """A row for each point, a column for each constant and one for the structure: float64 [points, constants + 1]."""
     rows = [
         [*(moves.place(tunable, point.values[name]) for name, tunable in spaces.items()), point.structure]
         for point in points
@@ -96,7 +93,7 @@ def moved(row: np.ndarray, changes: Sequence[Values], spaces: Spaces) -> np.ndar
 
 
 def categories(spaces: Spaces) -> np.ndarray:
-    """Which of these columns have no order, bool [constants + 1]."""
+    """Which of these columns are categories without an order, bool [constants + 1]."""
     return np.array([*(not moves.ordered(tunable) for tunable in spaces.values()), True])
 
 
