@@ -1,6 +1,6 @@
-"""`--preset auto`: finds this machine's device, measures it for a minute, and applies the presets' rule to the result.
+"""`--preset auto`: finds this machine's device, measures it for a minute, and scales a preset to the result.
 
-What was found is kept in the cache under the device's fingerprint, so that the minute is spent once.
+The result is kept in the cache under the device's fingerprint, so that the minute is spent once.
 """
 
 from __future__ import annotations
@@ -33,168 +33,185 @@ if TYPE_CHECKING:
     from core.data import Dataset
 
 NAME = "auto"
-MOST_SECONDS = 60.0  # of measuring; the corpus is prepared before, and a cold start-up is not counted
+MOST_SECONDS = 60.0  # of measuring, without the preparation of the corpus and a cold start-up
 TRIAL_STEPS = 6
-MEASURED_CORPUS, SCORED_BYTES = "apidocs", 20_000  # speed depends on no text, so the one that needs no network
+MEASURED_CORPUS, SCORED_BYTES = (
+    "apidocs",
+    20_000,
+)  # speed does not depend on the text, so this one, which needs no network
 Tell = Callable[[str], None]
 Prepare = Callable[[Preset], "Dataset"]
-KILLED = "ended by SIGKILL"  # what a system does that ran out of its own memory
+KILLED = "ended by SIGKILL"  # by a system that ran out of memory
 
 
 class StartupTimeout(UserError):
-    """A trial did not come to its first batch within the allowance: the device is not known to be unable."""
+    """A trial did not reach its first batch in time. The device may still be able to train."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """The device to train on, and why it."""
+class Candidate:
+    """A device of this machine that a backend can train on."""
 
     device: Device
-    place: str  # the backend's name of it: "cuda:1" where that was asked for
+    place: str  # the backend's name for it, such as "cuda:1"
     fingerprint: str
-    told: str
+    description: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """One measured trial."""
+class MeasuredTrial:
+    """A trial that was run to measure the device, and its preset."""
 
     preset: Preset
     trial: Trial
 
     @property
     def flops(self) -> float:
-        """FLOP/s that training reached."""
+        """FLOP/s in training."""
         assert self.trial.tokens_per_second and self.trial.flops_per_token
         return self.trial.tokens_per_second * self.trial.flops_per_token
 
     def memory_factor(self, device: Device) -> float:
-        """Peak memory over its estimate."""
+        """Peak memory divided by its estimate, at least 1."""
         estimate = cost.memory_gb(self.preset, device.kernel, device.dtype, compiled=estimates.is_compiled(device))
         return max(1.0, (self.trial.peak_memory_mb or 0.0) * 2**20 / 1e9 / estimate)
 
+    def __str__(self) -> str:
+        trial = self.trial
+        return (
+            f"depth {self.preset.depth}: {trial.tokens_per_second:,.0f} tokens/s, {self.flops / 1e12:.3g} TFLOP/s, "
+            f"{(trial.peak_memory_mb or 0) / 1024:.2f} GB with {self.preset.device_batch_size} rows at once, "
+            f"start-up {trial.startup_seconds:.1f} s"
+        )
 
-def find(changes: Mapping[str, str]) -> list[Found]:
-    """The devices of this machine that a preset could be for, best first; `changes` may name backend or device.
 
-    UserError if there is none that an installed backend drives.
+def find(changes: Mapping[str, str]) -> list[Candidate]:
+    """The devices that an installed backend can use, best first. `changes` may name a backend or a device.
+
+    UserError if there are none.
     """
-    found, lacking = [], []
-    asked = changes.get("device", "auto")
+    found, missing = [], []
+    wanted = changes.get("device", "auto")
     for kind, here in _devices():
         for backend, device in devices.DRIVERS[kind]:
-            if changes.get("backend", backend) != backend or asked.partition(":")[0] not in ("auto", device):
+            if changes.get("backend", backend) != backend or wanted.partition(":")[0] not in ("auto", device):
                 continue
             if reason := backends.get(backend).missing():
-                lacking.append(reason)
+                missing.append(reason)
                 continue
-            place = asked if ":" in asked else device
+            place = wanted if ":" in wanted else device
             if (one := _placed(here, backend, place)) is None:
                 continue
             facts = devices.like(kind, one.name, one.memory_gb, backend, device)
             if kind == "cpu":
                 facts = dataclasses.replace(facts, tflops={facts.dtype: hardware.matrix_flops() / 1e12})
-            told = f"{one.name}: {backend} on {place}" + ("" if facts.known else ", not in devices.toml")
-            found.append(Found(device=facts, place=place, fingerprint=_fingerprint(facts, place, one), told=told))
+            description = f"{one.name}: {backend} on {place}" + ("" if facts.known else ", not in devices.toml")
+            found.append(
+                Candidate(
+                    device=facts, place=place, fingerprint=_fingerprint(facts, place, one), description=description
+                )
+            )
     if not found:
-        asked = " and ".join(f"{key} {changes[key]}" for key in ("backend", "device") if key in changes)
+        options = " and ".join(f"{key} {changes[key]}" for key in ("backend", "device") if key in changes)
         raise UserError(
-            f"--preset auto found no device{f' for {asked}' if asked else ''} that an installed backend drives"
-            f"{': ' + '; '.join(lacking) if lacking else ''}. `autoresearch doctor` tells what is here"
+            f"--preset auto found no device{f' for {options}' if options else ''} that an installed backend can use"
+            f"{': ' + '; '.join(missing) if missing else ''}. `autoresearch doctor` shows what is here"
         )
     return found
 
 
 def preset(changes: Mapping[str, str], *, prepare: Prepare, tell: Tell, again: bool = False) -> tuple[Preset, str]:
-    """The preset for this machine, and the TOML that can be saved. Measures unless that was done before, or `again`.
+    """The preset for this machine, and its TOML. Measures if there is no result in the cache, or if `again`.
 
-    `tell` hears what is found, a line each. UserError if nothing here can train.
+    Passes progress to `tell`, a line each. UserError if nothing here can train.
     """
     candidates = find(changes)
     late: StartupTimeout | None = None
-    load: list[str] | None = None  # looked at once: what is measured here is load, too
-    for found in candidates:
-        if late is not None and found.device.device == "cpu":
-            raise late  # a night on the processor, for want of a minute
-        tell(f"preset {NAME}: {found.told}")
-        if not again and (text := kept(found)) is not None:
-            tell(f"preset {NAME}: measured before; `autoresearch presets {NAME} --again` measures anew")
+    load: list[str] | None = None  # read once, before the measurements add to it
+    for candidate in candidates:
+        if late is not None and candidate.device.device == "cpu":
+            raise late  # better than a night on the processor because a minute was missing
+        tell(f"preset {NAME}: {candidate.description}")
+        if not again and (text := kept(candidate)) is not None:
+            tell(f"preset {NAME}: measured before; `autoresearch presets {NAME} --again` measures again")
             return presets.parse(text), text
         if load is None:
             load = _load()
             for line in load:
-                tell(f"preset {NAME}: measured beside other work: {line}")
+                tell(f"preset {NAME}: other work may slow the measurement: {line}")
         try:
-            text = _measured(found, changes, prepare, tell, load)
+            text = _measured_toml(candidate, changes, prepare, tell, load)
         except UserError as error:
-            if isinstance(error, StartupTimeout) and found.device.known:
+            if isinstance(error, StartupTimeout) and candidate.device.known:
                 late = error
-            if found is candidates[-1]:
+            if candidate is candidates[-1]:
                 raise
-            tell(f"preset {NAME}: not on this one: {error}")
+            tell(f"preset {NAME}: skipping this device: {error}")
             continue
         if load:
-            tell(f"preset {NAME}: not kept for the next time, as other work may have slowed it")
+            tell(f"preset {NAME}: the result is not cached, because other work may have slowed it")
         else:
-            with replacing(_path(found)) as file:
+            with replacing(_path(candidate)) as file:
                 file.write(text.encode())
         return presets.parse(text), text
     raise AssertionError("the last candidate returns or raises")
 
 
-def kept(found: Found) -> str | None:
-    """The TOML that was measured for this device before; None if there is none that can be read."""
+def kept(candidate: Candidate) -> str | None:
+    """The TOML that was measured for this device before; None if there is none, or if it is damaged."""
     try:
-        text = _path(found).read_text(encoding="utf-8")
+        text = _path(candidate).read_text(encoding="utf-8")
         presets.parse(text)
     except (OSError, ValueError, UserError):
         return None
     return text
 
 
-def guess(found: Found) -> Preset:
-    """What the rule gives for the device before anything is measured."""
-    return _scaled(found, found.device)
+def guess(candidate: Candidate) -> Preset:
+    """The preset for the device before anything is measured."""
+    return _scaled(candidate, candidate.device)
 
 
-def _path(found: Found) -> Path:
-    return cache_root() / NAME / f"{found.fingerprint}.toml"
+def _path(candidate: Candidate) -> Path:
+    return cache_root() / NAME / f"{candidate.fingerprint}.toml"
 
 
-def _scaled(found: Found, device: Device, measured: scaling.Calibration | None = None) -> Preset:
+def _scaled(candidate: Candidate, device: Device, measured: scaling.Calibration | None = None) -> Preset:
     preset = scaling.scaled(device, presets.anchors(), measured, name=NAME)
-    return dataclasses.replace(preset, device=found.place)
+    return dataclasses.replace(preset, device=candidate.place)
 
 
 def _load() -> list[str]:
-    """What else keeps this machine busy, a line each; empty if nothing does."""
+    """Other work on this machine, a line each."""
     load = doctor.examine_load(hardware.accelerators())
     return [one_line(one.message) for one in load.diagnoses if one.status == "warning"]
 
 
-def _measured(found: Found, changes: Mapping[str, str], prepare: Prepare, tell: Tell, load: list[str]) -> str:
+def _measured_toml(
+    candidate: Candidate, changes: Mapping[str, str], prepare: Prepare, tell: Tell, load: list[str]
+) -> str:
     allowance = {key: text for key, text in changes.items() if key == "startup_seconds"}
-    chosen = presets.override(guess(found), allowance)
+    chosen = presets.override(guess(candidate), allowance)
     dataset = prepare(_to_measure(chosen))
     begun = time.monotonic()
-    points = _points(chosen, dataset, found.device, tell)
-    device = _as_seen(found.device, points[0].trial)
+    measured = _measure(chosen, dataset, candidate.device, tell)
+    device = _with_choices(candidate.device, measured[0].trial)
     for _ in range(2):  # the depth that is chosen decides which measurement counts
-        nearest = min(points, key=lambda point: abs(point.preset.depth - chosen.depth))
-        measured = scaling.Calibration(flops=nearest.flops, memory_factor=nearest.memory_factor(device))
-        chosen = _scaled(found, device, measured)
-    estimate = estimates.estimate(chosen, device, flops=measured.flops)
-    share = measured.memory_factor * estimate.memory_gb / device.usable_gb
+        nearest = min(measured, key=lambda one: abs(one.preset.depth - chosen.depth))
+        calibration = scaling.Calibration(flops=nearest.flops, memory_factor=nearest.memory_factor(device))
+        chosen = _scaled(candidate, device, calibration)
+    estimate = estimates.estimate(chosen, device, flops=calibration.flops)
+    share = calibration.memory_factor * estimate.memory_gb / device.usable_gb
     estimate = dataclasses.replace(estimate, memory_share=share)
-    spent = time.monotonic() - begun
+    today, spent = datetime.datetime.now(datetime.UTC).date(), time.monotonic() - begun
     estimated = (
         f"estimate: {estimate.steps:.0f} steps, {estimate.tokens_per_parameter:.1f} tokens a parameter, "
         f"{share:.0%} of the memory, {estimate.overhead_share:.0%} of the wall time for start-up and scoring"
     )
     lines = [
-        f"# {NAME}: measured on {datetime.datetime.now(datetime.UTC).date()} in {spent:.0f} s on {found.told}",
-        *(f"# measured beside other work, so too slow perhaps: {line}" for line in load),
-        *(f"# {_told(point)}" for point in points),
+        f"# {NAME}: measured on {today} in {spent:.0f} s on {candidate.description}",
+        *(f"# other work may have slowed the measurement: {line}" for line in load),
+        *(f"# {one}" for one in measured),
         f"# {estimated}",
         *(f"# warning: {warning}" for warning in estimate.warnings()),
     ]
@@ -204,22 +221,22 @@ def _measured(found: Found, changes: Mapping[str, str], prepare: Prepare, tell: 
     return "\n".join(lines) + "\n" + presets.dump(chosen)
 
 
-def _points(first: Preset, dataset: Dataset, device: Device, tell: Tell) -> list[Point]:
-    """Trials of a few seconds at the guessed depth, at a smaller and at a larger one, while the minute lasts.
+def _measure(first: Preset, dataset: Dataset, device: Device, tell: Tell) -> list[MeasuredTrial]:
+    """Runs short trials at the guessed depth, a smaller and a larger one, as far as the minute allows.
 
-    The first may have to compile with a cold cache: it has the preset's own allowance, and the minute starts after it.
+    The first may compile with a cold cache: it has the preset's own start-up allowance, and the minute starts after it.
     """
-    points: list[Point] = []
-    second_per_flop = 0.0  # of the whole trial: larger ones take longer
+    measured: list[MeasuredTrial] = []
+    second_per_flop = 0.0  # of a whole trial
     tell(f"depth {first.depth} first; it may compile for up to {first.startup_seconds:g} s, then the minute starts")
     begun = time.monotonic()
     for depth in dict.fromkeys((first.depth, max(scaling.LEAST_DEPTH, first.depth * 2 // 3), first.depth * 3 // 2)):
         start = time.monotonic()
         left = MOST_SECONDS - (start - begun)
         shaped = _to_measure(dataclasses.replace(first, depth=depth))
-        if points:
+        if measured:
             if left < second_per_flop * cost.flops_per_token(shaped):
-                tell(f"depth {depth} is not measured: the minute would be over")
+                tell(f"depth {depth} is not measured: there is no time left")
                 continue
             shaped = dataclasses.replace(shaped, startup_seconds=max(1.0, min(left, shaped.startup_seconds)))
             trial = _trial(shaped, dataset)
@@ -230,30 +247,32 @@ def _points(first: Preset, dataset: Dataset, device: Device, tell: Tell) -> list
         if trial.verdict != "scored":
             tell(f"depth {depth} is not measured: {trial.reason}")
             continue
-        points.append(Point(preset=shaped, trial=trial))
-        tell(_told(points[-1]))
-    return points
+        measured.append(MeasuredTrial(preset=shaped, trial=trial))
+        tell(str(measured[-1]))
+    return measured
 
 
 def _first_trial(shaped: Preset, dataset: Dataset, device: Device, tell: Tell) -> tuple[Preset, Trial]:
-    """The trial that decides whether the device can train; with fewer rows where memory did not suffice."""
+    """Runs the first trial, with fewer rows if memory ran out. UserError if the device can't train."""
     trial = _trial(shaped, dataset)
     if trial.verdict != "scored" and (
         backends.get(shaped.backend).out_of_memory(trial.reason) or trial.reason == KILLED
     ):
-        tell(f"depth {shaped.depth}: {trial.reason}; once more with a quarter of the rows")
+        tell(f"depth {shaped.depth}: {trial.reason}; trying a quarter of the rows")
         shaped = dataclasses.replace(shaped, device_batch_size=max(1, shaped.device_batch_size // 4))
         trial = _trial(shaped, dataset)
     if trial.verdict == "scored":
         return shaped, trial
-    told = f"--preset auto could not train on {device.name}: {trial.reason}"
+    problem = f"--preset auto could not train on {device.name}: {trial.reason}"
     if trial.steps == 0 and trial.startup_seconds >= shaped.startup_seconds:
         more = round(2 * shaped.startup_seconds)
         raise StartupTimeout(
-            f"{told}. --set startup_seconds={more} gives it more; --device cpu leaves it; --preset NAME takes a preset "
-            "unmeasured"
+            f"{problem}. --set startup_seconds={more} gives it more time; --device cpu uses the processor; "
+            "--preset NAME takes a preset without measuring"
         )
-    raise UserError(f"{told}. `autoresearch doctor` tells what is here; --preset NAME takes a preset unmeasured")
+    raise UserError(
+        f"{problem}. `autoresearch doctor` shows what is here; --preset NAME takes a preset without measuring"
+    )
 
 
 def _trial(shaped: Preset, dataset: Dataset) -> Trial:
@@ -261,21 +280,12 @@ def _trial(shaped: Preset, dataset: Dataset) -> Trial:
 
 
 def _to_measure(preset: Preset) -> Preset:
-    """The preset with a corpus that needs no network, and little of it to score."""
+    """The preset with a corpus that needs no network, of which little is scored."""
     return dataclasses.replace(preset, corpus=MEASURED_CORPUS, score_bytes=SCORED_BYTES)
 
 
-def _told(point: Point) -> str:
-    trial = point.trial
-    return (
-        f"depth {point.preset.depth}: {trial.tokens_per_second:,.0f} tokens/s, {point.flops / 1e12:.3g} TFLOP/s, "
-        f"{(trial.peak_memory_mb or 0) / 1024:.2f} GB with {point.preset.device_batch_size} rows at once, "
-        f"start-up {trial.startup_seconds:.1f} s"
-    )
-
-
-def _as_seen(device: Device, trial: Trial) -> Device:
-    """The device with the kernel and the dtype that its trainer took: what was assumed before may differ from both."""
+def _with_choices(device: Device, trial: Trial) -> Device:
+    """The device with the kernel and the dtype that its trainer chose, which may differ from the assumed ones."""
     kernel = trial.choices.get("kernel", "").partition(" (")[0]
     dtype = trial.choices.get("dtype", "").partition(" (")[0]
     return dataclasses.replace(
@@ -286,27 +296,27 @@ def _as_seen(device: Device, trial: Trial) -> Device:
 
 
 @dataclass(frozen=True)
-class _Here:
-    """A device of this machine as its driver tells it."""
+class _LocalDevice:
+    """A device of this machine, as its driver describes it."""
 
     name: str
     memory_gb: float
     driver: str = ""
 
 
-def _devices() -> list[tuple[str, list[_Here]]]:
-    """Each kind of device with those here in the driver's order. The kind of the largest first, the processor last."""
-    found: dict[str, list[_Here]] = {}
+def _devices() -> list[tuple[str, list[_LocalDevice]]]:
+    """The devices here by kind, in the driver's order: the kind with the largest device first, the processor last."""
+    found: dict[str, list[_LocalDevice]] = {}
     for one in hardware.accelerators():
-        found.setdefault(one.kind, []).append(_Here(one.name, one.memory_gb, one.driver))
+        found.setdefault(one.kind, []).append(_LocalDevice(one.name, one.memory_gb, one.driver))
     kinds = sorted(found.items(), key=lambda kind: -max(one.memory_gb for one in kind[1]))
-    return [*kinds, ("cpu", [_Here(hardware.processor(), hardware.memory_mb() / 1024)])]
+    return [*kinds, ("cpu", [_LocalDevice(hardware.processor(), hardware.memory_mb() / 1024)])]
 
 
-def _placed(here: list[_Here], backend: str, place: str) -> _Here | None:
-    """Which of the devices of one kind a backend means by its name; None if there is no such one.
+def _placed(here: list[_LocalDevice], backend: str, place: str) -> _LocalDevice | None:
+    """The device of one kind that a backend calls `place`; None if there is none.
 
-    A framework may count in another order than the driver, so of unequal devices the framework is asked for the name.
+    A framework may count devices in another order than the driver, so if they differ the framework names the device.
     """
     index = place.partition(":")[2]
     if not index:
@@ -319,8 +329,8 @@ def _placed(here: list[_Here], backend: str, place: str) -> _Here | None:
     return next((one for one in here if one.name == name), here[int(index)])
 
 
-def _fingerprint(device: Device, place: str, here: _Here) -> str:
-    """What a measurement holds for: the device, its driver, the framework, the trainer and the rule's anchors."""
+def _fingerprint(device: Device, place: str, here: _LocalDevice) -> str:
+    """A hash of what a measurement depends on: device, driver, framework, trainer, and the presets it scales from."""
     try:
         version = metadata.version(device.backend)
     except metadata.PackageNotFoundError:
