@@ -1,18 +1,18 @@
-"""Claude, through the anthropic SDK as a stream. Asks once: the SDK's own retries are off, its other logins unused."""
+"""Claude, through the Messages API and the anthropic SDK. The SDK's other logins are unused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
-from core.agents.llm import claude, errors, streams
+from core.agents.llm import claude, errors
 from core.agents.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
 from core.agents.llm.blocks import encodable, tool_input
-from core.agents.llm.errors import TooLong
+from core.agents.llm.streams import StreamedReply, StreamingProvider, as_text
 from core.system.text import one_line
 
 ENDPOINT = "https://api.anthropic.com"
-# What the prompt of a campaign begins with outlives a trial; the rest serves the next request of a conversation.
+# The beginning of a campaign's prompt is used again after a trial, the rest by the next request of a conversation.
 # https://platform.claude.com/docs/en/build-with-claude/prompt-caching
 _HOUR = {"type": "ephemeral", "ttl": "1h"}
 _MINUTES = {"type": "ephemeral"}
@@ -24,11 +24,8 @@ _STOPS: dict[str, StopReason] = {
 }
 
 
-class AnthropicProvider:
-    """`Provider` of the Messages API. `timeout`: seconds without a piece of an answer, which then counts as cut off.
-
-    Not for two threads at once. Raises UserError if the model does not take the effort or the budget.
-    """
+class AnthropicProvider(StreamingProvider):
+    """`Provider` of the Messages API. Raises UserError if the model does not take the effort or the budget."""
 
     name = "anthropic"
 
@@ -43,12 +40,9 @@ class AnthropicProvider:
         thinking_budget: int | None = None,
         timeout: float = 300.0,
     ) -> None:
-        self.model = model
         self._settings = claude.settings(model, effort, thinking_budget)
         self._budget = thinking_budget
-        self._gathered: _Gathered | None = None
-        self._silence = streams.Silence(timeout)
-        self._server = errors.Server(
+        server = errors.Server(
             name="Anthropic's API" if endpoint == ENDPOINT else "the Messages API",
             address=endpoint,
             model=model,
@@ -57,39 +51,15 @@ class AnthropicProvider:
         )
         import anthropic
 
-        self._sdk = anthropic
         # A key or token given here keeps the SDK from looking for profiles and identities on the machine.
-        self._client = anthropic.Anthropic(
-            api_key=key,
-            auth_token=None if key else token,
-            base_url=endpoint,
-            **streams.client(self._sdk, timeout, self._silence),
-        )
+        make = partial(anthropic.Anthropic, api_key=key, auth_token=None if key else token)
+        super().__init__(anthropic, make, server)
 
-    @property
-    def so_far(self) -> Usage:
-        return Usage() if self._gathered is None else self._gathered.usage
+    def _create(self, **body: Any) -> Any:
+        return self._client.messages.create(**body)
 
-    def close(self) -> None:
-        self._client.close()
-
-    def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
-        create: Any = self._client.messages.create  # its overloads do not take a dict
-        gathered = self._gathered = _Gathered()
-        try:
-            with (
-                errors.told(self._sdk, self._server),
-                create(**encodable(self._body(request)), stream=True) as stream,
-            ):
-                for delta in streams.read(stream, gathered.take):
-                    self._silence.broken()
-                    on_delta(delta)
-        except TooLong:
-            return Reply(content=(), stop_reason="context_full", usage=Usage(), model=self.model)
-        if not gathered.whole:
-            raise errors.broken_off(self._server, stream.response, gathered.begun)
-        with streams.readable():
-            return gathered.reply(self.model)
+    def _new_reply(self) -> StreamedReply:
+        return _Message()
 
     def _body(self, request: Request) -> dict[str, Any]:
         tools = [
@@ -116,20 +86,16 @@ class AnthropicProvider:
         return body
 
 
-class _Gathered:
-    """An answer while it comes in."""
-
+class _Message(StreamedReply):
     def __init__(self) -> None:
+        super().__init__()
         self._blocks: dict[int, Block] = {}
         self._pieces: dict[tuple[int, str], list[str]] = {}
         self._model = ""
         self._stop: str | None = None
         self._detail = ""
-        self.usage = Usage()
-        self.begun = self.whole = False
 
     def take(self, event: Any) -> list[Delta]:
-        self.begun = True
         if event.type == "message_start":
             self._model = event.message.model
             self.usage = _usage(event.message.usage, Usage())
@@ -137,7 +103,7 @@ class _Gathered:
             block = event.content_block.to_dict()
             self._blocks[event.index] = block
             if block["type"] == "tool_use":
-                return [Delta(kind="tool", text=streams.as_text(block["name"]))]
+                return [Delta(kind="tool", text=as_text(block["name"]))]
         elif event.type == "content_block_delta":
             return self._add(event.index, event.delta)
         elif event.type == "message_delta":
@@ -145,7 +111,7 @@ class _Gathered:
             self._detail = _detail(event.delta.stop_details)
             self.usage = _usage(event.usage, self.usage)
         elif event.type == "message_stop":
-            self.whole = True
+            self.complete = True
         return []
 
     def _add(self, index: int, delta: Any) -> list[Delta]:
@@ -154,7 +120,7 @@ class _Gathered:
             self._blocks[index]["signature"] = delta.signature
         elif delta.type in kinds:
             field = kinds[delta.type]
-            piece = streams.as_text(getattr(delta, field))
+            piece = as_text(getattr(delta, field))
             self._pieces.setdefault((index, field), []).append(piece)
             if piece:
                 kind = "input" if field == "partial_json" else field
@@ -177,14 +143,14 @@ class _Gathered:
         )
 
 
-def _usage(told: Any, before: Usage) -> Usage:
+def _usage(reported: Any, before: Usage) -> Usage:
     """Counts are cumulative; what an event leaves out stays as it was."""
 
     def count(name: str, otherwise: int) -> int:
-        value = getattr(told, name, None)
+        value = getattr(reported, name, None)
         return otherwise if value is None else int(value)
 
-    parts = getattr(told, "cache_creation", None)
+    parts = getattr(reported, "cache_creation", None)
     hour = before.cache_write_hour if parts is None else int(parts.ephemeral_1h_input_tokens)
     written = count("cache_creation_input_tokens", before.cache_write + before.cache_write_hour)
     return Usage(
@@ -197,15 +163,13 @@ def _usage(told: Any, before: Usage) -> Usage:
 
 
 def _detail(details: Any) -> str:
-    """Why it was refused, where the service says so."""
-    if details is None:
-        return ""
+    """Why it was refused, if the service says so."""
     said = [getattr(details, name, None) for name in ("category", "explanation")]
     return ": ".join(one_line(str(one), errors.WIDTH) for one in said if one)
 
 
 def _sent(message: Message) -> Message:
-    """A message in the form that the service takes back: no empty text, and a tool's input always an object."""
+    """A message as the service accepts it: without empty text, and with an object as every tool's input."""
     blocks = [block for block in message["content"] if block["type"] != "text" or block["text"].strip()]
     return {"role": message["role"], "content": [_with_object(block) for block in blocks]}
 
@@ -218,26 +182,19 @@ def _with_object(block: Block) -> Block:
 
 
 def _marked(messages: list[Message]) -> list[Message]:
-    """With cache breakpoints at the end of the first message, of the last one, and of the person's turn before it.
+    """With cache breakpoints at the end of the first message, of the last one, and of the user's turn before it.
 
-    The service takes four, the one after the system prompt included, and finds a cached prefix at most twenty blocks
-    before one: the turn before the last is where the request before this one ended. Where the first message has
-    several blocks, the first of them is what conversations share, and is kept for an hour instead of all of it.
+    The service takes four, with the one after the system prompt, and finds a cached prefix at most twenty blocks before
+    one: the turn before the last is where the previous request ended. If the first message has several blocks, the
+    first of them is what conversations share; it is cached for an hour instead of the whole message.
     """
-    people = [place for place, message in enumerate(messages) if message["role"] == "user" and message["content"]]
-    ends = people[-2:]
-    if people and len(first := messages[people[0]]["content"]) > 1:
-        messages[people[0]] = {**messages[people[0]], "content": [{**first[0], "cache_control": _HOUR}, *first[1:]]}
-    elif people:
-        ends = [people[0], *ends]
-    for place in _distinct(ends):
+    turns = [place for place, message in enumerate(messages) if message["role"] == "user" and message["content"]]
+    ends = turns[-2:]
+    if turns and len(first := messages[turns[0]]["content"]) > 1:
+        messages[turns[0]] = {**messages[turns[0]], "content": [{**first[0], "cache_control": _HOUR}, *first[1:]]}
+    else:
+        ends = [*turns[:1], *ends]
+    for place in dict.fromkeys(ends):
         content = messages[place]["content"]
-        messages[place] = {
-            **messages[place],
-            "content": [*content[:-1], {**content[-1], "cache_control": _MINUTES}],
-        }
+        messages[place] = {**messages[place], "content": [*content[:-1], {**content[-1], "cache_control": _MINUTES}]}
     return messages
-
-
-def _distinct(places: Iterable[int]) -> list[int]:
-    return list(dict.fromkeys(places))

@@ -1,4 +1,4 @@
-"""What a model is asked and what it answers, whoever serves it. Blocks and messages have the Messages API's form."""
+"""Requests and replies of any model, and who sends them. Blocks and messages have the Messages API's form."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 # {"type": "text", "text": ...}, {"type": "tool_use", "id", "name", "input"}, {"type": "tool_result", "tool_use_id",
-# "content", "is_error"}; what a provider adds of its own (thinking, signatures) goes back to it as it came.
+# "content", "is_error"}. What a provider adds of its own (thinking, signatures) is sent back to it unchanged.
 Block = dict[str, Any]
 Message = dict[str, Any]  # {"role": "user" or "assistant", "content": [Block, ...]}
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
@@ -23,7 +23,7 @@ class Tool:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request. `system` and `tools` are the same throughout a campaign, so that they can be cached."""
+    """One request. `system` and `tools` stay the same throughout a campaign, so that they can be cached."""
 
     system: str
     tools: tuple[Tool, ...]
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Tokens as they are billed: `input` leaves out what was read from a cache or written to one."""
+    """Tokens as they are billed: `input` excludes what was read from a cache or written to one."""
 
     input: int = 0
     output: int = 0  # thinking included
@@ -52,19 +52,19 @@ class Reply:
     stop_reason: StopReason
     usage: Usage
     model: str  # that answered
-    detail: str = ""  # why it was refused, where the service says so
+    detail: str = ""  # why it was refused, if the service says so
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
     """A piece of an answer while it streams."""
 
-    kind: Literal["thinking", "text", "tool", "input"]  # of a tool its name, then its input: JSON in pieces
+    kind: Literal["thinking", "text", "tool", "input"]  # "tool": its name; "input": a piece of the tool's input, JSON
     text: str
 
 
 class Outage(Exception):
-    """No answer for now: rate limit, overload, a cut stream, no network. `seconds`: when it is worth asking again."""
+    """No answer for now: rate limit, overload, a cut stream, no network. Asking again may help after `seconds`."""
 
     def __init__(self, reason: str, seconds: float) -> None:
         super().__init__(reason)
@@ -72,15 +72,15 @@ class Outage(Exception):
 
 
 class LimitReached(Exception):
-    """The next request could exceed what may be spent; it was not sent."""
+    """The next request could exceed the budget; it was not sent."""
 
 
 class TimeOver(Exception):
-    """The run ended meanwhile; what was left of the answer was not waited for."""
+    """The run's time ended while an answer streamed; the answer was cut off."""
 
 
 class Provider(Protocol):
-    """One kind of server. Asks once: waiting, limits and records are its caller's."""
+    """Sends requests to one kind of server, each once: retries, limits and records are the `ModelClient`'s."""
 
     @property
     def name(self) -> str: ...
@@ -88,14 +88,14 @@ class Provider(Protocol):
     def model(self) -> str: ...
     @property
     def so_far(self) -> Usage:
-        """What the last request used as far as the server told: all that is known of one that was cut off."""
+        """The usage of the last request that the server has reported so far, for one that was cut off."""
         ...
 
     def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
-        """Streams one answer. Raises Outage where trying again may help, UserError where it can't (key, model).
+        """Stream one answer. Raises Outage if trying again may help, UserError if it can't (key, model).
 
-        The Outage's `seconds` are the server's own wish, 0 where it has none. A tool's input that is no JSON object
-        comes as the text that the model wrote.
+        The Outage's `seconds` are those that the server asks for, else 0. A tool's input that is no JSON object is the
+        text that the model wrote.
         """
         ...
 
@@ -103,10 +103,10 @@ class Provider(Protocol):
 
 
 class ModelClient(Protocol):
-    """Who takes an agent's requests: a server behind its limits and records, or the recorded replies of a campaign."""
+    """Answers an agent's requests: through a server, within a budget and with a record, or from a campaign's record."""
 
     def ask(self, request: Request, experiment: int) -> Reply:
-        """The reply. `experiment` is whose proposal is worked on.
+        """The reply to a request that helps to propose `experiment`.
 
         Raises Outage, LimitReached, TimeOver and UserError.
         """

@@ -1,4 +1,4 @@
-"""What a model wrote, made safe to hand on: tool inputs that may be no JSON, and text that may be no UTF-8."""
+"""Checks what a model wrote: a tool's input may be no JSON, and a text may be no valid UTF-8."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEEPEST = 50  # levels of a tool's input
 
 
 def tool_input(whole: str) -> dict[str, Any] | str:
-    """A tool's input; the text as it came if it is no JSON object, or a nest of them, so that the model can be told."""
+    """A tool's input; the text itself if it is no JSON object or too deep a one, so that the model can be shown it."""
     if not whole:
         return {}
     try:
@@ -22,7 +22,7 @@ def tool_input(whole: str) -> dict[str, Any] | str:
 
 
 def _deeper(value: Any, levels: int) -> bool:
-    """Whether it is nested deeper than that: what walks through it later has only so much of a stack."""
+    """Whether it is nested deeper than that, which code that walks through it later may have no stack for."""
     inner = [value]
     for _ in range(levels):
         lists = [one.values() if isinstance(one, dict) else one for one in inner if isinstance(one, (dict, list))]
@@ -33,7 +33,7 @@ def _deeper(value: Any, levels: int) -> bool:
 
 
 def encodable(value: Any) -> Any:
-    """The same value with U+FFFD for each half of a surrogate pair, which JSON can hold and UTF-8 can't."""
+    """The same value with all texts made valid UTF-8, which JSON doesn't guarantee."""
     if isinstance(value, str):
         return valid(value)
     if isinstance(value, dict):

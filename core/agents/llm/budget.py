@@ -1,4 +1,4 @@
-"""What a run may still spend on a model: counts what it has used, and says how long the next answer may be."""
+"""What a run may still spend on a model, and so how long the next answer may be."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from decimal import Decimal
 from core.agents.llm.base import LimitReached, Message, Reply, Request, Usage
 from core.agents.llm.prices import MILLION, Price
 
-SHORTEST = 1000  # tokens of an answer; with less left no request is worth sending
-# Code and prose have three to four; the bound has to hold for tables of digits too.
+SHORTEST = 1000  # tokens of an answer; if fewer are left, no request is worth sending
+# Code and prose have three to four; the bound must hold for tables of digits too.
 BYTES_PER_TOKEN = 2
 
 
 class SpendingBudget:
-    """What counts is used after this was made. `max_usd` needs a price."""
+    """Counts what is used from now on. `max_usd` takes effect only with a price."""
 
     def __init__(self, *, price: Price | None, max_usd: Decimal | None, max_tokens: int | None) -> None:
         self._price = price
@@ -22,19 +22,22 @@ class SpendingBudget:
         self._max_tokens = max_tokens
         self.usd = Decimal(0)
         self.tokens = 0
-        self._last: tuple[Request, Usage] | None = None  # what was asked last, with what it and its answer used
+        self._last: tuple[Request, Usage] | None = None  # the last request that was answered, and its usage
 
-    def spend(self, usage: Usage) -> None:
-        """Counts what an exchange used."""
+    def spend(self, usage: Usage) -> Decimal | None:
+        """Count what a request used. Returns its cost in USD; None if no price is known."""
         self.tokens += usage.total
-        if self._price is not None:
-            self.usd += self._price.cost(usage)
+        if self._price is None:
+            return None
+        usd = self._price.cost(usage)
+        self.usd += usd
+        return usd
 
     def answered(self, request: Request, reply: Reply) -> None:
         self._last = (request, reply.usage) if reply.usage.total else None
 
     def fit(self, request: Request) -> int:
-        """How many tokens the answer may have, `request.max_tokens` at most. Raises LimitReached below SHORTEST."""
+        """The tokens that the answer may have, at most `request.max_tokens`. Raises LimitReached below SHORTEST."""
         wanted = request.max_tokens
         least = min(wanted, SHORTEST)
         prompt = self.estimate(request)
@@ -61,14 +64,14 @@ class SpendingBudget:
         return wanted
 
     def estimate(self, request: Request) -> int:
-        """Tokens of the prompt, at most. What the last one told counts for the part that they share."""
+        """At most so many tokens has the prompt. For what it shares with the last one, the last usage counts."""
         if self._last is not None:
             before, usage = self._last
             shared = len(before.messages)
             same = (before.system, before.tools) == (request.system, request.tools)
             if same and request.messages[:shared] == before.messages:
                 rest = request.messages[shared:]
-                # The answer comes first in what follows, and its tokens were told.
+                # The rest begins with the last answer, whose tokens are known.
                 if rest and rest[0]["role"] == "assistant":
                     return usage.total + _bound(rest[1:])
                 return usage.total - usage.output + _bound(rest)

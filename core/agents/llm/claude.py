@@ -1,4 +1,4 @@
-"""Which Claude takes what: how it is told to think, and how hard to try. Found from its name; asks no server.
+"""The settings for thinking and effort that each Claude takes, found from its name without a request.
 
 From platform.claude.com, "Troubleshooting thinking" and "Effort", read in November 2026.
 """
@@ -17,9 +17,9 @@ _NAME = re.compile(r"claude-(?P<family>[a-z]+)-(?P<major>\d+)(?:-(?P<minor>\d{1,
 
 
 def settings(model: str, effort: Effort | None, thinking_budget: int | None) -> dict[str, Any]:
-    """The request's `thinking` and `output_config`. UserError where the model does not take what was asked for.
+    """The request's `thinking` and `output_config`. UserError if the model does not take them.
 
-    A model with another name than Claude's gets only what was asked for: it is served by someone else.
+    A model that isn't called Claude, and so is another provider's, gets only the settings that were given.
     """
     if thinking_budget is not None and thinking_budget < MINIMUM_BUDGET:
         raise UserError(f"a thinking budget is {MINIMUM_BUDGET} tokens or more, not {thinking_budget}")
@@ -37,7 +37,7 @@ def settings(model: str, effort: Effort | None, thinking_budget: int | None) -> 
         if version is not None:
             chosen["thinking"]["display"] = "summarized"
     elif version is not None and version >= (4, 6):
-        # Without this the newer ones send their thinking empty, and nobody could follow it.
+        # Without this the newer ones send empty thinking, which nobody could follow.
         chosen["thinking"] = {"type": "adaptive", "display": "summarized"}
     if effort is not None:
         chosen["output_config"] = {"effort": effort}

@@ -1,4 +1,4 @@
-"""Asks a provider for an agent: within limits, again after a passing failure, and with a record of everything."""
+"""Sends an agent's requests to a provider: within its budget, with retries, and with a record of everything."""
 
 from __future__ import annotations
 
@@ -8,31 +8,28 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 
-from core.agents.llm import prices
 from core.agents.llm.archive import Archive, Outcome
 from core.agents.llm.base import Delta, LimitReached, Outage, Provider, Reply, Request, TimeOver, Usage
 from core.agents.llm.budget import BYTES_PER_TOKEN, SpendingBudget
-from core.agents.llm.prices import Price
 from core.agents.llm.redact import Redactor
 from core.agents.llm.transcript import Transcript, counted
 from core.records import UserError
 
-PATIENCE = 20.0  # seconds of one `ask` in which it is tried again
-FIRST, LONGEST = 30.0, 600.0  # seconds until it is worth asking again, doubled by each failure in a row
+PATIENCE = 20.0  # seconds in which one `ask` retries
+FIRST, LONGEST = 30.0, 600.0  # seconds until the next `ask` is worthwhile, doubled by each failure in a row
 _BACKOFF, _BACKOFF_CAP = 1.0, 8.0
 
 
 class ApiClient:
     """`ModelClient` of a server. It closes the provider, the archive and the transcript with itself.
 
-    `max_usd` and `max_tokens` bound what this run uses. `on_wait` is told what is waited for, in one line. An answer
-    that still streams when there are no `seconds_left` is cut off. `clock`, `sleep` and `noise` are given by tests.
+    `on_wait` gets a line about each wait. An answer that still streams when no `seconds_left` remain is cut off. Tests
+    replace `clock`, `sleep` and `noise`.
 
-    What an answer cost that broke off is an estimate from what streamed of it, on the high side: its server has told of
-    the prompt at most. So is what a server counts that counts nothing, as some on this machine. The reply, the archive
-    and the limits hold the same numbers.
+    The usage of an answer that was cut off is estimated from what streamed of it, on the high side: the server has
+    reported the prompt at most. So is the usage if the server reports none, as some local ones do. The reply, the
+    archive and the budget hold the same numbers.
     """
 
     def __init__(
@@ -41,24 +38,19 @@ class ApiClient:
         archive: Archive,
         transcript: Transcript,
         redact: Redactor,
+        budget: SpendingBudget,
         *,
-        price: Price | None = None,
-        max_usd: Decimal | None = None,
-        max_tokens: int | None = None,
         on_wait: Callable[[str], None] = lambda text: None,
         seconds_left: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         noise: random.Random | None = None,
     ) -> None:
-        if max_usd is not None and price is None:
-            raise prices.needed(provider.model)
         self.transcript = transcript
         self.archive = archive
         self._provider = provider
         self._redact = redact
-        self._price = price
-        self._budget = SpendingBudget(price=price, max_usd=max_usd, max_tokens=max_tokens)
+        self._budget = budget
         self._on_wait = on_wait
         self._seconds_left = seconds_left
         self._clock = clock
@@ -75,9 +67,9 @@ class ApiClient:
             except Outage as outage:
                 wait = max(outage.seconds, self._backoff(attempt))
                 attempt += 1
-                # A server that was away the last time is not worth the device's time: one attempt tells.
+                # If the last `ask` failed too, one attempt is enough: retries would keep the device waiting.
                 if self._failures or self._clock() - begun + wait > PATIENCE:
-                    raise self._given_up(outage) from None
+                    raise self._later(outage) from None
                 self._wait(str(outage), wait)
             else:
                 self._failures = 0
@@ -89,7 +81,7 @@ class ApiClient:
         self.archive.close()
 
     def _once(self, request: Request, experiment: int) -> Reply:
-        """One request, recorded whatever comes of it."""
+        """One request, recorded even if it fails."""
         try:
             request = replace(request, max_tokens=self._budget.fit(request))
         except LimitReached as reached:
@@ -124,8 +116,7 @@ class ApiClient:
             usage = self._used(request, self._provider.so_far if reply is None else reply.usage, streamed, reply)
             if reply is not None:
                 reply = replace(reply, usage=usage)
-            usd = None if self._price is None else self._price.cost(usage)
-            self._budget.spend(usage)
+            usd = self._budget.spend(usage)
             self.archive.record(
                 experiment=experiment,
                 provider=self._provider.name,
@@ -147,18 +138,18 @@ class ApiClient:
         self._budget.answered(request, reply)
         return reply
 
-    def _used(self, request: Request, told: Usage, streamed: int, reply: Reply | None) -> Usage:
-        """What the server told, with an estimate for what it did not. `streamed`: bytes of the answer."""
-        # An answer's beginning is a token, and none is longer than was asked for.
+    def _used(self, request: Request, reported: Usage, streamed: int, reply: Reply | None) -> Usage:
+        """The usage that the server reported, with estimates for what it did not. `streamed`: bytes of the answer."""
+        # An answer that began has at least one token, and at most as many as the request allows.
         generated = min(request.max_tokens, 1 + math.ceil(streamed / BYTES_PER_TOKEN))
-        if streamed and not told.total:
+        if streamed and not reported.total:
             return Usage(input=self._budget.estimate(request), output=generated)
         if streamed and reply is None:
-            return replace(told, output=max(told.output, generated))
-        return told
+            return replace(reported, output=max(reported.output, generated))
+        return reported
 
     def _backoff(self, attempt: int) -> float:
-        """Doubled each time, and anywhere in its upper half, so that several runs do not knock at once."""
+        """Seconds, doubled each time, at random in the upper half: so several runs do not retry at the same time."""
         longest: float = min(_BACKOFF_CAP, _BACKOFF * 2.0**attempt)
         return longest * self._noise.uniform(0.5, 1.0)
 
@@ -168,7 +159,8 @@ class ApiClient:
         self._on_wait(f"{reason}; {when}")
         self._sleep(seconds)
 
-    def _given_up(self, outage: Outage) -> Outage:
+    def _later(self, outage: Outage) -> Outage:
+        """The outage, with the seconds after which the next `ask` is worthwhile."""
         seconds = min(LONGEST, FIRST * 2.0 ** min(self._failures, 10))
         self._failures += 1
         return Outage(str(outage), max(outage.seconds, seconds))

@@ -1,4 +1,4 @@
-"""From a run's settings to who answers: a server behind limits and records, or the records of an earlier campaign."""
+"""Makes the client of a campaign: of a server, with a budget and a record, or of an earlier campaign's record."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from core.agents.llm import archive, prices, providers, transcript
 from core.agents.llm.archive import Archive
 from core.agents.llm.base import Effort, Provider
+from core.agents.llm.budget import SpendingBudget
 from core.agents.llm.client import ApiClient
-from core.agents.llm.prices import Price
 from core.agents.llm.redact import Redactor
 from core.agents.llm.replay import ReplayClient
 from core.agents.llm.transcript import Transcript
@@ -20,15 +20,15 @@ from core.agents.llm.transcript import Transcript
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """What a person may choose about a model. Keys are no setting: they come from the environment."""
+    """What a user may choose about a model. Keys come from the environment alone."""
 
     provider: str = "anthropic"
-    model: str | None = None  # the provider's default
+    model: str | None = None  # None for the provider's default
     endpoint: str | None = None
-    effort: Effort | None = None  # the model's default
-    thinking_budget: int | None = None  # tokens, for models that do not decide themselves
+    effort: Effort | None = None  # None for the model's default
+    thinking_budget: int | None = None  # tokens, for models that do not decide it themselves
     timeout: float = 300.0  # seconds without a piece of an answer
-    price: str | None = None  # as `prices.parse` takes it; the table's where it is None
+    price: str | None = None  # for `prices.parse`; None for the list price
     max_usd: Decimal | None = None  # of this run
     max_tokens: int | None = None
 
@@ -41,46 +41,30 @@ def server(
     on_notice: Callable[[str], None] = lambda text: None,
     seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> ApiClient:
-    """Who answers for a campaign whose agents keep their files in `state`, with the campaign's lock held.
+    """The client for a campaign whose agents have the folder `state`. The campaign's lock must be held.
 
     Raises UserError if a package, a key, a model's name or its price is missing, or a setting does not fit. `on_wait`
-    and `on_notice` are told lines for a person. `seconds_left`: of the run; after its end no answer streams on.
+    and `on_notice` get lines for the user. No answer streams on when no `seconds_left` of the run remain.
     """
-    provider, price = _provider(settings)
+    provider, budget = _connected(settings)
     try:
         redact = Redactor(providers.secrets())
         opened = Archive.open(state / archive.FILE, redact=redact, create=True)
     except BaseException:
         provider.close()
         raise
-    try:
-        return ApiClient(
-            provider,
-            opened,
-            Transcript(state / transcript.FOLDER, redact, on_notice),
-            redact,
-            price=price,
-            max_usd=settings.max_usd,
-            max_tokens=settings.max_tokens,
-            on_wait=on_wait,
-            seconds_left=seconds_left,
-        )
-    except BaseException:
-        opened.close()
-        provider.close()
-        raise
+    written = Transcript(state / transcript.FOLDER, redact, on_notice)
+    return ApiClient(provider, opened, written, redact, budget, on_wait=on_wait, seconds_left=seconds_left)
 
 
 def checked(settings: ModelSettings) -> str:
-    """The name of the model that would be asked. Raises UserError for what `server` would: nothing is asked or made."""
-    provider, price = _provider(settings)
+    """The name of the model. Raises UserError where `server` would; nothing is sent or written."""
+    provider, _ = _connected(settings)
     provider.close()
-    if settings.max_usd is not None and price is None:
-        raise prices.needed(provider.model)
     return provider.model
 
 
-def _provider(settings: ModelSettings) -> tuple[Provider, Price | None]:
+def _connected(settings: ModelSettings) -> tuple[Provider, SpendingBudget]:
     own = None if settings.price is None else prices.parse(settings.price)
     provider = providers.connect(
         settings.provider,
@@ -90,9 +74,13 @@ def _provider(settings: ModelSettings) -> tuple[Provider, Price | None]:
         thinking_budget=settings.thinking_budget,
         timeout=settings.timeout,
     )
-    return provider, own or prices.known(provider.model)
+    price = own or prices.known(provider.model)
+    if settings.max_usd is not None and price is None:
+        provider.close()
+        raise prices.needed(provider.model)
+    return provider, SpendingBudget(price=price, max_usd=settings.max_usd, max_tokens=settings.max_tokens)
 
 
 def recording(state: Path, on_difference: Callable[[int, str], None] = lambda experiment, text: None) -> ReplayClient:
-    """The replies that were recorded in the `state` of another campaign. Raises UserError if there are none."""
+    """The client that gives the replies recorded in another campaign's `state`. UserError if there are none."""
     return ReplayClient(Archive.open(state / archive.FILE), on_difference)

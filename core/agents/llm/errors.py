@@ -1,7 +1,4 @@
-"""What a server's refusal means: whether to wait, to mend something, or that the prompt was too long for the model.
-
-Both SDKs come from one generator, so that their errors have the same names and fields.
-"""
+"""Errors of servers as what they ask for: waiting (Outage), a change (UserError), or a shorter prompt (TooLong)."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ _OUTAGES = {
     529: "the server is overloaded",
 }
 WIDTH = 200  # characters of what a server said, in an error
-LONGEST_WISH = 3600.0  # seconds that a server may have us wait: a mistaken header must not take the whole night
+LONGEST_WISH = 3600.0  # seconds that a server may make us wait: a wrong header must not take the whole night
 # Anthropic; OpenAI and vLLM; llama.cpp.
 _TOO_LONG = re.compile(
     r"prompt is too long|exceed context limit|maximum context length|context_length_exceeded|exceed_context_size"
@@ -46,7 +43,7 @@ class TooLong(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Who refused, in the words of an error."""
+    """A server, as errors name it."""
 
     name: str  # "Anthropic's API"
     address: str
@@ -56,8 +53,8 @@ class Server:
 
 
 @contextmanager
-def told(sdk: Any, server: Server, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """The SDK's errors and those of the connection under it, as Outage, UserError or TooLong.
+def translated(sdk: Any, server: Server, begun: Callable[[], bool]) -> Iterator[None]:
+    """Turns errors of the SDK and of the connection under it into Outage, UserError or TooLong.
 
     `begun` says whether something of the answer has come.
     """
@@ -71,15 +68,15 @@ def told(sdk: Any, server: Server, begun: Callable[[], bool] = lambda: False) ->
         raise Outage(f"no connection to {server.address}", 0.0) from None
     except sdk.APIStatusError as error:
         if error.status_code < 400:
-            raise in_stream(server, str(error.type), _message(error)) from None
-        raise meaning(server, error.status_code, _message(error), error.response.headers) from None
+            raise from_stream(server, str(error.type), _message(error)) from None
+        raise from_status(server, error.status_code, _message(error), error.response.headers) from None
     except sdk.APIResponseValidationError:
         raise Outage(f"{server.address} gave no answer of {server.name}", 0.0) from None
     except sdk.APIError as error:
-        raise in_stream(server, str(getattr(error, "type", "")), _message(error)) from None
+        raise from_stream(server, str(getattr(error, "type", "")), _message(error)) from None
     except httpx2.TimeoutException:
         raise Outage(_stopped(server), 0.0) from None
-    except (httpx2.HTTPError, json.JSONDecodeError, UnicodeDecodeError):  # an event that breaks off is no JSON
+    except (httpx2.HTTPError, json.JSONDecodeError, UnicodeDecodeError):  # an event that is cut off is no JSON
         raise Outage("the answer was cut off", 0.0) from None
 
 
@@ -87,8 +84,8 @@ def _stopped(server: Server) -> str:
     return f"the answer stopped for {server.timeout:g} s in the middle"
 
 
-def broken_off(server: Server, response: Any, begun: bool) -> Exception:
-    """What to raise for an answer that ended too early; `begun`: something of it came."""
+def cut_off(server: Server, response: Any, begun: bool) -> Exception:
+    """The error for an answer that ended too early. `begun`: something of it came."""
     if not begun and "event-stream" not in response.headers.get("content-type", ""):
         return UserError(f"{server.address} answers, but not as {server.name} does: name another with --endpoint")
     return Outage("the answer was cut off", 0.0)
@@ -103,8 +100,8 @@ def _message(error: Any) -> str:
     return " ".join(str(one) for one in (said or error.message, code) if one and not isinstance(one, int))
 
 
-def meaning(server: Server, status: int, message: str, headers: Mapping[str, str]) -> Exception:
-    """What to raise for an answer with this status: Outage, UserError or TooLong."""
+def from_status(server: Server, status: int, message: str, headers: Mapping[str, str]) -> Exception:
+    """The error for an answer with this status."""
     said = one_line(message, WIDTH)
     if status == 402 or (status in {400, 403, 429} and _NO_CREDIT.search(message)):
         return UserError(f"{server.name} wants to be paid first: {said}; add credit to the account of {server.key}")
@@ -127,18 +124,18 @@ def meaning(server: Server, status: int, message: str, headers: Mapping[str, str
     return UserError(f"{server.name} refused the request ({status}): {said}")
 
 
-def in_stream(server: Server, kind: str, message: str) -> Exception:
-    """What to raise for an error event in a stream that had begun well."""
+def from_stream(server: Server, kind: str, message: str) -> Exception:
+    """The error for an error event in a stream that began well."""
     if _TOO_LONG.search(message):
         return TooLong(one_line(message, WIDTH))
     if kind in {"invalid_request_error", "request_too_large", "authentication_error", "permission_error"}:
-        return UserError(f"{server.name} broke its answer off: {one_line(message, WIDTH)}")
+        return UserError(f"{server.name} broke off its answer: {one_line(message, WIDTH)}")
     reasons = {"overloaded_error": _OUTAGES[529], "rate_limit_error": _OUTAGES[429], "timeout_error": _OUTAGES[504]}
     return Outage(f"{reasons.get(kind, 'the server failed')}, in the middle of its answer", 0.0)
 
 
 def seconds_after(headers: Mapping[str, str]) -> float:
-    """How long to wait at the server's wish, an hour at most; 0 where it has none. In seconds or by a date.
+    """The seconds that the server asks to wait, an hour at most; 0 if it doesn't. Headers give seconds or a date.
 
     https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
     """

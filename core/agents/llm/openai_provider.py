@@ -1,17 +1,19 @@
-"""Any model behind the chat-completions protocol, through the openai SDK as a stream: OpenAI's, and servers on this
-machine (Ollama, vLLM, LM Studio, llama.cpp). Asks once; translates blocks both ways.
+"""Any model behind the chat-completions protocol, through the openai SDK: OpenAI's, and servers on this machine.
+
+Ollama, vLLM, LM Studio and llama.cpp speak it too. Blocks are translated both ways.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from core.agents.llm import errors, streams
+from core.agents.llm import errors
 from core.agents.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
 from core.agents.llm.blocks import encodable, tool_input
-from core.agents.llm.errors import TooLong
+from core.agents.llm.streams import StreamedReply, StreamingProvider, as_text
 from core.system.text import one_line
 
 ENDPOINT = "https://api.openai.com/v1"
@@ -23,11 +25,10 @@ _STOPS: dict[str, StopReason] = {
 }
 
 
-class OpenAIProvider:
-    """`Provider` of a server that speaks chat completions. `key`: None for one that asks for none.
+class OpenAIProvider(StreamingProvider):
+    """`Provider` of a server that speaks chat completions. `key` is None for one that needs none.
 
-    `timeout`: seconds without a piece of an answer, after which it counts as cut off. Not for two threads at once. A
-    model's reasoning is told while it streams and kept in the reply, but not sent back: not all servers take it.
+    A model's reasoning is streamed and kept in the reply, but not sent back: not all servers take it.
     """
 
     name = "openai"
@@ -41,53 +42,26 @@ class OpenAIProvider:
         effort: Effort | None = None,
         timeout: float = 300.0,
     ) -> None:
-        self.model = model
         self._effort = effort
-        self._gathered: _Gathered | None = None
-        self._silence = streams.Silence(timeout)
         self._calls = 0
-        self._server = errors.Server(
+        # The newer name is the only one that OpenAI's reasoning models take, and not all other servers know it.
+        self._limit = "max_completion_tokens" if endpoint == ENDPOINT else "max_tokens"
+        server = errors.Server(
             name="OpenAI's API" if endpoint == ENDPOINT else "the server",
             address=endpoint,
             model=model,
             key="OPENAI_API_KEY",
             timeout=timeout,
         )
-        # The newer name is the only one that OpenAI's reasoning models take, and not all other servers know it.
-        self._limit = "max_completion_tokens" if endpoint == ENDPOINT else "max_tokens"
         import openai
 
-        self._sdk = openai
-        self._client = openai.OpenAI(
-            api_key=key or "none",
-            base_url=endpoint,
-            **streams.client(self._sdk, timeout, self._silence),
-        )
+        super().__init__(openai, partial(openai.OpenAI, api_key=key or "none"), server)
 
-    @property
-    def so_far(self) -> Usage:
-        return Usage() if self._gathered is None else self._gathered.usage
+    def _create(self, **body: Any) -> Any:
+        return self._client.chat.completions.create(**body)
 
-    def close(self) -> None:
-        self._client.close()
-
-    def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
-        create: Any = self._client.chat.completions.create  # its overloads do not take a dict
-        gathered = self._gathered = _Gathered(self._next_call)
-        try:
-            with (
-                errors.told(self._sdk, self._server, lambda: gathered.begun),
-                create(**encodable(self._body(request)), stream=True) as stream,
-            ):
-                for delta in streams.read(stream, gathered.take):
-                    self._silence.broken()
-                    on_delta(delta)
-        except TooLong:
-            return Reply(content=(), stop_reason="context_full", usage=Usage(), model=self.model)
-        if gathered.finish is None:
-            raise errors.broken_off(self._server, stream.response, gathered.begun)
-        with streams.readable():
-            return gathered.reply(self.model)
+    def _new_reply(self) -> StreamedReply:
+        return _Completion(self._next_call)
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -109,36 +83,33 @@ class OpenAIProvider:
         return body
 
     def _next_call(self) -> str:
-        """An identity for a call that the server gave none."""
+        """An id for a tool call to which the server gave none."""
         self._calls += 1
         return f"call_{self._calls}"
 
 
-class _Gathered:
-    """An answer while it comes in."""
-
+class _Completion(StreamedReply):
     def __init__(self, next_call: Callable[[], str]) -> None:
+        super().__init__()
         self._next_call = next_call
         self._thinking: list[str] = []
         self._text: list[str] = []
         self._refusal: list[str] = []
-        self._calls: list[tuple[Block, list[str]]] = []  # with the pieces of its input
-        self._found: list[Delta] = []  # in the chunk that is taken
+        self._calls: list[tuple[Block, list[str]]] = []  # with the pieces of their input
+        self._found: list[Delta] = []  # in the current chunk
         self._places: dict[int, int] = {}  # the stream's number of a call -> its place in _calls
         self._model = ""
-        self.begun = False
-        self.finish: str | None = None
-        self.usage = Usage()
+        self._finish = ""
 
     def take(self, chunk: Any) -> list[Delta]:
-        self.begun = True
         self._found = []
         self._model = self._model or (chunk.model or "")
         if chunk.usage is not None:
             self.usage = _usage(chunk.usage)
         for choice in chunk.choices or ():
             delta = choice.delta
-            self.finish = choice.finish_reason or self.finish
+            self._finish = choice.finish_reason or self._finish
+            self.complete = bool(self._finish)
             if delta is None:
                 continue
             # DeepSeek, vLLM and llama.cpp say reasoning_content; Ollama and OpenRouter say reasoning.
@@ -158,9 +129,9 @@ class _Gathered:
     def _call(self, call: Any) -> None:
         number = len(self._calls) if call.index is None else int(call.index)
         place = self._places.get(number)
-        # Some servers send each call whole and number them all 0.
+        # Some servers send each call whole and give all of them the number 0.
         if place is None or (call.id and call.id != self._calls[place][0]["id"]):
-            name = streams.as_text((call.function.name if call.function else None) or "")
+            name = as_text((call.function.name if call.function else None) or "")
             block: Block = {"type": "tool_use", "id": call.id or self._next_call(), "name": name, "input": {}}
             place = self._places[number] = len(self._calls)
             self._calls.append((block, []))
@@ -175,7 +146,7 @@ class _Gathered:
         if self._text:
             content.append({"type": "text", "text": "".join(self._text)})
         content += [{**block, "input": tool_input("".join(pieces))} for block, pieces in self._calls]
-        stop = _STOPS.get(self.finish or "", "end_turn")
+        stop = _STOPS.get(self._finish, "end_turn")
         if self._refusal:
             stop = "refusal"
         elif self._calls and stop == "end_turn":  # which some servers say of calls too
@@ -189,15 +160,15 @@ class _Gathered:
         )
 
 
-def _usage(told: Any) -> Usage:
+def _usage(reported: Any) -> Usage:
     """The prompt's tokens include the cached ones, the completion's include reasoning."""
-    details = told.prompt_tokens_details
+    details = reported.prompt_tokens_details
     read = int(getattr(details, "cached_tokens", None) or 0)
     written = int(getattr(details, "cache_write_tokens", None) or 0)
-    prompt = int(told.prompt_tokens or 0)
+    prompt = int(reported.prompt_tokens or 0)
     return Usage(
         input=max(0, prompt - read - written),
-        output=int(told.completion_tokens or 0),
+        output=int(reported.completion_tokens or 0),
         cache_read=read,
         cache_write=written,
     )
@@ -207,7 +178,7 @@ def messages(request: Request) -> list[Message]:
     """The conversation in the protocol's form."""
     turns: list[Message] = [{"role": "system", "content": request.system}] if request.system else []
     for message in request.messages:
-        turns += _assistant(message["content"]) if message["role"] == "assistant" else _person(message["content"])
+        turns += _assistant(message["content"]) if message["role"] == "assistant" else _user(message["content"])
     return turns
 
 
@@ -233,8 +204,8 @@ def _assistant(content: list[Block]) -> list[Message]:
     return [turn]
 
 
-def _person(content: list[Block]) -> list[Message]:
-    """Results first: they have to follow the calls."""
+def _user(content: list[Block]) -> list[Message]:
+    """Results first: they must follow the calls."""
     turns: list[Message] = [
         {"role": "tool", "tool_call_id": block["tool_use_id"], "content": _result(block)}
         for block in content

@@ -1,4 +1,4 @@
-"""What tokens cost, exactly: the dated table beside this file, or a price that a person gives."""
+"""What tokens cost, exactly: by the dated table beside this file, or by a price that the user gives."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from core.agents.llm.base import Usage
 from core.records import UserError
 
 MILLION = 1_000_000
-DECIMALS = 6  # of a price; so that a cost is a whole number of millionths of a millionth of a dollar
+DECIMALS = 6  # of a price, so that a cost is a whole number of picodollars
 _SNAPSHOT = re.compile(r"-\d{8}$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """USD for a million tokens of each kind. A prompt of more than `above` tokens is billed at `long` altogether."""
+    """USD for a million tokens of each kind. `long` applies to all tokens of requests with a prompt over `above`."""
 
     input: Decimal
     output: Decimal
@@ -47,7 +47,7 @@ class Price:
         return self.long if self.long is not None and self.above is not None and prompt > self.above else self
 
     def most(self, prompt: int) -> Decimal:
-        """The most, in USD, that a prompt of this many tokens can cost: all of it is written to the dearest cache."""
+        """The most, in USD, that a prompt of this many tokens can cost: all of it billed at the highest price."""
         price = self.at(prompt)
         return max(price.input, price.cache_read, price.cache_write, price.cache_write_hour) * prompt / MILLION
 
@@ -61,13 +61,13 @@ def table() -> tuple[date, dict[str, Price]]:
 
 
 def known(model: str) -> Price | None:
-    """The list price of a model or of a dated snapshot of one; None if the table has it not."""
+    """The list price of a model or of a dated snapshot of it; None if it is not in the table."""
     prices = table()[1]
     return prices.get(model) or prices.get(_SNAPSHOT.sub("", model))
 
 
 def needed(model: str) -> UserError:
-    """For a limit in dollars on a model whose price nobody knows."""
+    """The error for a limit in dollars on a model without a known price."""
     return UserError(
         f"--max-cost needs to know what {model} costs, and no price of it is known: "
         'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
@@ -75,9 +75,9 @@ def needed(model: str) -> UserError:
 
 
 def parse(text: str) -> Price:
-    """A person's own price: "IN OUT [READ [WRITE [WRITE_HOUR]]]", USD for a million tokens.
+    """A user's own price: "IN OUT [READ [WRITE [WRITE_HOUR]]]", USD for a million tokens.
 
-    Without READ and WRITE, cached tokens cost what others do; without WRITE_HOUR, an hour costs what WRITE does.
+    READ and WRITE default to IN, WRITE_HOUR to WRITE. UserError for any other text.
     """
     words = text.replace(",", " ").split()
     try:
@@ -96,7 +96,7 @@ def parse(text: str) -> Price:
 
 
 def _exact(value: Decimal) -> Decimal:
-    """Raises ValueError for what is no price, or finer than is counted."""
+    """The value. ValueError if it is no price, or has more decimals than are counted."""
     if not value.is_finite() or value < 0 or value > MILLION or value != round(value, DECIMALS):
         raise ValueError(value)
     return value

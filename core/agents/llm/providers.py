@@ -1,7 +1,6 @@
-"""Which kinds of servers there are, what each needs from the environment, and how one is reached.
+"""The providers by name, and what each needs from the environment.
 
-Keys come from the environment and nowhere else: not from a file of the campaign, an option, or what an SDK finds on
-the machine by itself.
+Keys come from the environment alone: not from a campaign's file, an option, or what an SDK finds on the machine.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ class Kind:
 
     package: str
     extra: str
-    keys: tuple[str, ...]  # variables of the environment; the first that is set is taken
-    endpoint: str  # that it talks to unless told otherwise
+    keys: tuple[str, ...]  # environment variables; the first that is set counts
+    endpoint: str  # the default one
     endpoint_variable: str
-    default_model: str  # empty where there is none that every such server has
+    default_model: str  # empty if there is none that every such server has
 
 
 KINDS = {
@@ -52,7 +51,7 @@ KINDS = {
 
 
 def missing(provider: str, endpoint: str | None = None) -> str:
-    """Why this provider can't be asked, and what works without, in one line; empty where nothing is missing."""
+    """Why this provider can't be used, and what works without, in one line; empty if nothing is missing."""
     kind = _kind(provider)
     if importlib.util.find_spec(kind.package) is None:
         return (
@@ -82,7 +81,7 @@ def connect(
     thinking_budget: int | None = None,
     timeout: float = 300.0,
 ) -> Provider:
-    """The provider, not yet asked anything. UserError where something is missing or the model does not take a setting.
+    """The provider; nothing is sent yet. UserError if something is missing or the model does not take a setting.
 
     `timeout`: seconds without a piece of an answer, after which it counts as cut off.
     """
@@ -112,12 +111,12 @@ def connect(
 
 
 def secrets() -> tuple[str, ...]:
-    """Every key of any provider in the environment: what must stand in no file, whichever is used."""
+    """The keys of all providers in the environment: none of them may stand in a file, whichever is used."""
     return tuple(sorted({value for kind in KINDS.values() for name in kind.keys if (value := _value(name))}))
 
 
 def is_loopback(address: str) -> bool:
-    """Whether it is on this machine."""
+    """Whether the address is on this machine."""
     host = urlsplit(address).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -132,7 +131,7 @@ def _kind(provider: str) -> Kind:
 
 
 def _address(kind: Kind, endpoint: str | None) -> str:
-    """Where it is asked, fit to be told. What could be a password or a key in it is refused, and shown by no error."""
+    """The endpoint, which may be shown. UserError, which doesn't show it, if it could hold a password or a key."""
     address = (endpoint or _value(kind.endpoint_variable) or kind.endpoint).rstrip("/")
     if any(sign in address for sign in "@?#"):
         given = "--endpoint" if endpoint else kind.endpoint_variable
@@ -151,7 +150,7 @@ def _address(kind: Kind, endpoint: str | None) -> str:
 
 
 def _value(name: str) -> str:
-    """Of the environment, without the line break that a key from a file often ends with."""
+    """An environment variable, without the line break that a key from a file often ends with."""
     value = os.environ.get(name, "").strip()
     if value and not (value.isascii() and value.isprintable()):
         raise UserError(f"{name} holds characters that can't be sent: set it again")

@@ -1,4 +1,4 @@
-"""Takes keys out of whatever is written or raised: the ones in use, and what looks like one in a header."""
+"""Removes keys from all that is written or raised: those in use, and what looks like one in a header."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 MARK = "[key]"
 _SHORTEST = 8  # characters; a shorter "key", such as a local server's "none", is a word like any other
-# `Authorization: Bearer ...` and `x-api-key: ...`, also quoted as in a dict or in JSON; and keys by their beginning.
+# `Authorization: Bearer ...` and `x-api-key: ...`, also quoted as in a dict or in JSON, and keys by their beginning.
 _HEADER = re.compile(
     r"((?:authorization|x-api-key|api-key)\\*[\"']?\s*[:=]\s*\\*[\"']?(?:bearer\s+|basic\s+)?)[\w.~+/=-]{8,}",
     re.IGNORECASE,
@@ -18,7 +18,7 @@ _BEGINNING = re.compile(r"\bsk-(?:ant-|proj-)?[\w-]{16,}")
 
 
 class Redactor:
-    """`redact(text)` is the text without keys."""
+    """Called with a text, returns it without keys."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         whole = {secret for secret in secrets if len(secret) >= _SHORTEST}
@@ -33,7 +33,7 @@ class Redactor:
         return _BEGINNING.sub(MARK, text)
 
     def held(self, text: str) -> int:
-        """How many characters at the end could be the beginning of a key in use, of which the rest is to come."""
+        """The number of characters at the end that could be the beginning of a key in use."""
         longest = max(map(len, self._secrets), default=1) - 1
         for count in range(min(longest, len(text)), 0, -1):
             if any(secret.startswith(text[-count:]) for secret in self._secrets):

@@ -1,4 +1,4 @@
-"""The recorded replies of a campaign, given again in their order and with no network."""
+"""Replays the recorded replies of a campaign, without a network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SHOWN = 60  # characters of each side of a difference
 
 
 class ReplayClient:
-    """`ModelClient` of an archive, which is closed with it. Failed requests are left out: there was nothing to answer.
+    """`ModelClient` of an archive, which it closes with itself. Requests that failed are left out.
 
-    `on_difference(experiment, text)` is told where a request is not the one that the reply was given to.
+    `on_difference(experiment, text)` is called if a request differs from the recorded one.
     """
 
     def __init__(
@@ -29,30 +29,30 @@ class ReplayClient:
         self._on_difference = on_difference
         self._experiment: int | None = None
         self._replied: list[Exchange] = []  # of that experiment
-        self._given: dict[int, int] = {}  # how many of an experiment's replies are used up
+        self._used: dict[int, int] = {}  # the number of an experiment's replies that are used up
 
     def ask(self, request: Request, experiment: int) -> Reply:
         if experiment != self._experiment:
             self._experiment = experiment
             self._replied = [one for one in self._archive.exchanges(experiment) if one.reply is not None]
-        place = self._place(request, self._given.get(experiment, 0))
+        place = self._place(request, self._used.get(experiment, 0))
         if place >= len(self._replied):
             count = len(self._replied)
             raise UserError(
                 f"{self._archive.path} holds {count} {'reply' if count == 1 else 'replies'} for experiment "
-                f"{experiment}, and one more was asked for: the campaign was not recorded further, or took another turn"
+                f"{experiment}, and one more was asked for: the record ends there, or the campaign took another turn"
             )
         exchange = self._replied[place]
-        self._given[experiment] = place + 1
+        self._used[experiment] = place + 1
         if changed := difference(exchange.request, request):
             self._on_difference(experiment, f"request {place + 1}: {changed}")
         assert exchange.reply is not None
         return exchange.reply
 
     def _place(self, request: Request, first: int) -> int:
-        """Of the reply to give: the next one, or the last one that was given to this very request.
+        """The place of the reply: that of the last equal request, else the next one.
 
-        A conversation that was broken off and begun again has its beginning twice, and only the second led somewhere.
+        A conversation that was interrupted and started again has its beginning twice, and only the second went on.
         """
         same = (
             place
@@ -66,10 +66,9 @@ class ReplayClient:
 
 
 def difference(recorded: Request, asked: Request) -> str:
-    """The first difference in a line; empty if there is none.
+    """The first difference, in a line; empty if there is none.
 
-    How long the answer may be makes none, and neither do numbers in messages: scores, steps and seconds of a campaign
-    that is run again are others.
+    `max_tokens` and numbers in messages don't count: a campaign that is run again has other scores, steps and seconds.
     """
     if recorded.system != asked.system:
         return f"the system prompt {_first(recorded.system, asked.system)}"

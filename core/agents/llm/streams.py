@@ -1,20 +1,100 @@
-"""What the streams of both SDKs share: a server that only shows signs of life, and events that can't be read."""
+"""What the providers over both SDKs share: one request and its streamed answer. The SDKs come from one generator, so
+that their clients and errors have the same names.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from core.agents.llm.base import Delta, Outage
+from core.agents.llm import errors
+from core.agents.llm.base import Delta, Outage, Reply, Request, Usage
+from core.agents.llm.blocks import encodable
 
 
-class Silence:
-    """Ends an answer that has brought nothing for `timeout` seconds, though pings and comments arrive.
+class StreamedReply(ABC):
+    """An answer while it streams."""
 
-    Those reach no event of an SDK, so it looks whenever bytes come. A server that sends none is the client's to time.
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.begun = False  # something of it has come
+        self.complete = False
+
+    @abstractmethod
+    def take(self, event: Any) -> list[Delta]:
+        """Add an event of the SDK. Returns what is new in it."""
+
+    @abstractmethod
+    def reply(self, model: str) -> Reply:
+        """The whole answer. `model` is the one that was asked."""
+
+
+class StreamingProvider(ABC):
+    """A `Provider` over an SDK, whose own retries are off. Not for two threads at once.
+
+    `make_client` is the SDK's class of clients with its keys, `server.timeout` the seconds without a piece of an answer
+    after which it counts as cut off.
+    """
+
+    def __init__(self, sdk: Any, make_client: Callable[..., Any], server: errors.Server) -> None:
+        import httpx2
+
+        self.model = server.model
+        self._sdk = sdk
+        self._server = server
+        self._idle = IdleTimeout(server.timeout)
+        self._streamed: StreamedReply | None = None
+        self._client = make_client(
+            base_url=server.address,
+            timeout=httpx2.Timeout(server.timeout, connect=min(15.0, server.timeout)),
+            max_retries=0,
+            http_client=sdk.DefaultHttpxClient(event_hooks={"response": [self._idle.watch]}),
+        )
+
+    @property
+    def so_far(self) -> Usage:
+        return Usage() if self._streamed is None else self._streamed.usage
+
+    def close(self) -> None:
+        self._client.close()
+
+    def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
+        streamed = self._streamed = self._new_reply()
+        try:
+            with (
+                errors.translated(self._sdk, self._server, lambda: streamed.begun),
+                self._create(**encodable(self._body(request)), stream=True) as stream,
+            ):
+                for delta in _deltas(stream, streamed):
+                    self._idle.reset()
+                    on_delta(delta)
+        except errors.TooLong:
+            return Reply(content=(), stop_reason="context_full", usage=Usage(), model=self.model)
+        if not streamed.complete:
+            raise errors.cut_off(self._server, stream.response, streamed.begun)
+        with _malformed_as_outage():
+            return streamed.reply(self.model)
+
+    @abstractmethod
+    def _create(self, **body: Any) -> Any:
+        """The SDK's stream of the answer to a request with this body."""
+
+    @abstractmethod
+    def _body(self, request: Request) -> dict[str, Any]:
+        """The request in the protocol's form."""
+
+    @abstractmethod
+    def _new_reply(self) -> StreamedReply: ...
+
+
+class IdleTimeout:
+    """Ends an answer that has brought nothing for `timeout` seconds, even while pings and comments arrive.
+
+    Those reach no event of an SDK, so it checks whenever bytes come. If no bytes come, the HTTP client's timeout acts.
     """
 
     def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -22,44 +102,33 @@ class Silence:
         self._clock = clock
         self._since = clock()
 
-    def broken(self) -> None:
-        """Something of the answer came."""
+    def reset(self) -> None:
+        """A piece of the answer came."""
         self._since = self._clock()
 
     def watch(self, response: Any) -> None:
-        """A hook for the HTTP client's responses. Their bytes raise its ReadTimeout."""
+        """A hook for the HTTP client's responses. Reading their bytes may raise its ReadTimeout."""
         import httpx2
 
-        silence, inner = self, response.stream
+        idle, inner = self, response.stream
 
         class Watched(httpx2.SyncByteStream):
             def __iter__(self) -> Iterator[bytes]:
                 for chunk in inner:
-                    if silence._clock() - silence._since > silence._timeout:
+                    if idle._clock() - idle._since > idle._timeout:
                         raise httpx2.ReadTimeout("nothing but signs of life", request=response.request)
                     yield chunk
 
             def close(self) -> None:
                 inner.close()
 
-        self.broken()
+        self.reset()
         response.stream = Watched()
 
 
-def client(sdk: Any, timeout: float, silence: Silence) -> dict[str, Any]:
-    """What both SDKs' clients are made with: waiting is their caller's, and a server that is there answers at once."""
-    import httpx2
-
-    return {
-        "timeout": httpx2.Timeout(timeout, connect=min(15.0, timeout)),
-        "max_retries": 0,
-        "http_client": sdk.DefaultHttpxClient(event_hooks={"response": [silence.watch]}),
-    }
-
-
 @contextmanager
-def readable() -> Iterator[None]:
-    """What goes wrong over a malformed event, as Outage. One that breaks off is left to `refusals.told`."""
+def _malformed_as_outage() -> Iterator[None]:
+    """Turns errors over a malformed event into Outage. An event that is cut off is left to `errors.translated`."""
     try:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -68,21 +137,22 @@ def readable() -> Iterator[None]:
         raise Outage("the answer can't be read", 0.0) from None
 
 
-def read(events: Iterable[Any], take: Callable[[Any], list[Delta]]) -> Iterator[Delta]:
-    """What `take` finds in each event, as it comes. Errors of who is handed a piece stay their own."""
+def _deltas(events: Iterable[Any], streamed: StreamedReply) -> Iterator[Delta]:
+    """The pieces in the events, as they come. Errors of whoever gets a piece stay their own."""
     coming = iter(events)
     while True:
-        with readable():
+        with _malformed_as_outage():
             try:
                 event = next(coming)
             except StopIteration:
                 return
-            found = take(event)
+            streamed.begun = True
+            found = streamed.take(event)
         yield from found
 
 
 def as_text(value: Any) -> str:
-    """Raises TypeError for anything but a str: the SDKs hand on what came, whatever its type."""
+    """Raises TypeError for anything but a str: the SDKs pass on what came, whatever its type."""
     if not isinstance(value, str):
         raise TypeError(f"expected a text, got {type(value).__name__}")
     return value

@@ -1,6 +1,6 @@
-"""What a person can follow with `tail -f`: one Markdown file a proposal, written as it streams.
+"""Transcripts that a person can follow with `tail -f`: one Markdown file a proposal, written as it streams.
 
-It is for reading: the archive has everything in full. A transcript that can't be written is given up, never the run.
+The archive has everything in full. If a transcript can't be written, the run goes on without it.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ RESULT, LINES = 1200, 20  # characters and lines of its result
 
 
 class Transcript:
-    """Writes to `folder`. `on_failure` is told once, in one line, when it can't be written."""
+    """Writes to `folder`. `on_failure` is called once, with a line, if it can't be written."""
 
     def __init__(self, folder: Path, redact: Redactor, on_failure: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
         self._redact = redact
         self._on_failure = on_failure
-        self._told = False
+        self._failed = False
         self._experiment: int | None = None
         self._file: IO[str] | None = None
         self._kind: Literal["thinking", "text", "tool", "input"] | None = None
-        self._held = ""  # the end of what streamed: it could be the beginning of a key
+        self._held = ""  # the end of what streamed, if it could be the beginning of a key
         self._input: list[str] = []
 
     def path(self, experiment: int) -> Path:
         return self.folder / f"{experiment:05d}.md"
 
     def request(self, experiment: int, model: str) -> None:
-        """A request is sent; what streams from now on is its answer."""
+        """Write that a request is sent; what streams from now on is its answer."""
         self._end()
         if experiment != self._experiment:
             self.close()
@@ -62,7 +62,7 @@ class Transcript:
             self._stream(delta.text)
 
     def result(self, name: str, text: str, *, is_error: bool = False) -> None:
-        """What a tool answered, shortened."""
+        """Write what a tool answered, shortened."""
         self._end()
         what = "error" if is_error else "result"
         text = self._redact(text)
@@ -75,7 +75,7 @@ class Transcript:
         self._write(f"\n**← {self._redact(name)}** {what}\n{fence}\n{shown}\n{fence}\n")
 
     def note(self, text: str) -> None:
-        """A wait, a failure, or whatever else a reader should know."""
+        """Write about a wait, a failure, or what else a reader should know."""
         self._end()
         self._write(f"\n*{self._redact(text)}*\n")
 
@@ -105,7 +105,7 @@ class Transcript:
         self._write(text.replace("\n", "\n> ") if self._kind == "thinking" else text)
 
     def _end(self) -> None:
-        """Of a block."""
+        """End a block."""
         if self._held:
             held, self._held = self._held, ""
             self._put(held)
@@ -119,7 +119,7 @@ class Transcript:
 
     def _open(self, experiment: int) -> None:
         path = self.path(experiment)
-        with self._survived():
+        with self._failures_reported():
             self.folder.mkdir(parents=True, exist_ok=True)
             new = not path.exists()
             self._file = path.open("a", encoding="utf-8", newline="\n")
@@ -128,12 +128,12 @@ class Transcript:
 
     def _write(self, text: str) -> None:
         if self._file is not None and text:
-            with self._survived():
+            with self._failures_reported():
                 self._file.write(clean(text))
                 self._file.flush()
 
     @contextlib.contextmanager
-    def _survived(self) -> Iterator[None]:
+    def _failures_reported(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -142,8 +142,8 @@ class Transcript:
             if file is not None:
                 with contextlib.suppress(OSError):
                     file.close()
-            if not self._told:
-                self._told = True
+            if not self._failed:
+                self._failed = True
                 self._on_failure(f"the transcript in {self.folder} can't be written: {error.strerror or error}")
 
 

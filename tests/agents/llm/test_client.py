@@ -1,4 +1,4 @@
-"""A caller before a server that fails in every way: what it waits for, spends and writes down."""
+"""A client before a server that fails in every way: what it waits for, spends and writes down."""
 
 import math
 import random
@@ -16,6 +16,7 @@ from core.agents.llm import prices
 from core.agents.llm.anthropic_provider import AnthropicProvider
 from core.agents.llm.archive import Archive
 from core.agents.llm.base import LimitReached, Outage, Reply, Request, TimeOver, Tool
+from core.agents.llm.budget import SpendingBudget
 from core.agents.llm.client import ApiClient
 from core.agents.llm.redact import Redactor
 from core.agents.llm.transcript import Transcript
@@ -26,10 +27,10 @@ READ = Tool(name="read", description="Reads.", schema={"type": "object"})
 
 
 @dataclass
-class AgentContext:
-    """A caller with a clock of its own, and what it said."""
+class OneClient:
+    """A client with a clock of its own, and the lines about its waits."""
 
-    caller: ApiClient
+    client: ApiClient
     folder: Path
     waits: list[str]
     slept: list[float] = field(default_factory=list)
@@ -46,42 +47,41 @@ def server() -> Iterator[MessagesServer]:
 
 
 @pytest.fixture
-def context(tmp_path: Path, server: MessagesServer) -> Iterator[Callable[..., AgentContext]]:
-    made: list[AgentContext] = []
+def client_of(tmp_path: Path, server: MessagesServer) -> Iterator[Callable[..., OneClient]]:
+    made: list[OneClient] = []
 
-    def make(**settings: Any) -> AgentContext:
+    def make(**settings: Any) -> OneClient:
         redact = Redactor([served.KEY])
         provider = AnthropicProvider(
             model=MODEL, key=served.KEY, endpoint=server.url, timeout=settings.pop("timeout", 20.0)
         )
         archive = Archive.open(tmp_path / "exchanges.db", redact=redact, create=True)
-        price = settings.pop("price", prices.known(MODEL))
-
+        limits = {name: settings.pop(name, None) for name in ("max_usd", "max_tokens")}
         waits: list[str] = []
 
         def sleep(seconds: float) -> None:
             one.slept.append(seconds)
             one.now += seconds
 
-        caller = ApiClient(
+        client = ApiClient(
             provider,
             archive,
             Transcript(tmp_path / "transcripts", redact),
             redact,
-            price=price,
+            SpendingBudget(price=settings.pop("price", prices.known(MODEL)), **limits),
             on_wait=waits.append,
             clock=lambda: one.now,
             sleep=sleep,
             noise=random.Random(3),
             **settings,
         )
-        one = AgentContext(caller, tmp_path, waits)
+        one = OneClient(client, tmp_path, waits)
         made.append(one)
         return one
 
     yield make
     for one in made:
-        one.caller.close()
+        one.client.close()
 
 
 def said(what: str) -> dict[str, Any]:
@@ -108,11 +108,11 @@ def in_usd(usage: dict[str, int]) -> Decimal:
     return total / 1_000_000
 
 
-def converse(context: AgentContext, turns: int, experiment: int = 1) -> list[Reply]:
+def converse(one: OneClient, turns: int, experiment: int = 1) -> list[Reply]:
     messages = [said("A brief. " * 500)]
     replies = []
     for _ in range(turns):
-        reply = context.caller.ask(asked(*messages), experiment)
+        reply = one.client.ask(asked(*messages), experiment)
         replies.append(reply)
         calls = [block for block in reply.content if block["type"] == "tool_use"]
         results = [{"type": "tool_result", "tool_use_id": call["id"], "content": "line " * 50} for call in calls]
@@ -121,7 +121,7 @@ def converse(context: AgentContext, turns: int, experiment: int = 1) -> list[Rep
 
 
 def test_every_fault_in_one_conversation_ends_right_and_is_paid_to_the_cent(
-    server: MessagesServer, context: Callable[..., AgentContext]
+    server: MessagesServer, client_of: Callable[..., OneClient]
 ) -> None:
     server.answer = lambda request: [thinking("Hm. " * 30), text("Look."), tool("read", {"line": len(request)})]
     server.faults = {
@@ -134,14 +134,14 @@ def test_every_fault_in_one_conversation_ends_right_and_is_paid_to_the_cent(
         11: Answer(blocks=(text("0123456789abcdef" * 131_072), tool("read", {}))),
     }
     server.piece = 2000
-    one = context()
+    one = client_of()
     replies = converse(one, 8)
     assert [reply.stop_reason for reply in replies] == ["tool_use"] * 8 and not server.refused
     assert len(server.requests) == 13
 
-    totals = one.caller.archive.totals()
+    totals = one.client.archive.totals()
     assert (totals.requests, totals.failed, totals.unpriced) == (13, 5, 0)
-    stored = list(one.caller.archive.exchanges())
+    stored = list(one.client.archive.exchanges())
     begun = [exchange for exchange in stored if exchange.usage.total]
     broken = 0
     for exchange, told in zip(begun, server.billed, strict=True):
@@ -162,165 +162,160 @@ def test_every_fault_in_one_conversation_ends_right_and_is_paid_to_the_cent(
 
     assert one.slept[0] == 2.0 and one.waits[0] == "rate limit (429); again in 2 s"
     assert len(one.waits) == 5 and "overloaded" in one.waits[1]
-    transcript = one.caller.transcript.path(1).read_text(encoding="utf-8")
+    transcript = one.client.transcript.path(1).read_text(encoding="utf-8")
     for part in ("> Hm. Hm.", "**→ read** `line=", "*the answer was cut off", "*rate limit (429)", "*again in 2 s*"):
         assert part in transcript
-    one.caller.close()
+    one.client.close()
     assert served.KEY.encode() not in one.everything()
 
 
 def test_a_server_that_stays_away_is_an_outage_that_grows_and_is_over_with_the_first_answer(
-    server: MessagesServer, context: Callable[..., AgentContext]
+    server: MessagesServer, client_of: Callable[..., OneClient]
 ) -> None:
-    one = context()
+    one = client_of()
     server.stop()
     seconds, attempts = [], list[int]()
     for _ in range(7):
         begun = one.now
         with pytest.raises(Outage, match="no connection to") as told:
-            one.caller.ask(asked(), 1)
+            one.client.ask(asked(), 1)
         assert one.now - begun <= 20
         seconds.append(told.value.seconds)
-        attempts.append(one.caller.archive.count() - sum(attempts))
+        attempts.append(one.client.archive.count() - sum(attempts))
     assert seconds == [30, 60, 120, 240, 480, 600, 600]
     assert attempts[0] >= 4 and attempts[1:] == [1] * 6  # from the second on nobody waits for it
     assert len(one.slept) == attempts[0] - 1
     assert all(0.5 * 2**place <= wait <= 2**place for place, wait in enumerate(one.slept[:4]))
     assert all(wait <= 8 for wait in one.slept)
     server.start()
-    assert one.caller.ask(asked(), 1).stop_reason == "end_turn"
+    assert one.client.ask(asked(), 1).stop_reason == "end_turn"
     server.stop()
     with pytest.raises(Outage) as told:
-        one.caller.ask(asked(), 1)
+        one.client.ask(asked(), 1)
     assert told.value.seconds == 30
-    assert one.caller.archive.totals().usd == billed(server)
+    assert one.client.archive.totals().usd == billed(server)
 
 
 def test_a_server_that_asks_for_an_hour_is_an_outage_at_once(
-    server: MessagesServer, context: Callable[..., AgentContext]
+    server: MessagesServer, client_of: Callable[..., OneClient]
 ) -> None:
     server.faults[0] = served.rate_limited(3600)
-    one = context()
+    one = client_of()
     with pytest.raises(Outage, match="rate limit") as told:
-        one.caller.ask(asked(), 1)
+        one.client.ask(asked(), 1)
     assert told.value.seconds == 3600 and one.slept == [] and len(server.requests) == 1
 
 
 def test_a_server_that_was_silent_for_long_is_not_asked_again_at_once(
-    server: MessagesServer, context: Callable[..., AgentContext], monkeypatch: pytest.MonkeyPatch
+    server: MessagesServer, client_of: Callable[..., OneClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The silence counts as waiting."""
-    one = context()
+    one = client_of()
 
     def silent(request: Request, on_delta: object) -> Reply:
         one.now += 300.0
         raise Outage("no answer", 0.0)
 
-    monkeypatch.setattr(one.caller._provider, "reply", silent)
+    monkeypatch.setattr(one.client._provider, "reply", silent)
     with pytest.raises(Outage, match="no answer"):
-        one.caller.ask(asked(), 1)
-    assert one.now == 300.0 and one.slept == [] and one.caller.archive.count() == 1
+        one.client.ask(asked(), 1)
+    assert one.now == 300.0 and one.slept == [] and one.client.archive.count() == 1
 
 
 def test_an_answer_that_streams_when_the_run_is_over_is_cut_off(
-    server: MessagesServer, context: Callable[..., AgentContext]
+    server: MessagesServer, client_of: Callable[..., OneClient]
 ) -> None:
     server.answer = lambda request: [text("word " * 2000)]
     left = iter([5.0, 3.0, 1.0])
-    one = context(seconds_left=lambda: next(left, 0.0))
+    one = client_of(seconds_left=lambda: next(left, 0.0))
     with pytest.raises(TimeOver):
-        one.caller.ask(asked(), 1)
-    stored = one.caller.archive.exchange(0)
+        one.client.ask(asked(), 1)
+    stored = one.client.archive.exchange(0)
     assert (stored.outcome, stored.reply, stored.detail) == ("interrupted", None, "the run's time is over")
     assert stored.usage.output == 1 + 4 * server.piece // 2  # of the four pieces that came
     assert len(server.requests) == 1
-    assert "*the run's time is over · " in one.caller.transcript.path(1).read_text(encoding="utf-8")
+    assert "*the run's time is over · " in one.client.transcript.path(1).read_text(encoding="utf-8")
 
 
-def test_ends_that_are_answers(server: MessagesServer, context: Callable[..., AgentContext]) -> None:
+def test_ends_that_are_answers(server: MessagesServer, client_of: Callable[..., OneClient]) -> None:
     server.faults = {0: served.refusal(), 1: served.out_of_tokens(), 2: served.context_full()}
-    one = context()
-    assert [one.caller.ask(asked(), 1).stop_reason for _ in range(3)] == ["refusal", "max_tokens", "context_full"]
-    assert one.caller.archive.totals().failed == 0
-    assert "refused: frontier_llm" in one.caller.transcript.path(1).read_text(encoding="utf-8")
+    one = client_of()
+    assert [one.client.ask(asked(), 1).stop_reason for _ in range(3)] == ["refusal", "max_tokens", "context_full"]
+    assert one.client.archive.totals().failed == 0
+    assert "refused: frontier_llm" in one.client.transcript.path(1).read_text(encoding="utf-8")
 
 
 def test_what_a_person_has_to_mend_is_recorded_and_raised(
-    server: MessagesServer, context: Callable[..., AgentContext]
+    server: MessagesServer, client_of: Callable[..., OneClient]
 ) -> None:
     server.faults[0] = Answer(
         blocks=(text(f"x-api-key: {served.KEY} is malformed"),), status=400, error="invalid_request_error"
     )
-    one = context()
+    one = client_of()
     with pytest.raises(UserError, match=r"x-api-key: \[key\] is malformed"):
-        one.caller.ask(asked(), 1)
-    stored = one.caller.archive.exchange(0)
+        one.client.ask(asked(), 1)
+    stored = one.client.archive.exchange(0)
     assert (stored.outcome, stored.reply) == ("error", None) and served.KEY not in stored.detail
-    one.caller.close()
+    one.client.close()
     assert served.KEY.encode() not in one.everything()
 
 
 def test_an_interrupt_in_the_middle_of_an_answer_is_recorded_with_what_it_cost(
-    server: MessagesServer, context: Callable[..., AgentContext], monkeypatch: pytest.MonkeyPatch
+    server: MessagesServer, client_of: Callable[..., OneClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = context()
+    one = client_of()
 
     def interrupt(delta: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(one.caller.transcript, "delta", interrupt)
+    monkeypatch.setattr(one.client.transcript, "delta", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        one.caller.ask(asked(), 1)
-    stored = one.caller.archive.exchange(0)
+        one.client.ask(asked(), 1)
+    stored = one.client.archive.exchange(0)
     assert (stored.outcome, stored.reply) == ("interrupted", None)
     assert stored.usage.input + stored.usage.cache_write_hour > 0
     assert stored.usage.output == 1 + math.ceil(len("fine") / 2)
     assert stored.usd == prices.known(MODEL).cost(stored.usage)  # type: ignore[union-attr]
     monkeypatch.undo()
-    assert one.caller.ask(asked(), 1).stop_reason == "end_turn"
+    assert one.client.ask(asked(), 1).stop_reason == "end_turn"
 
 
-def test_money_ends_before_it_is_spent(server: MessagesServer, context: Callable[..., AgentContext]) -> None:
+def test_money_ends_before_it_is_spent(server: MessagesServer, client_of: Callable[..., OneClient]) -> None:
     server.answer = lambda request: [text("word " * (request["max_tokens"] * 4 // 5 - 40)), tool("read", {})]
     server.piece = 4000
-    one = context(max_usd=Decimal("0.30"))
+    one = client_of(max_usd=Decimal("0.30"))
     with pytest.raises(LimitReached, match=r"--max-cost 0\.3: \$0\.2\d+ is spent"):
         converse(one, 100)
     asked_for = [request["max_tokens"] for request in server.requests]
     assert asked_for[0] == 4000 and asked_for[-1] < 4000  # the last one was cut to what was left
     assert Decimal("0.2") < billed(server) <= Decimal("0.30")
-    assert one.caller.archive.totals().usd == billed(server)
+    assert one.client.archive.totals().usd == billed(server)
 
 
-def test_tokens_end_before_they_are_used(server: MessagesServer, context: Callable[..., AgentContext]) -> None:
+def test_tokens_end_before_they_are_used(server: MessagesServer, client_of: Callable[..., OneClient]) -> None:
     server.answer = lambda request: [text("word " * 500), tool("read", {})]
-    one = context(max_tokens=20_000, price=None)
+    one = client_of(max_tokens=20_000, price=None)
     with pytest.raises(LimitReached, match="--max-tokens 20,000"):
         converse(one, 100)
-    totals = one.caller.archive.totals()
+    totals = one.client.archive.totals()
     assert 10_000 < totals.usage.total <= 20_000
     assert totals.unpriced == totals.requests > 2
 
 
 def test_answers_that_break_off_count_against_the_limit(
-    server: MessagesServer, context: Callable[..., AgentContext]
+    server: MessagesServer, client_of: Callable[..., OneClient]
 ) -> None:
     """The server tells of one token of output, and has generated thousands."""
     server.faults = {number: served.cut(text("word " * 2000), after=150) for number in range(100)}
-    one = context(max_tokens=20_000)
+    one = client_of(max_tokens=20_000)
     reached = False
     for _ in range(20):
         try:
-            one.caller.ask(asked(), 1)
+            one.client.ask(asked(), 1)
         except Outage:
             continue
         except LimitReached:
             reached = True
             break
     assert reached and len(server.requests) < 10
-    assert 15_000 < one.caller.archive.totals().usage.total <= 20_000  # what the archive holds is what was counted
-
-
-def test_a_limit_of_money_needs_a_price(context: Callable[..., AgentContext]) -> None:
-    with pytest.raises(UserError, match='add --price "IN OUT"'):
-        context(max_usd=Decimal(1), price=None)
+    assert 15_000 < one.client.archive.totals().usage.total <= 20_000  # what the archive holds is what was counted

@@ -79,7 +79,7 @@ def test_a_model_on_this_machine(tmp_path: Path) -> None:
                 asks.ask(ASKED, 1)
         asks.close()
         assert 4 < len(one.requests) < 12
-        with pytest.raises(UserError, match="no price of it is known"):
+        with pytest.raises(UserError, match='no price of it is known: add --price "IN OUT"'):
             server(tmp_path, ModelSettings(provider="openai", model="qwen4", endpoint=one.url, max_usd=Decimal(1)))
         free = ModelSettings(provider="openai", model="qwen4", endpoint=one.url, max_usd=Decimal(1), price="0 0")
         asks = server(tmp_path, free)
