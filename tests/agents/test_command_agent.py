@@ -149,7 +149,7 @@ def test_a_link_that_can_not_be_removed_leads_no_write_out_of_the_folder(
         space.write({"train.py": "A = 1\n"})
         (space.work / "train.py").unlink()
         (space.work / "train.py").symlink_to(outside)
-        monkeypatch.setattr(space, "_remove", lambda path: None)  # as in a folder that was made read-only
+        monkeypatch.setattr(space, "remove", lambda name: False)  # as in a folder that was made read-only
         space.reset_answer()
         assert space.answer().fault == "train.py is no plain file"
     assert outside.read_text() == "mine"
