@@ -1,21 +1,42 @@
-"""Fixtures that every folder of tests shares: a cache of the session's own, and a small corpus."""
+"""What every folder of tests shares: one thread a process, a cache of the session's own, and a small corpus."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from synthetic import synthetic_documents
+
+# Set before NumPy or a framework is loaded, and passed on to trials: what the tests compute is small, and threads that
+# wait for each other by spinning, in several processes on few cores, take most of the time.
+THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+}
+for variable, value in THREADS.items():
+    os.environ.setdefault(variable, value)
+
+from synthetic import synthetic_documents  # noqa: E402  it loads NumPy
 
 DOCUMENTS = 300
+# LLVM's optimizations take longer than what they speed up: a test runs a step of a small model a few times.
+XLA_FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
 
 # A shell starts what runs in the background deaf to Ctrl-C, and nohup deafens it to a closed terminal; deafness is
 # inherited by what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform != "win32":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "gpu":  # where XLA compiles for a device, it does so as in a real trial
+        os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
 
 
 @pytest.fixture(scope="session", autouse=True)

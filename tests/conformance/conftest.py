@@ -12,6 +12,16 @@ from core.data import prepare
 from core.data.scored import Rows
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """XLA's compile cache of the session's own: several rungs run the same small step, which takes long to compile."""
+    if adapters.unavailable("jax") is None:
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 def made(backend: str, folder: Path) -> Adapter:
     if reason := adapters.unavailable(backend):
         pytest.skip(reason)
