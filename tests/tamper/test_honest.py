@@ -152,18 +152,22 @@ ODD = (
     "counts attention window recurrent experts ensemble cache int8 indexed slow longer float16 16-bit_logits float64"
 ).split()
 LACKING = {("mlx", "float64"), ("numpy", "bfloat16"), ("jax", "float64")}  # the dtype is not there
-MARKS: dict[str, Any] = {"numpy": ()} | dict.fromkeys(FRAMEWORKS, pytest.mark.long)
+FEW, MANY = (5, 1), (20, 3)  # so many audits, small and deep
+AUDITS: tuple[tuple[str, tuple[int, int], Any], ...] = (
+    ("numpy", FEW, ()),
+    *((backend, MANY, pytest.mark.long) for backend in ("numpy", *FRAMEWORKS)),
+)
 CASES = [
-    pytest.param(backend, name.replace("_", " "), id=f"{backend}-{name}", marks=MARKS[backend])
-    for backend in MARKS
+    pytest.param(backend, name.replace("_", " "), *count, id=f"{backend}-{name}-{count[0]}", marks=marks)
+    for backend, count, marks in AUDITS
     for name in (*ODD, "bfloat16")
     if (backend, name) not in LACKING
 ]
 
 
-@pytest.mark.parametrize(("backend", "name"), CASES)
+@pytest.mark.parametrize(("backend", "name", "small", "deep"), CASES)
 def test_an_honest_model_is_never_accused(
-    run: Run, backend: str, name: str, record_property: Callable[[str, object], None]
+    run: Run, backend: str, name: str, small: int, deep: int, record_property: Callable[[str, object], None]
 ) -> None:
     case = run(trainer(backend, **told(name, backend)), backend)
     assert (case.trial.verdict, case.trial.reason) == ("scored", "")
@@ -171,8 +175,8 @@ def test_an_honest_model_is_never_accused(
     assert found.fault == ""
     assert found.audit is not None
     assert found.audit.permuted_bpb is None or found.audit.permuted_bpb > case.bpb
-    shallow, deep = audit.small, functools.partial(audit.deep, noise_bpb=0.05)
-    findings = case.audits(SEEDS, shallow) + case.audits(SEEDS[: 1 if name == "slow" else 3], deep)
+    findings = case.audits(range(small), audit.small)
+    findings += case.audits(range(1 if name == "slow" else deep), functools.partial(audit.deep, noise_bpb=0.05))
     assert [finding.fault for finding in findings if finding.fault] == []
     largest = max(finding.audit.largest / finding.audit.tolerance for finding in findings if finding.audit)
     assert largest < 0.5, "the tolerance should leave room"
