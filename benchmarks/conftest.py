@@ -20,7 +20,7 @@ import pytest
 
 import backends
 from core.measure.bench import MISTAKE, PROGRESS, SETTINGS, SUITES
-from core.records import Facts, Preset, UserError, from_json
+from core.records import Choice, Facts, Preset, UserError, from_json
 from core.system import hardware
 from core.trainer.reference import reference_trainer
 from core.trial.child.worker import load
@@ -70,7 +70,7 @@ class Side:
 
     def record(self) -> dict[str, str]:
         """For the record of a benchmark."""
-        dtype = self.choices.with_reasons()["dtype"].partition(" ")[0]
+        dtype = Choice.parse(self.choices.with_reasons()["dtype"]).value
         device = f"{self.device} ({self.backend.device_name(self.device)})"
         return {"backend": self.preset.backend, "device": device, "dtype": dtype}
 

@@ -32,6 +32,38 @@ class UserError(Exception):
     """A user's mistake: says what was expected, what came, and the command that mends it. Exit status 2."""
 
 
+@dataclass(frozen=True)
+class DeviceName:
+    """A backend's own name of a device: in `cuda:1` the kind is `cuda` and the index 1."""
+
+    kind: str
+    index: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> DeviceName:
+        kind, _, index = text.partition(":")
+        return cls(kind, int(index)) if index.isdecimal() else cls(text)
+
+    def __str__(self) -> str:
+        return self.kind if self.index is None else f"{self.kind}:{self.index}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a trainer chose, and why: `sdpa (flash-attn is not installed)`. Records hold this text."""
+
+    value: str
+    reason: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        value, _, reason = text.partition(" (")
+        return cls(value, reason[:-1]) if len(reason) > 1 and reason.endswith(")") else cls(text)
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.reason})" if self.reason else self.value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """A named set of numbers for one device. A campaign freezes its own copy."""
@@ -165,6 +197,10 @@ class Trial:
     conditions: Mapping[str, float | str | None] = field(default_factory=dict)  # of the device while it trained
     test_bpb: float | None = None  # only where the test split was asked for: in a confirmation
     test_yardstick: str = ""
+
+    def choice(self, name: str) -> str:
+        """What the trainer chose under that name, without the reason; empty if it named nothing."""
+        return Choice.parse(self.choices.get(name, "")).value
 
 
 @dataclass(frozen=True, kw_only=True)

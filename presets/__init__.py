@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.records import Preset, UserError
+from core.records import DeviceName, Preset, UserError
 from presets import devices, scaling
 from presets.schema import FIELDS, build, dump, toml, value
 
@@ -124,7 +124,7 @@ def _with(values: dict[str, Any], settings: Mapping[str, str], where: str) -> Pr
 
 
 def _kind(values: Mapping[str, Any]) -> str:
-    return str(values.get("device")).partition(":")[0]
+    return DeviceName.parse(str(values.get("device"))).kind
 
 
 def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:

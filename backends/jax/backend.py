@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of
-from core.records import UserError
+from core.records import DeviceName, UserError
 from core.system import hardware
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _rows_at_once(logits: Logits, rows: int, length: int, device: str) -> int:
         width = jax.eval_shape(logits, row).shape[-1]
     except jax.errors.JAXTypeError:  # a trainer whose logits leave JAX on the way: run it to see
         width = logits(_put(np.zeros((1, length), np.int32), device)).shape[-1]
-    fitting = int(CHUNK_MB[device.partition(":")[0]] * 2**20 / (4 * length * width))
+    fitting = int(CHUNK_MB[DeviceName.parse(device).kind] * 2**20 / (4 * length * width))
     return max(1, min(fitting, 1 << (rows - 1).bit_length()))
 
 
@@ -194,5 +194,5 @@ def _put(array: Ids, device: str) -> jax.Array:
 def _device(device: str) -> jax.Device:
     import jax
 
-    kind, _, index = device.partition(":")
-    return jax.devices(kind)[int(index or 0)]
+    place = DeviceName.parse(device)
+    return jax.devices(place.kind)[place.index or 0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of
-from core.records import UserError
+from core.records import DeviceName, UserError
 from core.system import hardware
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def device_name(device: str) -> str:
     """What a person calls the device."""
     import torch
 
-    if torch.device(device).type == "cuda":
+    if DeviceName.parse(device).kind == "cuda":
         return torch.cuda.get_device_name(device)
     return hardware.processor()
 
@@ -159,7 +159,7 @@ def peak_memory_mb(device: str) -> float | None:
     """Peak of the memory that PyTorch held on the device, in MB; None on the CPU."""
     import torch
 
-    kind = torch.device(device).type
+    kind = DeviceName.parse(device).kind
     if kind == "cuda":
         return torch.cuda.max_memory_reserved(device) / 2**20
     if kind == "mps":
@@ -218,4 +218,4 @@ def _put(array: Ids, device: str) -> torch.Tensor:
 
 
 def _rows_at_once(floats_a_row: int, device: str) -> int:
-    return max(1, int(CHUNK_MB[device.partition(":")[0]] * 2**20 / (4 * floats_a_row)))
+    return max(1, int(CHUNK_MB[DeviceName.parse(device).kind] * 2**20 / (4 * floats_a_row)))

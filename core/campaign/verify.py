@@ -141,7 +141,6 @@ def _files(at: Path, trial: Trial, subject: str) -> Check:
 
 def _scored_again(engine: Engine, spec: AuditSpec, subject: str) -> Check:
     from core.trial import audit_math
-    from core.trial.supervisor import dtype_of
 
     trial = spec.trial
     try:
@@ -151,7 +150,7 @@ def _scored_again(engine: Engine, spec: AuditSpec, subject: str) -> Check:
         return Check(subject=subject, what="score", fault=str(error))
     assert trial.val_bpb is not None
     # Of a mean over the whole text far less is left of rounding than of a single loss.
-    allowed = audit_math.tolerance(dtype_of(trial.choices)) / 100 * again.tokens / again.bytes / math.log(2)
+    allowed = audit_math.tolerance(trial.choice("dtype")) / 100 * again.tokens / again.bytes / math.log(2)
     if abs(again.val_bpb - trial.val_bpb) > allowed:
         fault = f"the weights score {again.val_bpb:.6f} bpb, the record says {trial.val_bpb:.6f}"
         return Check(subject=subject, what="score", fault=fault)

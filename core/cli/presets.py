@@ -15,7 +15,7 @@ from core.cli import resolve
 from core.cli.options import AsJson, PresetSettings, TrainingDevice, interruptible
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
-from core.records import Preset, to_json
+from core.records import DeviceName, Preset, to_json
 from core.system.text import count
 from presets import cost, devices
 from presets.estimate import Estimate, estimate
@@ -92,7 +92,8 @@ class Listed:
 def listed(name: str, settings: Mapping[str, str]) -> Listed:
     """The preset `name` of `library.names()` with `--set` values put over it."""
     preset, about, own = library.load(name, settings), library.origin(name), library.load(name)
-    elsewhere = (preset.backend, preset.device.partition(":")[0]) != (own.backend, own.device.partition(":")[0])
+    kind, own_kind = DeviceName.parse(preset.device).kind, DeviceName.parse(own.device).kind
+    elsewhere = (preset.backend, kind) != (own.backend, own_kind)
     held_against = devices.named(about.device) if about.device and not about.exempt and not elsewhere else None
     found = estimate(preset, held_against) if held_against else None
     return Listed(preset=preset, about=about, estimate=found, elsewhere=elsewhere)

@@ -18,7 +18,7 @@ import backends
 import presets
 from core.measure import doctor
 from core.measure.lone_trial import lone_trial
-from core.records import Budget, Preset, Trial, UserError
+from core.records import Budget, DeviceName, Preset, Trial, UserError
 from core.system import hardware
 from core.system.files import cache_root, digest, replacing
 from core.system.text import one_line
@@ -94,12 +94,12 @@ def find(changes: Mapping[str, str]) -> list[Candidate]:
     wanted = changes.get("device", "auto")
     for kind, here in _devices():
         for backend, device in devices.DRIVERS[kind]:
-            if changes.get("backend", backend) != backend or wanted.partition(":")[0] not in ("auto", device):
+            if changes.get("backend", backend) != backend or DeviceName.parse(wanted).kind not in ("auto", device):
                 continue
             if reason := backends.get(backend).missing():
                 missing.append(reason)
                 continue
-            place = wanted if ":" in wanted else device
+            place = wanted if DeviceName.parse(wanted).index is not None else device
             if (one := _placed(here, backend, place)) is None:
                 continue
             facts = devices.like(kind, one.name, one.memory_gb, backend, device)
@@ -286,8 +286,8 @@ def _to_measure(preset: Preset) -> Preset:
 
 def _with_choices(device: Device, trial: Trial) -> Device:
     """The device with the kernel and the dtype that its trainer chose, which may differ from the assumed ones."""
-    kernel = trial.choices.get("kernel", "").partition(" (")[0]
-    dtype = trial.choices.get("dtype", "").partition(" (")[0]
+    kernel = trial.choice("kernel")
+    dtype = trial.choice("dtype")
     return dataclasses.replace(
         device,
         kernel=kernel if kernel in estimates.UTILIZATION else device.kernel,
@@ -318,15 +318,15 @@ def _placed(here: list[_LocalDevice], backend: str, place: str) -> _LocalDevice 
 
     A framework may count devices in another order than the driver, so if they differ the framework names the device.
     """
-    index = place.partition(":")[2]
-    if not index:
+    index = DeviceName.parse(place).index
+    if index is None:
         return max(here, key=lambda one: one.memory_gb)
-    if not index.isdecimal() or int(index) >= len(here):
+    if index >= len(here):
         return None
     if len(set(here)) == 1:
         return here[0]
     name = probe(backend, place).get("device_name")
-    return next((one for one in here if one.name == name), here[int(index)])
+    return next((one for one in here if one.name == name), here[index])
 
 
 def _fingerprint(device: Device, place: str, here: _LocalDevice) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import backends
 import presets
-from core.records import Budget, Preset, Trial, UserError, to_json
+from core.records import Budget, DeviceName, Preset, Trial, UserError, to_json
 from core.system import hardware
 from core.trainer.constants import read_constants
 from core.trial.probe import require
@@ -173,7 +173,8 @@ def _on(preset: Preset, backend: str, device: str | None, tell: Tell) -> Preset:
 
 def _same_device(preset: Preset, backend: str) -> str:
     """What another backend calls the preset's device; UserError if it drives none like it."""
-    kind, colon, index = preset.device.partition(":")
+    place = DeviceName.parse(preset.device)
+    kind = place.kind
     if kind in ("cpu", "auto"):
         return preset.device
     of_kind = {of: dict(drivers) for of, drivers in DRIVERS.items() if (preset.backend, kind) in drivers}
@@ -185,7 +186,8 @@ def _same_device(preset: Preset, backend: str) -> str:
         )
     # PyTorch calls NVIDIA's and AMD's GPUs cuda, others don't.
     here = {one.kind for one in hardware.accelerators()}
-    return next((name for of, name in called.items() if of in here), next(iter(called.values()))) + colon + index
+    name = next((name for of, name in called.items() if of in here), next(iter(called.values())))
+    return str(dataclasses.replace(place, kind=name))
 
 
 def interleaved(

@@ -29,7 +29,7 @@ from core.data.corpora.hub import HubCorpus
 from core.data.corpora.parquet import INSTALL
 from core.data.corpora.registry import NAMES, find
 from core.data.dataset import Dataset, prepared
-from core.records import Preset, UserError
+from core.records import Choice, DeviceName, Preset, UserError
 from core.sandbox import tier
 from core.sandbox.selftest import check
 from core.system import accelerators, hardware
@@ -233,7 +233,8 @@ def _examine_preset(report: Report, preset: Preset, origin: str, auto: Facts, he
 
 def _room(backend: str, device: str, name: str, here: Here) -> tuple[float | None, float | None]:
     """Memory in GB of a backend's device that a trial may use, and how much is free now; None if unknown."""
-    kind, _, index = device.partition(":")
+    place = DeviceName.parse(device)
+    kind = place.kind
     if kind == "cpu":
         memory = psutil.virtual_memory()
         return memory.total / GB, memory.available / GB
@@ -241,7 +242,7 @@ def _room(backend: str, device: str, name: str, here: Here) -> tuple[float | Non
     mine = [one for one in driven if one.name == name] or driven  # the framework may order them differently
     if not mine:
         return None, None
-    one = mine[min(int(index or 0), len(mine) - 1)]
+    one = mine[min(place.index or 0, len(mine) - 1)]
     return devices.like(one.kind, one.name, one.memory_gb, backend, kind).usable_gb, one.free_gb
 
 
@@ -249,7 +250,7 @@ def _memory_gb(preset: Preset, choices: Mapping[str, str]) -> float | None:
     """Estimated memory of a trial of the reference trainer; None for backends without an estimate."""
     if preset.backend not in cost.ACTIVATIONS:
         return None
-    kernel, dtype, compiler = (choices.get(key, "").partition(" (")[0] for key in ("kernel", "dtype", "compile"))
+    kernel, dtype, compiler = (Choice.parse(choices.get(key, "")).value for key in ("kernel", "dtype", "compile"))
     return cost.memory_gb(preset, kernel, dtype, compiled=compiler == "inductor") if dtype in cost.BYTES else None
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import psutil
 
+from core.records import DeviceName
 from core.system.accelerators import tool_output
 
 PERIOD_SECONDS = 1.0
@@ -214,7 +215,8 @@ def remarks(conditions: Mapping[str, float | str | None]) -> list[str]:
 
 
 def _sensors(device: str, name: str) -> list[Sensor]:
-    kind, _, index = device.partition(":")
+    place = DeviceName.parse(device)
+    kind = place.kind
     found: list[Sensor] = []
     with _errors_ignored():
         if kind == "cpu":
@@ -224,7 +226,7 @@ def _sensors(device: str, name: str) -> list[Sensor]:
         elif kind in ("cuda", "gpu"):
             from core.system.nvml import NvidiaSensor
 
-            found.append(NvidiaSensor(int(index or 0), name))
+            found.append(NvidiaSensor(place.index or 0, name))
     return found
 
 

@@ -22,7 +22,7 @@ from core.trial import weights as handed
 from core.trial.process import TrialFailed
 from core.trial.scoring import Scorer
 from core.trial.spec import AuditSpec, read_facts, trainer_file
-from core.trial.supervisor import backend_environment, dtype_of
+from core.trial.supervisor import backend_environment
 
 
 def review(spec: AuditSpec, dataset: Dataset, random: np.random.Generator | None = None) -> audit.AuditResult:
@@ -67,7 +67,7 @@ def claim_of(spec: AuditSpec, dataset: Dataset, facts: Facts) -> audit.ClaimedLo
         rows=rows,
         losses_BT=losses_BT,
         vocabulary=facts.vocabulary,
-        dtype=dtype_of(spec.trial.choices),
+        dtype=spec.trial.choice("dtype"),
         reference=reference,
     )
 

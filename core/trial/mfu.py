@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import presets
-from core.records import Preset
+from core.records import Choice, DeviceName, Preset
 from core.system import hardware
 from presets import devices
 
 
-def peak_flops(preset: Preset, device: str, device_name: str, choices: Mapping[str, str]) -> float | None:
+def peak_flops(preset: Preset, device: str, device_name: str, choices: Mapping[str, Choice]) -> float | None:
     """Dense peak in FLOP/s, None where it is not known.
 
     `device` is the backend's own name, resolved; `device_name` the driver's; `choices` what the trainer runs with. The
     preset's peak counts on the preset's kind of device alone. Where it is that of a device in devices.toml, the one
     here counts by its own name, in the dtype that was chosen. A CPU's is a measured matrix product.
     """
-    kind, wanted = device.partition(":")[0], preset.device.partition(":")[0]
+    kind, wanted = DeviceName.parse(device).kind, DeviceName.parse(preset.device).kind
     if kind == "cpu" and (wanted != "cpu" or preset.peak_tflops is None):
         return hardware.matrix_flops()
     if preset.peak_tflops is None or wanted not in (kind, "auto"):
@@ -25,7 +25,7 @@ def peak_flops(preset: Preset, device: str, device_name: str, choices: Mapping[s
     tflops: float | None = preset.peak_tflops
     if kind != "cpu" and (facts := _meant(preset)) is not None:
         here = devices.matching(device_name)
-        dtype = choices.get("dtype", facts.dtype).partition(" (")[0]
+        dtype = choices.get("dtype", Choice(facts.dtype)).value
         tflops = here.tflops.get(dtype) if here is not None else None
     return None if tflops is None else tflops * 1e12
 

@@ -11,7 +11,6 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from core.records import (
     OUTPUT,
     WEIGHTS,
     Audit,
+    Choice,
     Facts,
     Preset,
     Score,
@@ -227,9 +227,8 @@ class _Attempt:
             # Before the auditor is shown anything: the two share no moment either.
             scorer.end()
             outcome.score_seconds = time.monotonic() - begun
-        return audit.ClaimedLosses(
-            rows=rows, losses_BT=losses_BT, vocabulary=facts.vocabulary, dtype=dtype_of(training.choices)
-        )
+        dtype = training.choices.get("dtype", Choice("")).value
+        return audit.ClaimedLosses(rows=rows, losses_BT=losses_BT, vocabulary=facts.vocabulary, dtype=dtype)
 
     def _audit(self, auditor: Scorer, scorer: Scorer, facts: Facts, claim: audit.ClaimedLosses) -> None:
         """The small audit of the claimed losses, by a process that has seen none of them."""
@@ -245,11 +244,6 @@ class _Attempt:
         except TrialFailed as failure:
             outcome.score = None
             raise TrialFailed(f"the audit: {failure}", failure.verdict) from None
-
-
-def dtype_of(choices: Mapping[str, str]) -> str:
-    """The dtype that a trainer has told among its choices: "bfloat16 (a reason)"; empty if it told none."""
-    return choices.get("dtype", "").partition(" ")[0]
 
 
 def _keep_output(source: Process, path: Path) -> None:
@@ -284,7 +278,7 @@ def _record(spec: TrialSpec, dataset: Dataset, outcome: _Outcome, begun: float, 
         preset=preset.name,
         backend=preset.backend,
         device=f"{outcome.device} ({outcome.device_name})" if outcome.device else preset.device,
-        choices=training.choices,
+        choices={name: str(choice) for name, choice in training.choices.items()},
         versions={"python": platform.python_version(), **outcome.versions},
         yardstick=dataset.scored("val", preset.score_bytes).yardstick,
         vocabulary=dataset.tokenizer.vocabulary,

@@ -15,7 +15,7 @@ import numpy as np
 from core.data.packing import Packer
 from core.data.shards import TokenShards
 from core.events import OnProgress, Progress
-from core.records import Budget, Facts, Preset, UserError, to_json
+from core.records import Budget, Choice, Facts, Preset, UserError, to_json
 from core.trial.channel import Message
 from core.trial.child.client import Batch
 from core.trial.failures import Retry
@@ -204,7 +204,7 @@ class Training:
             raise TrialFailed(f"broke the protocol: describe takes at most {MAX_CHOICES} choices")
         self.state.flops_per_token = flops if math.isfinite(flops) and flops > 0 else None
         self.state.choices = {
-            str(key)[:MAX_CHOICE_LENGTH]: str(value)[:MAX_CHOICE_LENGTH] for key, value in choices.items()
+            str(key)[:MAX_CHOICE_LENGTH]: Choice.parse(str(value)[:MAX_CHOICE_LENGTH]) for key, value in choices.items()
         }
 
     def _take_weights(self, message: Message) -> Path:

@@ -6,6 +6,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from core.records import Choice
+
 
 @dataclass
 class TrainingState:
@@ -22,7 +24,7 @@ class TrainingState:
 
     loss: float | None = None
     flops_per_token: float | None = None
-    choices: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
     device_peak_mb: float | None = None
 
     @property

@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 
 import presets
-from core.records import Preset
+from core.records import Choice, Preset
 from core.system import hardware
 from core.trial.mfu import peak_flops
 
 MATRIX = 3e11  # FLOP/s
-BF16, FP32 = {"dtype": "bfloat16 (native)"}, {"dtype": "float32 (no other)"}
+BF16, FP32 = {"dtype": Choice.parse("bfloat16 (native)")}, {"dtype": Choice.parse("float32 (no other)")}
 H100, A100, M4_MAX = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB", "Apple M4 Max"
 
 
@@ -27,7 +27,7 @@ def _matrix(monkeypatch: pytest.MonkeyPatch) -> None:
         ("h100", "cuda:0", H100, BF16, 989.5e12),
         ("h100", "cuda:0", A100, BF16, 312e12),  # the preset of one card on another
         ("h100", "cuda:0", "NVIDIA H100 NVL", BF16, None),  # nobody knows its peak here
-        ("h100", "cuda:0", H100, {"dtype": "float8 (an agent's idea)"}, None),
+        ("h100", "cuda:0", H100, {"dtype": Choice.parse("float8 (an agent's idea)")}, None),
         ("h100", "cpu", "a processor", FP32, MATRIX),
         ("m4-max", "gpu", M4_MAX, BF16, 12.9e12),
         ("m4-max", "cpu", "a processor", FP32, MATRIX),
@@ -39,11 +39,10 @@ def _matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_peak_is_of_the_device_here(
-    name: str, device: str, device_name: str, choices: dict[str, str], peak: float | None
+    name: str, device: str, device_name: str, choices: dict[str, Choice], peak: float | None
 ) -> None:
-    assert peak_flops(presets.load(name), device, device_name, choices) == (
-        None if peak is None else pytest.approx(peak)
-    )
+    found = peak_flops(presets.load(name), device, device_name, choices)
+    assert found == (None if peak is None else pytest.approx(peak))
 
 
 @pytest.mark.parametrize(

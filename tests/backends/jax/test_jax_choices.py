@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.records import UserError
+from core.records import Choice, UserError
 
 jnp = pytest.importorskip("jax.numpy", reason="JAX is not installed: uv pip install 'autoresearch[jax]'")
 
@@ -42,9 +42,9 @@ def test_a_machine_gets_what_it_can_run(load_trainer, facts, kernel, dtype):
     choices = trainer.choose(trainer.Machine(**facts))
     assert (choices.kernel, jnp.dtype(choices.dtype).name, choices.compiled) == (kernel, dtype, True)
     for name, told in choices.with_reasons().items():
-        chosen, _, reason = told.partition(" (")
-        assert chosen, name
-        assert len(reason) > len("x)"), f"{name} is told without a reason: {told}"
+        choice = Choice.parse(told)
+        assert choice.value, name
+        assert len(choice.reason) > 1, f"{name} is told without a reason: {told}"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backends
-from core.records import UserError
+from core.records import Choice, UserError
 from core.trainer.constants import read_constants, read_tunables
 
 mx = pytest.importorskip("mlx.core", reason="MLX is not installed here", exc_type=ImportError)
@@ -30,9 +30,9 @@ def test_a_machine_gets_what_it_can_run(load_trainer, facts, dtype, compiled):
     assert told["dtype"].startswith(f"{dtype} (")
     assert told["compile"].startswith("mx.compile (" if compiled else "eager (")
     for name, text in told.items():
-        chosen, _, reason = text.partition(" (")
-        assert chosen, name
-        assert len(reason) > len("x)"), f"{name} is told without a reason: {text}"
+        choice = Choice.parse(text)
+        assert choice.value, name
+        assert len(choice.reason) > 1, f"{name} is told without a reason: {text}"
 
 
 def test_without_a_compiler_a_cpu_trains(load_trainer, facts, monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.records import UserError
+from core.records import Choice, UserError
 
 LINUX: dict[str, Any] = {"platform": "linux", "triton": True, "compiler": True}
 WINDOWS: dict[str, Any] = {"platform": "win32", "triton": False, "compiler": False}
@@ -62,9 +62,9 @@ def test_a_machine_gets_what_it_can_run(load_trainer, facts, kernel, dtype, comp
     choices = trainer.choose(trainer.Machine(**facts))
     assert (choices.kernel, choices.dtype, choices.compiled) == (kernel, dtype, compiled)
     for name, told in choices.with_reasons().items():
-        chosen, _, reason = told.partition(" (")
-        assert chosen, name
-        assert len(reason) > len("x)"), f"{name} is told without a reason: {told}"
+        choice = Choice.parse(told)
+        assert choice.value, name
+        assert len(choice.reason) > 1, f"{name} is told without a reason: {told}"
 
 
 def test_no_machine_gets_what_it_lacks(load_trainer):
