@@ -1,4 +1,4 @@
-"""What an agent is, what it is shown and what it is lent. Which there are stands in the registry beside this file."""
+"""The interface of agents: `Agent`, and what it gets, `History` and `AgentContext`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.store.program import Program
 
 
 class History(Protocol):
-    """A campaign as an agent sees it when it is asked. Reads on demand: thousands of experiments cost nothing unasked.
+    """A campaign as an agent sees it. Each call reads what it needs: a long campaign costs no more than a short one.
 
     `recent`, `best` and `repeat_of` give experiments without their trials; `experiment` gives one with them.
     """
@@ -66,13 +66,13 @@ class History(Protocol):
         ...
 
     def repeat_of(self, text: str) -> Experiment | None:
-        """The experiment, kept or discarded, that had this trainer: proposing it again would only give its result."""
+        """The experiment, kept or discarded, that had this trainer: it would not be run again."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What came of a trainer's first step in the sandbox. Says whether it runs, and nothing of how well it learns."""
+    """The result of a trainer's first step in the sandbox: whether it runs, not how well it learns."""
 
     fault: str  # why it can't be tried; empty where it runs
     seconds: float
@@ -95,7 +95,7 @@ class CheckResult:
 
 
 class AgentContext(Protocol):
-    """What a run lends to its agent."""
+    """What an agent may use during a run."""
 
     @property
     def root(self) -> Path:
@@ -104,25 +104,25 @@ class AgentContext(Protocol):
 
     @property
     def state(self) -> Path:
-        """A folder in the campaign for what agents keep. It is there, and no trial can read it."""
+        """An existing folder in the campaign for agents' own files. No trial can read it."""
         ...
 
     @property
     def tell(self) -> OnEvent: ...
 
     def check(self, text: str) -> CheckResult:
-        """Parses a trainer, holds it against program.md's fixed constants and runs one step of it in the sandbox."""
+        """Whether a trainer may be tried (`trainer.check.refusal`), and if so, one step of it in the sandbox."""
         ...
 
     def seconds_left(self) -> float:
-        """Until the run starts nothing new; infinite without a limit."""
+        """Seconds until the run starts no new experiment; infinite without a limit."""
         ...
 
 
 class Unavailable(Exception):
-    """Raised by `propose` of an agent that can't be had for now, such as a model whose server is down.
+    """Raised by `propose` of an agent that can't propose now, such as a model whose server is down.
 
-    `seconds`: after how long it is worth asking again.
+    `seconds`: when it is worth trying again.
     """
 
     def __init__(self, reason: str, seconds: float) -> None:
@@ -131,7 +131,7 @@ class Unavailable(Exception):
 
 
 class Agent:
-    """Whoever proposes. One that keeps state rebuilds it from the history: a campaign may go on in another process."""
+    """Proposes experiments. State must be rebuilt from the history: a campaign may continue in another process."""
 
     name: str
     why_none: str = ""  # why `propose` returned None, for the run's last line; empty for nothing to add

@@ -1,6 +1,6 @@
-"""Two agents on one history: a thinker (a model, a coding agent) and the search, in turn or while the thinker is away.
+"""Two agents on one history: a thinker (a model or coding agent) and the search, in turn or while the thinker is away.
 
-Whose turn it is follows from the history alone, so that a run goes on where the last one ended.
+The history alone decides whose turn it is, so that a run continues where the last one ended.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _WAIT_SECONDS = 1.0  # between two looks at the clock while nobody has anything 
 
 
 class Hybrid(Agent):
-    """Asks the thinker, then gives the search some turns, and all of them while the thinker is unavailable.
+    """After each proposal of the thinker the search gets some turns, and every turn while the thinker is unavailable.
 
     `after_keep`, `after_rest`: the search's turns after an experiment of the thinker that was kept, or was not. With 0
-    for both the search only stands in. `alone`: whether the search goes on by itself when the thinker has nothing more.
+    for both the search only stands in. `alone`: whether the search continues when the thinker has nothing more.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Hybrid(Agent):
             agent.begin(context)
 
     def propose(self, history: History) -> Proposal | None:
-        """Whoever's turn it is. Where neither has a proposal now, waits for the thinker as long as the run may last."""
+        """The proposal of the one whose turn it is, else of the other; if neither has one, waits for the thinker."""
         order = [self._from_thinker, self._from_search]
         if self._is_searchs_turn(history):
             order.reverse()
@@ -82,7 +82,7 @@ class Hybrid(Agent):
             self._begun.pop().end()
 
     def _is_searchs_turn(self, history: History) -> bool:
-        """Whether the search has had fewer turns since the thinker's last experiment than that one's end gives it."""
+        """Whether the search has turns left after the thinker's last experiment."""
         for had, experiment in enumerate(reversed(history.recent(_LOOKED_AT))):
             if experiment.number == 0:
                 return False  # the thinker begins

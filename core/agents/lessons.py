@@ -1,6 +1,6 @@
-"""`lessons.md`: one line for each thing that was learned, for later proposals and other campaigns, and for a person.
+"""`lessons.md`: a line for each thing that was learned, for later proposals, other campaigns and the user.
 
-Anybody may edit the file at any time, so it is read anew each time and only ever added to.
+Anybody may edit the file at any time, so it is read anew each time and only appended to.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LOCK_SECONDS = 10.0
 
 
 class Lessons:
-    """The lessons in `path`, which need not be there yet."""
+    """The lessons in `path`, a file that need not exist yet."""
 
     def __init__(self, path: Path, tell: OnEvent) -> None:
         self.path = path
@@ -34,9 +34,9 @@ class Lessons:
         return [] if (text := self._end()) is None else _lines(text)[-SHOWN:]
 
     def append(self, lesson: str) -> bool:
-        """Adds a line, unless it is among the last ones; whether it stands there now.
+        """Appends a line unless it is among the last ones. Returns whether it is in the file now.
 
-        One write behind what is there, so that neither a kill nor an editor that saves meanwhile costs earlier lines.
+        It is a single write at the end, so that neither a kill nor an editor that saves meanwhile costs earlier lines.
         """
         line = one_line(lesson, LONGEST)
         try:
@@ -54,7 +54,7 @@ class Lessons:
         return True
 
     def _end(self) -> str | None:
-        """The end of the file, empty without one; None if it can't be read."""
+        """The last bytes of the file as text, empty without a file; None if it can't be read."""
         try:
             with open(self.path, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -91,7 +91,7 @@ def refuse_unusable(path: Path) -> None:
 
 
 def lock_of(path: Path) -> Path:
-    """Beside the file, since campaigns anywhere may share it."""
+    """The lock's path, beside the file, since campaigns anywhere may share it."""
     return path.with_name(f".{path.name}.lock")
 
 

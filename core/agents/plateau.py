@@ -1,6 +1,6 @@
-"""When nothing was kept for long: what was changed how often since the champion, and what came close.
+"""Advice when nothing was kept for long: what was changed how often since the champion, and what came close.
 
-Pure functions of a history. What they cost depends on how far they look back, never on how long the campaign is.
+Pure functions of a history that look back a bounded number of experiments.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from core.trainer.constants import parse
 from core.trainer.fingerprint import canonical
 from core.trainer.literals import literal
 
-STREAK = 10  # discards in a row that are called a plateau
+STREAK = 10  # discards in a row that make a plateau
 LOOKED_AT = 60  # experiments since the champion
 NEAR_LOOKED_AT = 200  # experiments, of earlier champions too
-EXHAUSTED = 3  # changes without a keep
-CLOSEST = 3  # that are offered where none is within the spread
+EXHAUSTED = 3  # changes of a region without a keep
+CLOSEST = 3  # experiments that count as near misses where none is within the spread
 _REGIONS, _NEAR = 12, 6  # that are listed
-_LONGEST_NAME = 40  # characters of a name in a trainer that are listed
+_LONGEST_NAME = 40  # characters of a trainer's name for something
 
 
 @dataclass(frozen=True)
 class Region:
-    """A constant, function, method or other part of the trainer, and what came of changing it since the champion."""
+    """A constant, function, method or other part of the trainer, and the result of changing it since the champion."""
 
     name: str
     tried: int
@@ -79,7 +79,7 @@ def near_misses(history: History, count: int) -> list[Experiment]:
 
 
 def advice(history: History) -> str:
-    """For whoever proposes next: what is exhausted, what came close, and to try something else. Empty: no plateau."""
+    """For the next proposal: what is exhausted, what came close, and to try something else. Empty without a plateau."""
     if (discards := streak(history)) < STREAK:
         return ""
     lines = [
@@ -100,7 +100,7 @@ def advice(history: History) -> str:
 
 
 def to_combine(history: History) -> str:
-    """Near misses of the present champion, where there are two or more. Empty: there are not."""
+    """The near misses of the present champion; empty if there are fewer than two."""
     near = [one for one in near_misses(history, _NEAR) if one.parent == history.champion.commit]
     return "\n".join(_to_combine(history)) if len(near) > 1 else ""
 
@@ -122,7 +122,7 @@ def _near(history: History, experiment: Experiment) -> str:
 
 
 def _valued(name: str, value: Constant) -> str:
-    """A constant with its value, if that is a number: a string may say anything to whoever reads it."""
+    """A constant with its value; of a string the name alone, since a trainer may write anything into it."""
     return _cut(name) if isinstance(value, str) else f"{_cut(name)} = {literal(value)}"
 
 
@@ -135,7 +135,7 @@ def _parts_changed(before: str, after: str, constants: set[str]) -> list[str]:
     return [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in constants]
 
 
-# A trainer is looked at in every proposal of a plateau, and parsed once.
+# During a plateau each proposal compares the same trainers: each is parsed once.
 @lru_cache(maxsize=2 * LOOKED_AT)
 def _parts(text: str) -> dict[str, int]:
     """A hash of every function, method and assignment; classes' own lines and the module's other code as one each."""

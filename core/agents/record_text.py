@@ -1,4 +1,4 @@
-"""Recorded experiments as text for whoever proposes: a line, the numbers of one, its last trial. Bounded."""
+"""Recorded experiments as bounded text for models and coding agents: a line, a heading, the last trial."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIRST_WORD = re.compile(r"\w+")
 
 
 def line(experiment: Experiment, characters: int = 220) -> str:
-    """Number, verdict, score, gain, agent and hypothesis. Of a failure's reason no word that the trial chose."""
+    """Number, verdict, score, gain, agent and hypothesis. Nothing of a failure's reason that the trial could choose."""
     words = [f"#{experiment.number} {experiment.verdict}"]
     if experiment.val_bpb is not None:
         words.append(f"{experiment.val_bpb:.4f}")
@@ -39,14 +39,14 @@ def error_kind(experiment: Experiment) -> str:
 
 
 def score(experiment: Experiment) -> str:
-    """Number, verdict, score and gain, and no word of whoever proposed it."""
+    """Number, verdict, score and gain: nothing that an agent or a trial wrote."""
     text = f"experiment {experiment.number}: {experiment.verdict}"
     text += "" if experiment.val_bpb is None else f", val_bpb {experiment.val_bpb:.4f}"
     return text if experiment.gain is None else f"{text}, gain {experiment.gain:+.4f} over the champion of its time"
 
 
 def heading(experiment: Experiment) -> str:
-    """The score, the spread of seeds, and where its trials were read the size of the last one."""
+    """`score`, the spread of the baseline's seeds, and the size of the last trial if the trials were read."""
     text = score(experiment).capitalize()
     if experiment.spread is not None:
         text += f" (spread of the baseline's seeds {experiment.spread:.4f})"
@@ -65,7 +65,7 @@ def loss(point: Point) -> str:
 
 
 def last_trial(folder: Path) -> tuple[list[Point], str] | None:
-    """The curve of an experiment's last trial and what it printed; None if none was left that can be read."""
+    """The curve of an experiment's last trial and what it printed; None if its files are gone or can't be read."""
     try:
         if trials := trial_files.trials(folder):
             return trial_files.points(trials[-1], CURVE_CHARACTERS), trial_files.printed(trials[-1])

@@ -16,7 +16,7 @@ from core.records import UserError
 
 GROUP = "autoresearch.agents"
 _BUILT_IN = {"replay": "core.agents.replay:ReplayAgent", "search": "core.agents.search.agent:SearchAgent"}
-# Those that can be away for a while: alone, the search stands in for them; in the hybrid it takes turns with them.
+# Agents that can be unavailable for a while. The search stands in for them then; in the hybrid it has turns of its own.
 _THINKERS = {"api": "core.agents.api.factory:api", "command": "core.agents.command:command"}
 _HYBRID = "hybrid"
 
@@ -27,7 +27,7 @@ def names() -> list[str]:
 
 
 def make(name: str, /, **settings: Any) -> Agent:
-    """The agent of that name, made with those of its settings that were given (`seed`, ...).
+    """Makes the agent of that name with the settings that were given (`seed`, ...).
 
     Raises UserError for a name that isn't known and for a setting that the agent does not take.
     """
@@ -52,7 +52,7 @@ def make(name: str, /, **settings: Any) -> Agent:
 
 
 def thinker(name: str, /, **settings: Any) -> Agent:
-    """An agent of `make` alone: nobody stands in for it, and its `propose` may raise Unavailable."""
+    """Makes an `api` or `command` agent without the search as its stand-in: its `propose` may raise Unavailable."""
     return _made(name, _attribute(_THINKERS[name]), settings)
 
 

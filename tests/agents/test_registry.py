@@ -66,10 +66,10 @@ def test_an_option_that_an_agent_does_not_take_is_named(name: str, options: dict
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--seed", "1", "--agent-set", "seed=2"], "--agent-set seed: that has an option of its own, use --seed"),
-        (["--agent-set", "max_cost=5"], "--agent-set max_cost: that has an option of its own, use --max-cost"),
+        (["--seed", "1", "--agent-set", "seed=2"], "--agent-set seed: it has its own option, use --seed"),
+        (["--agent-set", "max_cost=5"], "--agent-set max_cost: it has its own option, use --max-cost"),
         (["--agent-set", "name=foo"], "agent search takes no --name"),
-        (["--agent-set", "a=1", "--agent-set", "a=2"], "--agent-set a: given twice, as '1' and '2'"),
+        (["--agent-set", "a=1", "--agent-set", "a=2"], "--agent-set a: it was given twice, as '1' and '2'"),
         (["--agent-set", "a"], "--agent-set: expected KEY=VALUE, not 'a'"),
     ],
 )

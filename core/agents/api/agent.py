@@ -42,7 +42,7 @@ class ApiAgent(Agent):
         self._lessons_path = lessons
         self._answer_tokens = answer_tokens
         self._secret = secret
-        self._asks: ModelClient | None = None
+        self._client: ModelClient | None = None
         self._repeats: list[Repeat] = []
         self._given_up = 0  # proposals in a row
         self._answered = False  # whether the model ever did
@@ -53,7 +53,7 @@ class ApiAgent(Agent):
         super().begin(context)
         self._secret = self._secret or secret_in(context.state)
         self._lessons = Lessons(self._lessons_path or context.root / LESSONS, context.tell)
-        self._asks = self._connect(context)
+        self._client = self._connect(context)
 
     def propose(self, history: History) -> Proposal | None:
         """What the model hands in; None, with the reason in `why_none`, once it has nothing more or may spend no more.
@@ -61,14 +61,14 @@ class ApiAgent(Agent):
         Raises Unavailable. Raises UserError for what a person must mend, such as a key that is not accepted, but only
         where the model has never answered in this run: later, at night, the search is to go on.
         """
-        assert self._asks is not None and self._secret is not None, "`begin` comes first"
+        assert self._client is not None and self._secret is not None, "`begin` comes first"
         quotes = Quotes(mark_of(self._secret, len(history)))
         kept = self._kept if self._kept is not None and self._kept.champion == history.champion_text else None
         self._kept = None
         bench = self.bench = Workbench(history, self.context, self._lessons, quotes, self.name, kept)
         situation = brief.situation(history, quotes, self._lessons.read(), self._repeats, self.name)
         conversation = Conversation(
-            asks=self._asks,
+            client=self._client,
             bench=bench,
             opening=(brief.standing(history), situation),
             max_tokens=self._answer_tokens,
@@ -107,6 +107,6 @@ class ApiAgent(Agent):
         self._repeats.append(repeat)
 
     def end(self) -> None:
-        if self._asks is not None:
-            self._asks.close()
-            self._asks = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None

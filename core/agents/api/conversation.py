@@ -27,7 +27,7 @@ class GivenUp(Exception):
 class Conversation:
     """Requests and tool results in turn, until a tool ends the proposal."""
 
-    asks: ModelClient
+    client: ModelClient
     bench: Workbench
     opening: tuple[Block, ...]
     max_tokens: int
@@ -35,7 +35,7 @@ class Conversation:
     replies: int = 0
 
     def run(self) -> None:
-        """Returns when a tool has ended the proposal. Raises GivenUp, TimeOver, and what `asks.ask` raises."""
+        """Returns when a tool has ended the proposal. Raises GivenUp, TimeOver, and what `client.ask` raises."""
         messages = self._begin(self.resumed)
         nudges, beginnings = 0, 1
         for answer in range(MOST_ANSWERS):
@@ -43,7 +43,7 @@ class Conversation:
                 raise TimeOver
             self.bench.status("thinks" if answer == 0 else f"thinks, answer {answer + 1}")
             request = Request(system=prompts.SYSTEM, tools=TOOLS, messages=tuple(messages), max_tokens=self.max_tokens)
-            reply = self.asks.ask(request, len(self.bench.history))
+            reply = self.client.ask(request, len(self.bench.history))
             self.replies += 1
             if reply.stop_reason == "context_full":
                 beginnings += 1

@@ -8,9 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import cast, get_args
 
-from core.agents import lessons as shared
 from core.agents.api.agent import ANSWER_TOKENS, ApiAgent
 from core.agents.base import AgentContext
+from core.agents.lessons import refuse_unusable
 from core.agents.llm import providers
 from core.agents.llm.base import Effort, ModelClient, Reply, Request
 from core.agents.llm.client import ApiClient
@@ -54,7 +54,7 @@ def api(
     if not (timeout > 0 and math.isfinite(timeout)):
         raise UserError(f"timeout: expected seconds above 0, not {timeout}")
     if lessons is not None:
-        shared.refuse_unusable(lessons)
+        refuse_unusable(lessons)
     settings = ModelSettings(
         provider=provider,
         model=model,
@@ -72,32 +72,26 @@ def api(
 
     def connect(context: AgentContext) -> ModelClient:
         program = programs.read(context.root / PROGRAM)
-        dollars = _lower(max_cost, program.max_cost)
-        tokens = _lower(max_tokens, program.max_tokens)
-        limited = replace(
-            settings,
-            max_usd=_dollars(dollars),
-            max_tokens=None if tokens is None else int(tokens),
+        dollars = [limit for limit in (max_cost, program.max_cost) if limit is not None]
+        tokens = [limit for limit in (max_tokens, program.max_tokens) if limit is not None]
+        client = server(
+            context.state,
+            replace(settings, max_usd=_dollars(min(dollars, default=None)), max_tokens=min(tokens, default=None)),
+            on_wait=lambda text: context.tell(Working(agent.name, text)),
+            on_notice=lambda text: context.tell(Notice(text)),
+            seconds_left=context.seconds_left,
         )
-        return Followed(
-            server(
-                context.state,
-                limited,
-                on_wait=lambda text: context.tell(Working(agent.name, text)),
-                on_notice=lambda text: context.tell(Notice(text)),
-                seconds_left=context.seconds_left,
-            )
-        )
+        return TranscribingClient(client)
 
     agent = ApiAgent(connect, model=chosen, lessons=lessons, answer_tokens=_ANSWER_TOKENS[provider])
     return agent
 
 
-class Followed:
-    """`ModelClient` of a caller, whose transcript shows what the tools answered too."""
+class TranscribingClient:
+    """A client that also writes the results of tools, which stand in the next request, into the transcript."""
 
-    def __init__(self, caller: ApiClient) -> None:
-        self._caller = caller
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
 
     def ask(self, request: Request, experiment: int) -> Reply:
         if len(request.messages) > 2:
@@ -105,17 +99,12 @@ class Followed:
             for block in request.messages[-1]["content"]:
                 if block["type"] == "tool_result":
                     name = str(names.get(block["tool_use_id"]))
-                    self._caller.transcript.result(name, block["content"], is_error=block["is_error"])
-        return self._caller.ask(request, experiment)
+                    self._client.transcript.result(name, block["content"], is_error=block["is_error"])
+        return self._client.ask(request, experiment)
 
     def close(self) -> None:
-        self._caller.close()
+        self._client.close()
 
 
 def _dollars(limit: float | None) -> Decimal | None:
     return None if limit is None else Decimal(str(limit))
-
-
-def _lower(one: float | None, other: float | None) -> float | None:
-    given = [limit for limit in (one, other) if limit is not None]
-    return min(given, default=None)

@@ -1,4 +1,4 @@
-"""The command agent: has a coding agent edit the champion in a sandboxed folder and takes what it made of train.py."""
+"""The command agent: runs a coding agent in a sandboxed folder with the champion, and proposes its edited train.py."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from core.trainer.constants import read_constants
 KEPT = 100  # files of what the command printed
 FIRST_WAIT, LONGEST_WAIT = 30.0, 1800.0  # seconds until it is asked again after a failure; they double
 SAME_FAILURES = 3  # in a row, and a notice shows what was printed
-SHORTEST_SECONDS = 30.0  # that it gets, however soon the run ends
-STATUS_SECONDS = 5.0  # between two lines of what it does
+SHORTEST_SECONDS = 30.0  # for the command, however soon the run ends
+STATUS_SECONDS = 5.0  # between two lines about what it does
 
 
 class Failed(Exception):
-    """A run of the command that gave nothing to try. `kind` is the same for failures of the same sort."""
+    """A run of the command that left nothing to try. `kind` is equal for failures of the same sort."""
 
     def __init__(self, kind: str, reason: str, tail: str) -> None:
         super().__init__(reason)
@@ -144,7 +144,7 @@ class CommandAgent(Agent):
         return result
 
     def _progress(self, output: Output, checks: Checks) -> Callable[[], None]:
-        """To be called while the command runs: answers checks, and shows the last line it printed now and then."""
+        """A function to call while the command runs: it answers checks, and reports the last printed line at times."""
         name = self._environment.command.name
         shown, shown_at = "", 0.0
         self.context.tell(Working(self.name, f"{name} begins"))
@@ -168,7 +168,7 @@ class CommandAgent(Agent):
         return {TRAINER: history.champion_text, PROGRAM: program, LESSONS: lessons, **history_files.files(history)}
 
     def _log(self, number: int) -> Path:
-        """The file of what the command prints for this experiment; the oldest ones go."""
+        """The file for what the command prints for this experiment. Deletes the oldest such files."""
         folder = self.context.state / "command"
         folder.mkdir(parents=True, exist_ok=True)
         for old in sorted(folder.glob("[0-9]*.txt"))[: -(KEPT - 1)]:
@@ -198,7 +198,7 @@ class CommandAgent(Agent):
 
 
 def _summary(result: CommandResult, before: str, after: str) -> str:
-    """A hypothesis for an edit that came without one: which constants changed, else what was printed first."""
+    """A hypothesis for an edit that came without one: the changed constants, else the first line that was printed."""
     try:
         old, new = read_constants(before), read_constants(after)
     except UserError:

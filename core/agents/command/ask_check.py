@@ -1,6 +1,6 @@
-"""Asks, from within the sandbox, for a check of train.py: `python -I -S ask_check.py WORK ANSWERS`.
+"""Requests a check of train.py from within the sandbox: `python -I -S ask_check.py WORK ANSWERS`.
 
-Run as a file by a command that nobody trusts, so it only asks: what is checked, and how often, is `checks.py`'s.
+The command, which is not trusted, runs this file. `checks.py`, outside, decides what is checked and how often.
 """
 
 from __future__ import annotations

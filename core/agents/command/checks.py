@@ -1,6 +1,6 @@
-"""Lets a coding agent check its edit: one step where trials run, without a record.
+"""Lets a coding agent check its edit by one step of training in the sandbox of trials; nothing is recorded.
 
-The command asks by a file in its folder and reads the answer in one that it can't write to.
+The command requests it by a file in its folder, and reads the answer from a folder that it can't write to.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from core.events import Working
 from core.records import TRAINER
 
 MOST = 5  # of one proposal
-_ANSWERS = 100  # with those that only say that there are no more checks
+_ANSWERS = 100  # including those that only say that no checks are left
 _OUTPUT_CHARACTERS = 4000
 SCRIPT = "check.cmd" if sys.platform == "win32" else "check"
 
 
 class Checks:
-    """Of one proposal. `command` is how the command asks for one, `answers` the folder that it may read."""
+    """The checks of one proposal. `command` is what to run for one; the answers appear in the folder `answers`."""
 
     def __init__(self, space: Workspace, context: AgentContext, agent: str) -> None:
         self.command = SCRIPT if sys.platform == "win32" else f"./{SCRIPT}"
@@ -45,11 +45,11 @@ class Checks:
 
     @property
     def readable(self) -> tuple[Path, ...]:
-        """What the command needs to read to ask; the interpreter and its library it may read anyway."""
+        """What the command must be able to read for it, beside the interpreter and its library."""
         return (self.answers, Path(ask_check.__file__))
 
     def look(self) -> None:
-        """Answers if the command has asked."""
+        """Runs a check if the command has requested one."""
         if self._given < _ANSWERS and self._space.remove(ask_check.REQUEST):
             answer = self._answer() if self._given < MOST else "there are no checks left for this proposal\n"
             aside = self._space.root / "answer"

@@ -1,4 +1,4 @@
-"""A command line as a person gives it: its words, where its program is, and what that program is made of."""
+"""Parses `--command`: its words, the path of its program, and the files that the program consists of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCH = {".cmd", ".bat"}
 
 @dataclass(frozen=True)
 class Command:
-    """`words` starts with the program's full path; `reads` is what it is made of, as far as its path tells."""
+    """`words` starts with the program's full path; `reads` are the files and folders it needs, as far as paths show."""
 
     words: tuple[str, ...]
     reads: tuple[Path, ...]
@@ -33,7 +33,7 @@ class Command:
         return not any(PROMPT in word or PROMPT_FILE in word for word in self.words)
 
     def filled(self, prompt: str, prompt_file: Path) -> list[str]:
-        """The words to run. What the prompt says is not looked at again."""
+        """The words to run. Placeholders in the prompt itself stay as they are."""
         path = str(prompt_file)
         return [prompt.join(part.replace(PROMPT_FILE, path) for part in word.split(PROMPT)) for word in self.words]
 
@@ -55,7 +55,7 @@ def parse(text: str) -> Command:
         )
     program = Path(found).absolute()
     if program.suffix.lower() in _BATCH and any(PROMPT in word for word in words):
-        # What a batch file is given is read as commands again (CVE-2024-24576 tells of it).
+        # A batch file parses its arguments as commands again (CVE-2024-24576).
         raise UserError(f"{program.name} is a batch file, which takes no prompt safely: leave {PROMPT} out, or use "
                         f"{PROMPT_FILE}; without either the prompt comes on standard input")  # fmt: skip
     named = [Path(word) for word in words[1:] if Path(word).is_absolute() and Path(word).is_file()]
@@ -80,7 +80,7 @@ def installation(program: Path, depth: int = 3) -> Iterator[Path]:
         if _in_bin(path) and (path.parent.parent / "pyvenv.cfg").is_file():
             yield path.parent.parent
     if program.parent.name == "shims" and not _holds_more(program.parent.parent):
-        yield program.parent.parent  # of pyenv and its like: a script that looks for the program there
+        yield program.parent.parent  # pyenv and its like: a shim that looks for the program there
     if (package := _package(program, real)) is not None:
         yield package
     if depth and (interpreter := _interpreter(real)) is not None:
@@ -127,7 +127,7 @@ def _interpreter(script: Path) -> Path | None:
 def _split(text: str) -> list[str]:
     if sys.platform != "win32":
         return shlex.split(text)
-    # Windows: a backslash parts folders and escapes nothing; quotes hold a word together and are taken off.
+    # Windows: a backslash separates folders and escapes nothing; quotes hold a word together and are removed.
     return [_unquoted(word) for word in shlex.split(text, posix=False)]
 
 
@@ -137,5 +137,5 @@ def _unquoted(word: str) -> str:
 
 
 def names(listed: Iterable[str]) -> tuple[str, ...]:
-    """Names from options that may be repeated and may each hold several, parted by commas."""
+    """The names in a repeatable option whose values may be comma-separated."""
     return tuple(dict.fromkeys(name.strip() for item in listed for name in item.split(",") if name.strip()))

@@ -1,4 +1,4 @@
-"""What a coding agent's command may reach: its variables, its home, what it may read; and what hides its secrets."""
+"""What a coding agent's command may use: variables, a home, what it may read. Masks its secrets in texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECRET_CHARACTERS = 8  # a shorter value would be found in ordinary text
 
 @dataclass(frozen=True)
 class CommandEnvironment:
-    """`variables` are the names of those of this process that the command gets; `home` is a person's folder for it."""
+    """`variables` names variables of this process that the command gets; `home` is the user's folder for it."""
 
     command: Command
     variables: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class CommandEnvironment:
     home: Path | None = None
 
     def environ(self, private: Path) -> dict[str, str]:
-        """All variables of the command; `private` is the folder that `make_home` made ready."""
+        """All environment variables of the command. `make_home` has prepared the folder `private`."""
         home = self._home(private)
         own = {"HOME": home, "USERPROFILE": home, "NO_COLOR": "1"}
         if sys.platform == "win32":
@@ -39,7 +39,7 @@ class CommandEnvironment:
         return {**scrubbed_ones, **named}
 
     def policy(self, work: Path, private: Path, campaign: Path, also_read: Iterable[Path] = ()) -> SandboxPolicy:
-        """Reads the system and its own program, writes its folders, has a network; corpora and campaign are hidden."""
+        """Reads the system and its own program, writes its folders, uses the network. Hides corpora and campaign."""
         return SandboxPolicy(
             read=(*self._reads(), *also_read),
             write=(work, private) if self.home is None else (work, private, self.home),
@@ -51,7 +51,7 @@ class CommandEnvironment:
         )
 
     def make_home(self, private: Path) -> None:
-        """Makes a home and a folder for temporary files; a login's folder, such as ~/.claude, stands in the home."""
+        """Makes a home and a folder for temporary files. Links the folder of a login, such as ~/.claude, into it."""
         temporary(private).mkdir()
         (private / "home").mkdir()
         if self.home is not None and _is_login(self.home):
@@ -65,7 +65,7 @@ class CommandEnvironment:
                 ) from error
 
     def masked(self, text: str) -> str:
-        """The text without the values of the variables."""
+        """The text with each value of a variable replaced by the variable's name."""
         for name, value in self._secrets():
             text = text.replace(value, f"[{name}]")
         return text
@@ -78,11 +78,12 @@ class CommandEnvironment:
         return (*paths.system(), *paths.tools(), *paths.python(), *self.command.reads, *self.read)
 
     def _path(self, path: str) -> str:
-        """Folders of programs that it may read, for one that it can't run would hide the next; then this Python's."""
+        """PATH without folders that it can't read: their programs would hide others. This Python's folder is last."""
         folders = path.split(os.pathsep)
         if tier.here().enforced:
             roots = {root.resolve() for root in (*self._reads(), *([self.home] if self.home else []))}
-            folders = [one for one in folders if one and not roots.isdisjoint(_and_above(Path(one).resolve()))]
+            above = {folder: {Path(folder).resolve(), *Path(folder).resolve().parents} for folder in folders if folder}
+            folders = [folder for folder in above if roots & above[folder]]
         return os.pathsep.join(dict.fromkeys([*folders, str(Path(sys.executable).parent)]))
 
     def _secrets(self) -> list[tuple[str, str]]:
@@ -96,7 +97,7 @@ class CommandEnvironment:
 def command_environment(
     command: Command, variables: tuple[str, ...], read: Iterable[str | Path], home: str | Path | None
 ) -> CommandEnvironment:
-    """What the options say. Raises UserError for a variable that isn't set and a folder that isn't there."""
+    """The environment of these options. Raises UserError for an unset variable and a missing path."""
     if unset := [name for name in variables if name not in os.environ]:
         raise UserError(
             f"--command-env names {', '.join(unset)}, which is not set; set it first: export {unset[0]}=..."
@@ -107,12 +108,8 @@ def command_environment(
     return CommandEnvironment(command, variables, readable, None if home is None else _checked_home(Path(home)))
 
 
-def _and_above(path: Path) -> tuple[Path, ...]:
-    return (path, *path.parents)
-
-
 def temporary(private: Path) -> Path:
-    """Where the command's temporary files are. Of all its variables TMPDIR alone is surely its own."""
+    """The folder for temporary files. TMPDIR alone tells the command's processes from others, so it is its own."""
     return private / "temporary"
 
 
@@ -130,5 +127,5 @@ def _checked_home(given: Path) -> Path:
 
 
 def _is_login(home: Path) -> bool:
-    """A folder such as ~/.claude stands in a home; any other is one."""
+    """Whether the folder belongs into a home, as ~/.claude does, or is a home itself."""
     return home.name.startswith(".")
