@@ -64,6 +64,10 @@ class Choice:
         return f"{self.value} ({self.reason})" if self.reason else self.value
 
 
+# A trainer's constants that are fields of a preset, under the constants' names.
+CONSTANT_FIELDS = {name.upper(): name for name in ("depth", "sequence_length", "total_batch_size", "device_batch_size")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """A named set of numbers for one device. A campaign freezes its own copy."""
@@ -87,13 +91,7 @@ class Preset:
 
     def trainer_constants(self) -> dict[str, Constant]:
         """What a reference trainer's block of constants is filled with, under its names there."""
-        return {
-            "DEPTH": self.depth,
-            "SEQUENCE_LENGTH": self.sequence_length,
-            "TOTAL_BATCH_SIZE": self.total_batch_size,
-            "DEVICE_BATCH_SIZE": self.device_batch_size,
-            **self.constants,
-        }
+        return {**{name: getattr(self, field) for name, field in CONSTANT_FIELDS.items()}, **self.constants}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,32 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.records import DeviceName, Preset, UserError
+from core.records import CONSTANT_FIELDS, DeviceName, Preset, UserError
 from presets import devices, scaling
-from presets.schema import FIELDS, build, dump, toml, value
-
-__all__ = [
-    "ALIASES",
-    "Origin",
-    "anchors",
-    "dump",
-    "load",
-    "names",
-    "origin",
-    "override",
-    "parse",
-    "program",
-    "settings_from",
-]
+from presets.schema import FIELDS, build, toml, value
+from presets.schema import dump as dump
 
 FOLDER = Path(__file__).resolve().parent
-# A trainer's constants that are fields of a preset: both names set the same number.
-ALIASES = {
-    "DEPTH": "depth",
-    "SEQUENCE_LENGTH": "sequence_length",
-    "TOTAL_BATCH_SIZE": "total_batch_size",
-    "DEVICE_BATCH_SIZE": "device_batch_size",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +92,7 @@ def _with(values: dict[str, Any], settings: Mapping[str, str], where: str) -> Pr
     values.setdefault("constants", {})
     kind = _kind(values)
     for key, text in settings.items():
-        _put(values, ALIASES.get(key, key), text)
+        _put(values, CONSTANT_FIELDS.get(key, key), text)
     if _kind(values) != kind and "peak_tflops" not in settings:
         values.pop("peak_tflops", None)  # another device's
     preset = build(values, where)

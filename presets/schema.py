@@ -13,18 +13,7 @@ from core.records import Constant, Preset, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Preset)}
 REQUIRED = {name for name, field in FIELDS.items() if field.default is field.default_factory is dataclasses.MISSING}
-POSITIVE = (
-    "vocabulary",
-    "depth",
-    "sequence_length",
-    "total_batch_size",
-    "device_batch_size",
-    "budget_seconds",
-    "startup_seconds",
-    "silence_seconds",
-    "score_bytes",
-    "peak_tflops",
-)
+POSITIVE = [name for name, field in FIELDS.items() if str(field.type).startswith(("int", "float"))]
 
 
 def build(values: Mapping[str, Any], where: str) -> Preset:

@@ -23,9 +23,8 @@ from core.cli.options import (
 )
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
-from core.records import TRAINER, Budget, Preset, UserError, to_json
+from core.records import CONSTANT_FIELDS, TRAINER, Budget, Preset, UserError, to_json
 from core.system.files import read_text, refuse_occupied
-from presets import ALIASES
 
 
 def train(
@@ -91,5 +90,5 @@ def _changed(path: Path, preset: Preset, changes: Mapping[str, str]) -> str:
     from core.trainer.constants import write_constants
 
     constants = preset.trainer_constants().items()
-    chosen = {name: value for name, value in constants if name in changes or ALIASES.get(name) in changes}
+    chosen = {name: value for name, value in constants if name in changes or CONSTANT_FIELDS.get(name) in changes}
     return write_constants(read_text(path), chosen, path.name)

@@ -52,7 +52,7 @@ def write_ragged(path: Path, rows: Iterable[npt.NDArray[Any]], dtype: npt.DTypeL
     kind = np.dtype(dtype).newbyteorder("<")
     lengths: list[int] = []
     checksum = 0
-    with replacing(_values(path)) as values:
+    with replacing(_part(path, "values")) as values:
         for row in rows:
             data = np.ascontiguousarray(row, dtype=kind).tobytes()
             values.write(data)
@@ -60,7 +60,7 @@ def write_ragged(path: Path, rows: Iterable[npt.NDArray[Any]], dtype: npt.DTypeL
             lengths.append(len(row))
     offsets = np.zeros(len(lengths) + 1, dtype="<i8")
     np.cumsum(lengths, out=offsets[1:])
-    with replacing(_offsets(path)) as file:
+    with replacing(_part(path, "offsets")) as file:
         file.write(offsets.tobytes())
     manifest = {
         "format": FORMAT,
@@ -71,7 +71,7 @@ def write_ragged(path: Path, rows: Iterable[npt.NDArray[Any]], dtype: npt.DTypeL
         "offsets_crc32": zlib.crc32(offsets.tobytes()),
         "note": note,
     }
-    write_json(_manifest(path), manifest)
+    write_json(_part(path, "json"), manifest)
 
 
 def open_ragged(path: Path, dtype: npt.DTypeLike) -> Ragged | None:
@@ -79,19 +79,19 @@ def open_ragged(path: Path, dtype: npt.DTypeLike) -> Ragged | None:
 
     CRC-32 runs at memory speed (2.6 GB/s a core where it was measured), so a check at every start is cheap.
     """
-    manifest = read_json(_manifest(path))
+    manifest = read_json(_part(path, "json"))
     kind = np.dtype(dtype).newbyteorder("<")
     try:
         if manifest is None or manifest["format"] != FORMAT or manifest["dtype"] != kind.str:
             return None
-        offsets = np.fromfile(_offsets(path), dtype="<i8")
+        offsets = np.fromfile(_part(path, "offsets"), dtype="<i8")
         rows, count = int(manifest["rows"]), int(manifest["values"])
         if len(offsets) != rows + 1 or zlib.crc32(offsets.tobytes()) != manifest["offsets_crc32"]:
             return None
-        if _values(path).stat().st_size != count * kind.itemsize:
+        if _part(path, "values").stat().st_size != count * kind.itemsize:
             return None
         # An empty file can't be mapped. A plain array, since slices of a memmap object cost several times as much.
-        values = np.asarray(np.memmap(_values(path), dtype=kind, mode="r")) if count else np.empty(0, kind)
+        values = np.asarray(np.memmap(_part(path, "values"), dtype=kind, mode="r")) if count else np.empty(0, kind)
         if _crc32(values.view(np.uint8)) != manifest["values_crc32"]:
             return None
         return Ragged(values, offsets, dict(manifest["note"]))
@@ -106,13 +106,5 @@ def _crc32(data: npt.NDArray[np.uint8]) -> int:
     return checksum
 
 
-def _values(path: Path) -> Path:
-    return path.with_name(f"{path.name}.values")
-
-
-def _offsets(path: Path) -> Path:
-    return path.with_name(f"{path.name}.offsets")
-
-
-def _manifest(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
+def _part(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")

@@ -14,7 +14,8 @@ from core.agents.lessons import refuse_unusable
 from core.agents.llm import providers
 from core.agents.llm.base import Effort, ModelClient, Reply, Request
 from core.agents.llm.client import ApiClient
-from core.agents.llm.connect import ModelSettings, checked, server
+from core.agents.llm.connect import checked, server
+from core.agents.llm.providers import ModelSettings
 from core.events import Notice, Working
 from core.records import PROGRAM, UserError
 from core.store import program as programs

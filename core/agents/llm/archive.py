@@ -18,16 +18,38 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.agents.llm.base import Message, Reply, Request, Tool, Usage
-from core.agents.llm.tables import APPLICATION, SCHEMA, VERSION
 from core.records import UserError
-from core.store.sqlite import damaged, other_version, told, transaction
+from core.store.sqlite import append_only, damaged, other_version, told, transaction
 
 FILE = "exchanges.db"
+VERSION = 1
+APPLICATION = 0x61727378  # "arsx"
 COST = 10**12  # a cost is stored in whole picodollars: exact for whole tokens at a price of six decimals
 
 Outcome = Literal["replied", "outage", "error", "interrupted"]
 
 _COUNTS = ("input", "output", "cache_read", "cache_write", "cache_write_hour")
+
+# Rows are never changed or deleted. Numbers and texts are in separate tables, so that a sum reads few pages.
+_TABLES = """
+CREATE TABLE texts (digest BLOB PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE messages (digest BLOB PRIMARY KEY, follows BLOB, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE exchanges (
+    number INTEGER PRIMARY KEY, experiment INTEGER NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('replied', 'outage', 'error', 'interrupted')),
+    input INTEGER NOT NULL, output INTEGER NOT NULL, cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+    cache_write_hour INTEGER NOT NULL, cost INTEGER, started TEXT NOT NULL, seconds REAL NOT NULL
+);
+CREATE TABLE bodies (
+    number INTEGER PRIMARY KEY REFERENCES exchanges (number), system BLOB NOT NULL, tools BLOB NOT NULL,
+    last_message BLOB, max_tokens INTEGER NOT NULL, reply BLOB, detail TEXT NOT NULL
+);
+CREATE INDEX exchanges_of_experiments ON exchanges (experiment, number);
+CREATE TRIGGER exchanges_in_order BEFORE INSERT ON exchanges
+    WHEN NEW.number IS NOT (SELECT COALESCE(MAX(number) + 1, 0) FROM exchanges)
+    BEGIN SELECT RAISE(ABORT, 'exchanges are numbered without a gap'); END;
+"""
+_SCHEMA = _TABLES + append_only("archive", "texts", "messages", "exchanges", "bodies")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +137,7 @@ class Archive:
             empty = not self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             if (version, application) == (0, 0) and empty and create:
                 self._connection.executescript(
-                    f"PRAGMA journal_mode = DELETE; BEGIN IMMEDIATE; {SCHEMA}"
+                    f"PRAGMA journal_mode = DELETE; BEGIN IMMEDIATE; {_SCHEMA}"
                     f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
                 )
             elif (version, application) != (VERSION, APPLICATION):

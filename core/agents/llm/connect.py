@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 from core.agents.llm import archive, prices, providers, transcript
 from core.agents.llm.archive import Archive
-from core.agents.llm.base import Effort, Provider
+from core.agents.llm.base import Provider
 from core.agents.llm.budget import SpendingBudget
 from core.agents.llm.client import ApiClient
+from core.agents.llm.providers import ModelSettings
 from core.agents.llm.redact import Redactor
 from core.agents.llm.replay import ReplayClient
 from core.agents.llm.transcript import Transcript
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """What a user may choose about a model. Keys come from the environment alone."""
-
-    provider: str = "anthropic"
-    model: str | None = None  # None for the provider's default
-    endpoint: str | None = None
-    effort: Effort | None = None  # None for the model's default
-    thinking_budget: int | None = None  # tokens, for models that do not decide it themselves
-    timeout: float = 300.0  # seconds without a piece of an answer
-    price: str | None = None  # for `prices.parse`; None for the list price
-    max_usd: Decimal | None = None  # of this run
-    max_tokens: int | None = None
 
 
 def server(
@@ -66,14 +50,7 @@ def checked(settings: ModelSettings) -> str:
 
 def _connected(settings: ModelSettings) -> tuple[Provider, SpendingBudget]:
     own = None if settings.price is None else prices.parse(settings.price)
-    provider = providers.connect(
-        settings.provider,
-        model=settings.model,
-        endpoint=settings.endpoint,
-        effort=settings.effort,
-        thinking_budget=settings.thinking_budget,
-        timeout=settings.timeout,
-    )
+    provider = providers.connect(settings)
     price = own or prices.known(provider.model)
     if settings.max_usd is not None and price is None:
         provider.close()

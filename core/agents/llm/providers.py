@@ -9,6 +9,7 @@ import importlib.util
 import ipaddress
 import os
 from dataclasses import dataclass
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from core.agents.llm import anthropic_provider, claude, openai_provider
@@ -16,6 +17,21 @@ from core.agents.llm.base import Effort, Provider
 from core.records import UserError
 
 LOCAL = "http://localhost:11434/v1"  # where Ollama listens
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What a user may choose about a model. Keys come from the environment alone."""
+
+    provider: str = "anthropic"
+    model: str | None = None  # None for the provider's default
+    endpoint: str | None = None
+    effort: Effort | None = None  # None for the model's default
+    thinking_budget: int | None = None  # tokens, for models that do not decide it themselves
+    timeout: float = 300.0  # seconds without a piece of an answer
+    price: str | None = None  # for `prices.parse`; None for the list price
+    max_usd: Decimal | None = None  # of this run
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,42 +88,30 @@ def missing(provider: str, endpoint: str | None = None) -> str:
     )
 
 
-def connect(
-    provider: str,
-    *,
-    model: str | None = None,
-    endpoint: str | None = None,
-    effort: Effort | None = None,
-    thinking_budget: int | None = None,
-    timeout: float = 300.0,
-) -> Provider:
-    """The provider; nothing is sent yet. UserError if something is missing or the model does not take a setting.
-
-    `timeout`: seconds without a piece of an answer, after which it counts as cut off.
-    """
-    if lacking := missing(provider, endpoint):
+def connect(settings: ModelSettings) -> Provider:
+    """The provider; nothing is sent yet. UserError if something is missing or the model does not take a setting."""
+    if lacking := missing(settings.provider, settings.endpoint):
         raise UserError(lacking)
-    kind = _kind(provider)
-    chosen = model or kind.default_model
-    address = _address(kind, endpoint)
-    if not chosen:
+    kind = _kind(settings.provider)
+    address = _address(kind, settings.endpoint)
+    model = settings.model or kind.default_model
+    if not model:
         raise UserError(f"which model? {address} has no default: name one with --model")
-    keys = [_value(name) for name in kind.keys]
-    if provider == "openai":
-        if thinking_budget is not None:
-            raise UserError("the openai protocol knows no thinking budget: leave it out and set the effort")
-        return openai_provider.OpenAIProvider(
-            model=chosen, key=keys[0] or None, endpoint=address, effort=effort, timeout=timeout
+    keys = [_value(name) or None for name in kind.keys]
+    effort, budget, timeout = settings.effort, settings.thinking_budget, settings.timeout
+    if settings.provider == "anthropic":
+        return anthropic_provider.AnthropicProvider(
+            model=model,
+            key=keys[0],
+            token=keys[1],
+            endpoint=address,
+            effort=effort,
+            thinking_budget=budget,
+            timeout=timeout,
         )
-    return anthropic_provider.AnthropicProvider(
-        model=chosen,
-        key=keys[0] or None,
-        token=keys[1] or None,
-        endpoint=address,
-        effort=effort,
-        thinking_budget=thinking_budget,
-        timeout=timeout,
-    )
+    if budget is not None:
+        raise UserError("the openai protocol knows no thinking budget: leave it out and set the effort")
+    return openai_provider.OpenAIProvider(model=model, key=keys[0], endpoint=address, effort=effort, timeout=timeout)
 
 
 def secrets() -> tuple[str, ...]:

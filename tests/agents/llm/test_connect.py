@@ -12,7 +12,8 @@ from completions_server import Completion
 
 from core.agents.llm.archive import spent
 from core.agents.llm.base import LimitReached, Request
-from core.agents.llm.connect import ModelSettings, recording, server
+from core.agents.llm.connect import recording, server
+from core.agents.llm.providers import ModelSettings
 from core.records import UserError
 
 ASKED = Request(

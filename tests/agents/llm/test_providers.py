@@ -1,11 +1,13 @@
 """What each kind of server needs from the environment, told in one line."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from core.agents.llm import providers
+from core.agents.llm.providers import ModelSettings
 from core.records import UserError
 
 VARIABLES = (
@@ -25,7 +27,7 @@ def test_without_a_key_one_line_says_what_is_missing_and_what_works() -> None:
     assert "\n" not in said and len(said) < 300
     assert "OPENAI_API_KEY" in providers.missing("openai")
     with pytest.raises(UserError, match="ANTHROPIC_API_KEY"):
-        providers.connect("anthropic")
+        providers.connect(ModelSettings())
 
 
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
@@ -52,8 +54,8 @@ def test_a_server_on_this_machine_needs_no_key(address: str) -> None:
     assert providers.missing("openai", address) == ""
     assert providers.missing("anthropic", address) != ""
     with pytest.raises(UserError, match="--model"):
-        providers.connect("openai", endpoint=address)
-    provider = providers.connect("openai", endpoint=address, model="qwen4")
+        providers.connect(ModelSettings(provider="openai", endpoint=address))
+    provider = providers.connect(ModelSettings(provider="openai", endpoint=address, model="qwen4"))
     assert (provider.name, provider.model) == ("openai", "qwen4")
     provider.close()
 
@@ -88,10 +90,12 @@ def test_an_address_with_a_password_is_refused_and_not_shown(
     for provider, variable in (("anthropic", "ANTHROPIC_BASE_URL"), ("openai", "OPENAI_BASE_URL")):
         if not option:
             monkeypatch.setenv(variable, address)
-        for ask in (providers.missing, providers.connect):
-            with pytest.raises(UserError, match="no user name, password or query") as told:
-                ask(provider, endpoint=address if option else None)
-            assert "hunter22" not in str(told.value) and (variable in str(told.value)) != option
+        endpoint = address if option else None
+        settings = ModelSettings(provider=provider, endpoint=endpoint)
+        for ask in (partial(providers.missing, provider, endpoint), partial(providers.connect, settings)):
+            with pytest.raises(UserError, match="no user name, password or query") as refused:
+                ask()
+            assert "hunter22" not in str(refused.value) and (variable in str(refused.value)) != option
 
 
 @pytest.mark.parametrize("address", ["http://[::1", "http://localhost:eleven", "http://localhost:0/v1"])
@@ -107,4 +111,4 @@ def test_what_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError, match="an endpoint is an address"):
         providers.missing("openai", "localhost:11434")
     with pytest.raises(UserError, match="no thinking budget"):
-        providers.connect("openai", model="gpt", thinking_budget=4000)
+        providers.connect(ModelSettings(provider="openai", model="gpt", thinking_budget=4000))
