@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.text import Text
+from typer import Argument, Option
 
 from core.cli import resolve
 from core.cli.options import CRASHED, AsJson, NoSandbox, interruptible
@@ -16,9 +17,9 @@ from core.cli.render import terminal
 
 def audit(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="the campaign's folder; default: the campaign here")
+        Path | None, Argument(metavar="[DIR]", help="the campaign's folder; default: the campaign here")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="check only ledger, refs and hashes; run no model")] = False,
+    quick: Annotated[bool, Option("--quick", help="check only ledger, refs and hashes; run no model")] = False,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from core.cli import resolve
 from core.cli.options import AsJson, PresetSettings, TrainingDevice, interruptible
@@ -21,21 +21,19 @@ if TYPE_CHECKING:
 
 def bench(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE]", help="suites, or all; default: all but experiment")
+        list[str] | None, Argument(metavar="[SUITE]", help="suites, or all; default: all but experiment")
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", "-p", metavar="NAME", help="the preset that gives the shapes")
+        str, Option("--preset", "-p", metavar="NAME", help="the preset that gives the shapes")
     ] = resolve.DEFAULT_PRESET,
-    backends: Annotated[
-        str | None, typer.Option(metavar="A,B", help="the backends; default: all that are installed")
-    ] = None,
+    backends: Annotated[str | None, Option(metavar="A,B", help="the backends; default: all that are installed")] = None,
     device: TrainingDevice = None,
     settings: PresetSettings = None,
-    quick: Annotated[bool, typer.Option("--quick", help="run few rounds, to see that it works")] = False,
+    quick: Annotated[bool, Option("--quick", help="run few rounds, to see that it works")] = False,
     against: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="compare with this run instead of the last similar one")
+        Path | None, Option(metavar="FILE", help="compare with this run instead of the last similar one")
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="list the suites and run nothing")] = False,
+    listed: Annotated[bool, Option("--list", help="list the suites and run nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure tokenizer, packing, steps, optimizers, scoring and the matrix peak.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from core.cli import resolve
 from core.cli.options import (
@@ -44,27 +45,24 @@ SMOOTHED = 30  # windows that a curve is averaged in
 def compare(
     records: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RECORDS]", help="campaigns, kept trials, files of --json output; runs nothing"),
+        Argument(metavar="[RECORDS]", help="campaigns, kept trials, files of --json output; runs nothing"),
     ] = None,
     preset: PresetName = None,
-    presets: Annotated[
-        str | None, typer.Option(metavar="A,B", help="compare these presets, each on its own backend")
-    ] = None,
+    presets: Annotated[str | None, Option(metavar="A,B", help="compare these presets, each on its own backend")] = None,
     backends: Annotated[
-        str | None, typer.Option(metavar="A,B", help="the backends to compare; default: all that are installed")
+        str | None, Option(metavar="A,B", help="the backends to compare; default: all that are installed")
     ] = None,
     device: TrainingDevice = None,
     settings: PresetSettings = None,
     corpus: CorpusName = None,
     budget: BudgetSeconds = None,
     wall: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="seconds of start-up and training together, instead of --budget"),
+        float | None, Option(metavar="SECONDS", help="seconds of start-up and training together, instead of --budget")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="1,2", help="the seeds; default: the preset's")] = None,
+    seeds: Annotated[str | None, Option(metavar="1,2", help="the seeds; default: the preset's")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="keep every trial, rows.json and compare.png in this folder"),
+        Option("--out", metavar="FOLDER", help="keep every trial, rows.json and compare.png in this folder"),
     ] = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
@@ -160,11 +158,11 @@ def _run(
                     name: within_wall(side, wall, run_one) if wall else Budget(seconds=side.budget_seconds)
                     for name, side in sides.items()
                 }
-                each = {name: seeds or list(side.seeds) for name, side in sides.items()}
-                for name, trial, curve in interleaved(sides, each, budgets, run_one):
+                for name, seed in interleaved({name: seeds or side.seeds for name, side in sides.items()}):
+                    trial, curve = run_one(sides[name], budgets[name], seed, f"{name}, seed {seed}: ")
                     ended.append((name, trial, curve))
                     result = trial.reason or f"{text.bpb(trial.val_bpb)} bpb in {text.seconds(trial.wall_seconds)}"
-                    terminal.notice(f"{name}, seed {trial.seed}: {trial.verdict}: {result}")
+                    terminal.notice(f"{name}, seed {seed}: {trial.verdict}: {result}")
             except (KeyboardInterrupt, UserError):
                 if ended:
                     terminal.err().print(table(_entries(ended)))
@@ -254,14 +252,10 @@ def table(entries: Sequence[Entry]) -> Table:
 
 def plot(entries: Sequence[Entry], path: Path) -> None:
     """Draws bits per byte over the seconds since each process started: training as lines, scores as dots."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     from core.cli.render import plots
     from core.measure.compare import ranked
 
-    figure = Figure(figsize=(9.5, 5.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plots.new_figure((9.5, 5.4))
     axes = figure.subplots()
     lows, highs = [], []
     for place, entry in enumerate(ranked(entries)):

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from core.campaign.confirm import DEFAULT_SEEDS, told
 from core.cli import resolve
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
 
 def confirm(
-    seeds: Annotated[int, typer.Option(metavar="N", help="how many unused seeds; each takes two trials")] = (
-        DEFAULT_SEEDS
-    ),
+    seeds: Annotated[int, Option(metavar="N", help="how many unused seeds; each takes two trials")] = (DEFAULT_SEEDS),
     folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,

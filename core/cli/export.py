@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument
 
 from core.cli import resolve
 from core.cli.options import AsJson, CampaignDir, ExperimentNumber
@@ -13,7 +13,7 @@ from core.cli.render import terminal
 
 
 def export(
-    into: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new folder for the model")],
+    into: Annotated[Path, Argument(metavar="FOLDER", help="a new folder for the model")],
     number: ExperimentNumber = None,
     folder: CampaignDir = None,
     as_json: AsJson = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from core.cli import resolve
 from core.cli.options import AsJson, BudgetSeconds, CorpusName, PresetName, PresetSettings, TrainingDevice
@@ -15,20 +15,20 @@ from core.system.files import read_text
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new or empty folder")],
+    folder: Annotated[Path, Argument(metavar="DIR", help="a new or empty folder")],
     preset: PresetName = None,
     device: TrainingDevice = None,
     settings: PresetSettings = None,
     corpus: CorpusName = None,
     budget: BudgetSeconds = None,
     tag: Annotated[
-        str | None, typer.Option(metavar="TAG", help="names the branch autoresearch/TAG; default: today's date")
+        str | None, Option(metavar="TAG", help="names the branch autoresearch/TAG; default: today's date")
     ] = None,
     program: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="your own program.md, instead of the default one")
+        Path | None, Option(metavar="FILE", help="your own program.md, instead of the default one")
     ] = None,
     trainer: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="your own train.py, used unchanged; default: the preset's")
+        Path | None, Option(metavar="FILE", help="your own train.py, used unchanged; default: the preset's")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

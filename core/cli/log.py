@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from core.cli import resolve
 from core.cli.options import AsJson, CampaignDir
@@ -14,9 +14,9 @@ from core.cli.render import terminal
 
 def log(
     folder: CampaignDir = None,
-    last: Annotated[int | None, typer.Option(metavar="N", help="list only the last N")] = None,
+    last: Annotated[int | None, Option(metavar="N", help="list only the last N")] = None,
     tsv: Annotated[
-        bool, typer.Option("--tsv", help="print as results.tsv: commit, val_bpb, memory_gb, status, description")
+        bool, Option("--tsv", help="print as results.tsv: commit, val_bpb, memory_gb, status, description")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from core.cli.render import terminal
 from core.system.signals import Signalled, graceful_shutdown
@@ -20,30 +21,25 @@ USER_ERROR, CRASHED, INTERRUPTED = 2, 1, 130
 SIGNALLED = 128  # above it: this and the signal's number
 
 PresetName = Annotated[
-    str | None,
-    typer.Option("--preset", "-p", metavar="NAME", help="a name from `autoresearch presets`, or a .toml file"),
+    str | None, Option("--preset", "-p", metavar="NAME", help="a name from `autoresearch presets`, or a .toml file")
 ]
 TrainingDevice = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="the device to train on, as the backend names it: cpu, cuda, cuda:1, mps"),
+    str | None, Option(metavar="NAME", help="the device to train on, as the backend names it: cpu, cuda, cuda:1, mps")
 ]
 PresetSettings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="change one value of the preset; may be repeated"),
+    list[str] | None, Option("--set", metavar="KEY=VALUE", help="change one value of the preset; may be repeated")
 ]
 CorpusName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="the text: apidocs, climbmix, tinystories or folder:PATH")
+    str | None, Option(metavar="NAME", help="the text: apidocs, climbmix, tinystories or folder:PATH")
 ]
-BudgetSeconds = Annotated[
-    float | None, typer.Option("--budget", metavar="SECONDS", help="seconds of training in each trial")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
+BudgetSeconds = Annotated[float | None, Option("--budget", metavar="SECONDS", help="seconds of training in each trial")]
+AsJson = Annotated[bool, Option("--json", help="print JSON for programs")]
 CampaignDir = Annotated[
     Path | None,
-    typer.Option("--dir", metavar="DIR", help="the campaign's folder; default: this folder or the nearest one above"),
+    Option("--dir", metavar="DIR", help="the campaign's folder; default: this folder or the nearest one above"),
 ]
 ExperimentNumber = Annotated[
-    int | None, typer.Option("--experiment", "-e", metavar="N", help="the experiment; default: the champion")
+    int | None, Option("--experiment", "-e", metavar="N", help="the experiment; default: the champion")
 ]
 
 
@@ -59,9 +55,7 @@ def _sandbox(off: bool) -> None:
 
 NoSandbox = Annotated[
     bool,
-    typer.Option(
-        "--no-sandbox", callback=_sandbox, help="run trainers with your rights, unconfined; every record says so"
-    ),
+    Option("--no-sandbox", callback=_sandbox, help="run trainers with your rights, unconfined; every record says so"),
 ]
 
 

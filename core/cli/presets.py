@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-import backends
 import presets as library
 from core.cli import resolve
 from core.cli.options import AsJson, PresetSettings, TrainingDevice, interruptible
@@ -25,12 +24,10 @@ if TYPE_CHECKING:
 
 
 def presets(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="print this preset as TOML")] = None,
+    name: Annotated[str | None, Argument(metavar="[NAME]", help="print this preset as TOML")] = None,
     settings: PresetSettings = None,
     device: TrainingDevice = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="with auto: measure again, even if the cache has a result")
-    ] = False,
+    again: Annotated[bool, Option("--again", help="with auto: measure again, even if the cache has a result")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the presets, or print one as TOML.
@@ -41,6 +38,8 @@ def presets(
       autoresearch presets auto > mine.toml
       autoresearch run night --preset mine.toml
     """
+    import backends
+
     chosen = PresetOptions(device=device, settings=settings).changes()
     if name == resolve.AUTO:
         with interruptible("the measurements are lost: run the command again"):

@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING
 
 import presets
 from core.cli.render import terminal
-from core.records import (
-    PROGRAM,
-    Budget,
-    Preset,
-    Trial,
-    UserError,
-    to_json,
-)
+from core.records import PROGRAM, Budget, Preset, Trial, UserError, to_json
 from core.system.files import read_text
 
 if TYPE_CHECKING:

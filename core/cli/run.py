@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from core.cli import resolve
 from core.cli.options import (
@@ -36,7 +36,7 @@ PROMPT, SAMPLE_TOKENS = "The ", 120
 
 def run(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="the folder, made if missing; default: the campaign here")
+        Path | None, Argument(metavar="[DIR]", help="the folder, made if missing; default: the campaign here")
     ] = None,
     preset: PresetName = None,
     device: TrainingDevice = None,
@@ -44,66 +44,58 @@ def run(
     corpus: CorpusName = None,
     budget: BudgetSeconds = None,
     agent: Annotated[
-        str, typer.Option(metavar="NAME", help="who proposes changes: search, api, command, hybrid or replay")
+        str, Option(metavar="NAME", help="who proposes changes: search, api, command, hybrid or replay")
     ] = "search",
-    experiments: Annotated[int | None, typer.Option(metavar="N", help="stop after N more experiments")] = None,
-    hours: Annotated[
-        float | None, typer.Option(metavar="HOURS", help="start no experiment after so many hours")
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(metavar="USD", help="model: the most that this run may spend")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="model: the most tokens that this run may use")
-    ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="model: its name; default: the provider's")] = None,
+    experiments: Annotated[int | None, Option(metavar="N", help="stop after N more experiments")] = None,
+    hours: Annotated[float | None, Option(metavar="HOURS", help="start no experiment after so many hours")] = None,
+    max_cost: Annotated[float | None, Option(metavar="USD", help="model: the most that this run may spend")] = None,
+    max_tokens: Annotated[int | None, Option(metavar="N", help="model: the most tokens that this run may use")] = None,
+    model: Annotated[str | None, Option(metavar="NAME", help="model: its name; default: the provider's")] = None,
     provider: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="model: anthropic, or openai for any compatible server"),
+        str | None, Option(metavar="NAME", help="model: anthropic, or openai for any compatible server")
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="model: the server to ask instead of the provider's")
+        str | None, Option(metavar="URL", help="model: the server to ask instead of the provider's")
     ] = None,
     effort: Annotated[
-        str | None, typer.Option(metavar="LEVEL", help="model: how hard it thinks: low, medium, high, xhigh or max")
+        str | None, Option(metavar="LEVEL", help="model: how hard it thinks: low, medium, high, xhigh or max")
     ] = None,
     thinking_budget: Annotated[
-        int | None,
-        typer.Option(metavar="TOKENS", help="model: tokens to think with, where the model takes a budget"),
+        int | None, Option(metavar="TOKENS", help="model: tokens to think with, where the model takes a budget")
     ] = None,
     price: Annotated[
         str | None,
-        typer.Option(metavar="PRICES", help='model: "IN OUT [READ [WRITE]]" in USD per million tokens; "0 0" is free'),
+        Option(metavar="PRICES", help='model: "IN OUT [READ [WRITE]]" in USD per million tokens; "0 0" is free'),
     ] = None,
     command: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="WORDS", help='coding agent: its command line, such as "claude -p {prompt}"; runs without a shell'
         ),
     ] = None,
     command_env: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="coding agent: an environment variable to pass on; may be repeated"),
+        Option(metavar="NAME", help="coding agent: an environment variable to pass on; may be repeated"),
     ] = None,
     command_read: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="coding agent: another file or folder it may read; may be repeated"),
+        Option(metavar="PATH", help="coding agent: another file or folder it may read; may be repeated"),
     ] = None,
     command_home: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="coding agent: its home folder, with its login; default: an empty one"),
+        Option(metavar="FOLDER", help="coding agent: its home folder, with its login; default: an empty one"),
     ] = None,
     command_minutes: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help="coding agent: the time limit of one proposal")
+        float | None, Option(metavar="MINUTES", help="coding agent: the time limit of one proposal")
     ] = None,
     lessons: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="lessons shared between campaigns; default: lessons.md in DIR")
+        Path | None, Option(metavar="FILE", help="lessons shared between campaigns; default: lessons.md in DIR")
     ] = None,
-    replay: Annotated[Path | None, typer.Option(metavar="DIR", help="--agent replay: the campaign to repeat")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="search: its random seed")] = None,
+    replay: Annotated[Path | None, Option(metavar="DIR", help="--agent replay: the campaign to repeat")] = None,
+    seed: Annotated[int | None, Option(metavar="N", help="search: its random seed")] = None,
     agent_settings: Annotated[
         list[str] | None,
-        typer.Option("--agent-set", metavar="KEY=VALUE", help="a setting of another package's agent; may be repeated"),
+        Option("--agent-set", metavar="KEY=VALUE", help="a setting of another package's agent; may be repeated"),
     ] = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,

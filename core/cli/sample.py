@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from core.cli import resolve
 from core.cli.options import AsJson, CampaignDir, ExperimentNumber, NoSandbox, interruptible
@@ -16,13 +16,13 @@ from core.cli.render import terminal
 
 
 def sample(
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="the beginning of the text")] = "",
-    length: Annotated[int, typer.Option(metavar="N", help="tokens to generate")] = 200,
-    temperature: Annotated[float, typer.Option(metavar="X", help="0 always takes the likeliest token")] = 0.8,
-    seed: Annotated[int, typer.Option(metavar="N", help="the random seed; the same seed gives the same text")] = 0,
+    prompt: Annotated[str, Option(metavar="TEXT", help="the beginning of the text")] = "",
+    length: Annotated[int, Option(metavar="N", help="tokens to generate")] = 200,
+    temperature: Annotated[float, Option(metavar="X", help="0 always takes the likeliest token")] = 0.8,
+    seed: Annotated[int, Option(metavar="N", help="the random seed; the same seed gives the same text")] = 0,
     number: ExperimentNumber = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="a model that `export` wrote, instead of a campaign's")
+        Path | None, Option(metavar="FOLDER", help="a model that `export` wrote, instead of a campaign's")
     ] = None,
     folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.text import Text
+from typer import Argument
 
 from core.cli import resolve
 from core.cli.options import AsJson, CampaignDir
@@ -26,8 +26,8 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def show(
-    number: Annotated[int, typer.Argument(metavar="N", help="the experiment's number; 0 is the baseline")],
-    part: Annotated[str, typer.Argument(metavar="[PART]", help="diff, hypothesis, curve, output or train.py")] = "",
+    number: Annotated[int, Argument(metavar="N", help="the experiment's number; 0 is the baseline")],
+    part: Annotated[str, Argument(metavar="[PART]", help="diff, hypothesis, curve, output or train.py")] = "",
     folder: CampaignDir = None,
     as_json: AsJson = False,
 ) -> None:

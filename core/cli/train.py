@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from core.cli import resolve
 from core.cli.options import (
@@ -34,13 +35,12 @@ def train(
     corpus: CorpusName = None,
     budget: BudgetSeconds = None,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", help="train for N steps instead of a time; this repeats exactly")
+        int | None, Option(metavar="N", help="train for N steps instead of a time; this repeats exactly")
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="the random seed; default: the preset's first")] = None,
-    trainer: Annotated[Path | None, typer.Option(metavar="FILE", help="a train.py; only --set changes it")] = None,
+    seed: Annotated[int | None, Option(metavar="N", help="the random seed; default: the preset's first")] = None,
+    trainer: Annotated[Path | None, Option(metavar="FILE", help="a train.py; only --set changes it")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FOLDER", help="keep output, loss curve and weights in this new folder"),
+        Path | None, Option("--out", metavar="FOLDER", help="keep output, loss curve and weights in this new folder")
     ] = None,
     folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,

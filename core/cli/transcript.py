@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from core.cli import resolve
 from core.cli.options import AsJson, CampaignDir, interruptible
@@ -21,11 +21,9 @@ POLL_SECONDS = 0.3
 
 
 def transcript(
-    number: Annotated[
-        int | None, typer.Argument(metavar="[N]", help="the experiment; default: the newest proposal")
-    ] = None,
+    number: Annotated[int | None, Argument(metavar="[N]", help="the experiment; default: the newest proposal")] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="keep printing new text, also of later proposals, until Ctrl-C")
+        bool, Option("--follow", "-f", help="keep printing new text, also of later proposals, until Ctrl-C")
     ] = False,
     folder: CampaignDir = None,
     as_json: AsJson = False,

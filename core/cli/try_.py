@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from core.cli import resolve
 from core.cli.options import AsJson, CampaignDir, NoSandbox, interruptible
@@ -16,10 +16,10 @@ KEYS = ("verdict", "val_bpb", "champion_bpb", "gain", "spread", "reason")
 
 def try_(
     message: Annotated[
-        str, typer.Option("--message", "-m", metavar="TEXT", help="the hypothesis: what should get better, and why")
+        str, Option("--message", "-m", metavar="TEXT", help="the hypothesis: what should get better, and why")
     ],
     folder: CampaignDir = None,
-    agent: Annotated[str, typer.Option(metavar="NAME", help="the name to record as the agent's")] = "try",
+    agent: Annotated[str, Option(metavar="NAME", help="the name to record as the agent's")] = "try",
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:

@@ -1,6 +1,6 @@
-"""The same trial on several backends or presets: what is run, how its records are aggregated, held together, ranked.
+"""Comparisons of backends and presets: which trials to run, and how their records become ranked entries.
 
-Prints nothing. Unequal yardsticks are never ranked.
+Prints nothing. Scores with different yardsticks are never ranked.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +27,7 @@ Tell = Callable[[str], None]
 Curve = list[dict[str, float]]  # step, seconds since the first batch, progress, loss in nats a token
 RunTrial = Callable[[Preset, Budget, int, str], tuple[Trial, Curve]]  # takes preset, budget, seed and a title
 
-# Means one thing to one backend, so another one doesn't get it.
+# Constants that mean something to one backend only, so others don't get them.
 OWN_CONSTANTS = ("COMPILE",)
 WARM_STEPS = 2
 MEASURED = (
@@ -47,7 +47,7 @@ MEASURED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What becomes a row: a name, the trials behind it, and their curves where they are known."""
+    """A row of a comparison: a name, its trials, and their curves where they are known."""
 
     name: str
     trials: tuple[Trial, ...]
@@ -55,23 +55,23 @@ class Entry:
 
     @property
     def failure(self) -> Trial | None:
-        """The first trial without a score."""
+        """The first trial without a score; None if all have one."""
         return next((trial for trial in self.trials if trial.val_bpb is None), None)
 
     @property
     def val_bpb(self) -> float | None:
-        """The mean over its trials; None if one of them failed."""
+        """The mean of the trials' scores; None if one of them failed."""
         scores = [trial.val_bpb for trial in self.trials if trial.val_bpb is not None]
         return statistics.fmean(scores) if self.trials and self.failure is None else None
 
     @property
     def spread(self) -> float | None:
-        """Largest minus smallest score; None for a single trial, and where one failed."""
+        """The largest minus the smallest score; None for a single trial, and if one failed."""
         scores = [trial.val_bpb for trial in self.trials if trial.val_bpb is not None]
         return max(scores) - min(scores) if len(scores) > 1 and self.failure is None else None
 
     def row(self) -> dict[str, Any]:
-        """JSON with the keys of `train --json`: measured numbers are medians over the trials, the score is the mean."""
+        """JSON with the keys of `train --json`: medians of the measured values, and the mean score."""
         first, failure = self.trials[0], self.failure
         row = to_json(first)
         for key in MEASURED:
@@ -94,7 +94,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a score of one side covers: enough to say how two of them differ."""
+    """The text that one side is scored on: enough to say how two sides differ."""
 
     name: str
     corpus: str
@@ -106,11 +106,7 @@ class Scored:
     def by_preset(cls, name: str, preset: Preset, text: ScoredText) -> Self:
         """What trials of the preset will be scored on."""
         return cls(
-            name=name,
-            corpus=preset.corpus,
-            bytes=text.bytes,
-            yardstick=text.yardstick,
-            wanted_bytes=preset.score_bytes,
+            name=name, corpus=preset.corpus, bytes=text.bytes, yardstick=text.yardstick, wanted_bytes=preset.score_bytes
         )
 
     @classmethod
@@ -132,9 +128,9 @@ class Scored:
 def of_backends(
     preset: Preset, names: Sequence[str] | None, device: str | None, tell: Tell = lambda line: None
 ) -> dict[str, Preset]:
-    """The preset for each backend, by its name: of those named, else of all that can run here.
+    """The preset on each of the backends `names`, or on all that can run here.
 
-    `tell` hears what is left out. UserError for a backend that was named, or is the preset's own, and can't.
+    Passes what is left out to `tell`. UserError if a named backend, or the preset's own, can't run.
     """
     missing = {name: backends.get(name).missing() for name in names or backends.names()}
     if names:
@@ -166,13 +162,13 @@ def _on(preset: Preset, backend: str, device: str | None, tell: Tell) -> Preset:
     has = read_constants(backends.trainer_path(backend).read_text(encoding="utf-8"))
     constants = {key: value for key, value in preset.constants.items() if key in has and key not in OWN_CONSTANTS}
     if dropped := [key for key in preset.constants if key not in constants]:
-        tell(f"{backend}: without {', '.join(dropped)}, which mean nothing to its trainer")
+        tell(f"{backend}: without {', '.join(dropped)}, which its trainer does not have")
     own = device or _same_device(preset, backend)
     return dataclasses.replace(preset, backend=backend, device=own, constants=constants)
 
 
 def _same_device(preset: Preset, backend: str) -> str:
-    """What another backend calls the preset's device; UserError if it drives none like it."""
+    """The other backend's name for the preset's device; UserError if it can't use such a device."""
     place = DeviceName.parse(preset.device)
     kind = place.kind
     if kind in ("cpu", "auto"):
@@ -181,8 +177,8 @@ def _same_device(preset: Preset, backend: str) -> str:
     called = {of: names[backend] for of, names in of_kind.items() if backend in names}
     if not called:
         raise UserError(
-            f"backend {backend!r} drives nothing like {preset.backend}'s {preset.device}, what preset {preset.name} is "
-            "for: name a device with --device, or leave the backend out"
+            f"backend {backend!r} can't use {preset.backend}'s {preset.device}, the device of preset {preset.name}: "
+            "name a device with --device, or leave the backend out"
         )
     # PyTorch calls NVIDIA's and AMD's GPUs cuda, others don't.
     here = {one.kind for one in hardware.accelerators()}
@@ -190,23 +186,16 @@ def _same_device(preset: Preset, backend: str) -> str:
     return str(dataclasses.replace(place, kind=name))
 
 
-def interleaved(
-    sides: Mapping[str, Preset],
-    seeds: Mapping[str, Sequence[int]],
-    budgets: Mapping[str, Budget],
-    run_one: RunTrial,
-) -> Iterable[tuple[str, Trial, Curve]]:
-    """The trials one after the other, seed by seed, so that a machine that drifts does so for every side."""
+def interleaved(seeds: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int]]:
+    """Each side's name with each of its seeds, seed by seed, so that a drift of the machine affects every side."""
     for place in range(max(map(len, seeds.values()))):
-        for name, preset in sides.items():
-            if place < len(seeds[name]):
-                seed = seeds[name][place]
-                trial, curve = run_one(preset, budgets[name], seed, f"{name}, seed {seed}: ")
-                yield name, trial, curve
+        for name, own in seeds.items():
+            if place < len(own):
+                yield name, own[place]
 
 
 def within_wall(preset: Preset, seconds: float, run_one: RunTrial) -> Budget:
-    """The budget that is left of so many seconds after a warm start-up, which two short trials find out."""
+    """What remains of `seconds` after a warm start-up, which two short trials measure."""
     trial: Trial | None = None
     for what in ("compiling", "start-up"):
         trial, _ = run_one(preset, Budget(steps=WARM_STEPS), preset.seeds[0], f"{preset.backend}, {what}: ")
@@ -216,7 +205,7 @@ def within_wall(preset: Preset, seconds: float, run_one: RunTrial) -> Budget:
     left = seconds - trial.startup_seconds
     if left < 1:
         raise UserError(
-            f"{preset.backend} takes {trial.startup_seconds:.1f} s to start, which leaves nothing of --wall {seconds:g}"
+            f"{preset.backend} takes {trial.startup_seconds:.1f} s to start, which leaves no time of --wall {seconds:g}"
         )
     return Budget(seconds=left)
 
@@ -249,21 +238,21 @@ def ranked(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def conclusion(entries: Sequence[Entry]) -> str:
-    """Who is best, and whether by more than seeds make."""
+    """Which entry is best, and whether its lead is larger than the spread of seeds."""
     best = [entry for entry in ranked(entries) if entry.val_bpb is not None]
     if not best:
         return "nothing was scored"
     if len(best) == 1:
-        return f"{best[0].name} alone has a score"
+        return f"only {best[0].name} has a score"
     first, second = best[0], best[1]
     assert first.val_bpb is not None and second.val_bpb is not None
     lead = f"{first.name} is {second.val_bpb - first.val_bpb:.4f} bpb below {second.name}"
     spreads = [entry.spread for entry in (first, second)]
     if None in spreads:
-        return f"{lead}; with one seed it is not known what of that is luck"
+        return f"{lead}; with one seed, this may be luck"
     widest = max(spread for spread in spreads if spread is not None)
     verdict = "more than" if second.val_bpb - first.val_bpb > widest else "no more than"
-    return f"{lead}: {verdict} the seeds of one lie apart ({widest:.4f})"
+    return f"{lead}: {verdict} the spread of its seeds ({widest:.4f})"
 
 
 def named_presets(names: Sequence[str], changes: Mapping[str, str]) -> dict[str, Preset]:

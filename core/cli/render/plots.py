@@ -40,15 +40,21 @@ def progress(experiments: Sequence[Experiment], path: Path, title: str = "") -> 
     Scores far above the baseline are triangles at the upper edge and failures are crosses at the lower one, so that
     one diverged model doesn't flatten the rest.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(SIZE_INCHES)
     axes, margin = figure.subplots(1, 2, width_ratios=(3.0, 1.0))
     _draw(axes, experiments, title)
     _list(margin, experiments)
     save(figure, path)
+
+
+def new_figure(inches: tuple[float, float]) -> Figure:
+    """An empty figure that draws to files only."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save(figure: Figure, path: Path) -> None:
