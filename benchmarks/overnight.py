@@ -26,7 +26,7 @@ from messages_server import MessagesServer  # noqa: E402
 from served_model import billed  # noqa: E402
 
 from benchmarks.overnight_model import ScriptedModel  # noqa: E402
-from core.agents.llm import prices  # noqa: E402
+from core.agents.llm import archive, prices  # noqa: E402
 from core.campaign.campaign import Campaign  # noqa: E402
 from core.records import Experiment  # noqa: E402
 
@@ -89,7 +89,7 @@ def _outage(
 def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]], down: list[float]) -> dict[str, Any]:
     with Campaign.open(folder) as campaign:
         found = campaign.experiments()
-        spending = campaign.spending()
+        spending = archive.spent(campaign.files.agents)
         champion = campaign.champion
     assert spending is not None
     price = prices.known(MODEL)

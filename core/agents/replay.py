@@ -1,6 +1,6 @@
-"""Runs a campaign again from its record, with no network: the model's answers anew through the same conversation.
+"""Repeats a recorded campaign without a network: the model's recorded answers go through the same conversation again.
 
-What others than the model proposed, and edits that fit no more, come from the campaign's own refs.
+The trainers of other agents, and those whose edits no longer fit, are taken from the campaign's own refs.
 """
 
 from __future__ import annotations
@@ -25,58 +25,48 @@ class ReplayAgent(Agent):
 
     def __init__(self, replay: Path) -> None:
         """Raises UserError if there is no campaign in that folder, or none of its experiments has run."""
-        self._root = replay.absolute()
-        with CampaignReader.open(replay) as source:
-            _ = source.champion
-        self._source: CampaignReader | None = None
+        self._source = CampaignReader.open(replay.absolute())
+        _ = self._source.champion
+        self._root = self._source.root
         self._api: ApiAgent | None = None
-        self._context: AgentContext | None = None
-        self._number = 0  # of the source's experiment that is proposed
+        self._noticed: set[str] = set()  # the differences from the record that a notice was given of
         self._skipped = 0  # experiments of the source that this campaign did not run again, as it has their verdict
-        self._differs = False  # whether it was told that requests do
-        self._diverged = False  # whether it was told that the campaigns do
-        self._compared = False
+        self.number = 0  # of the source's experiment that is proposed
 
     def begin(self, context: AgentContext) -> None:
+        super().begin(context)
         if context.root.resolve() == self._root.resolve():
             raise UserError(
                 f"{self._root} can't be its own replay; name a new folder: autoresearch run DIR --agent replay "
                 f"--replay {self._root}"
             )
-        self._context = context
-        self._source = CampaignReader.open(self._root)
         agents = self._source.files.agents
         if (agents / FILE).exists():
-            recorded = recording(agents, self._told_of_difference)
-            self._api = ApiAgent(lambda context: _About(recorded, self), model="replay", secret=held_secret(agents))
+            recorded = recording(agents, self._request_differs)
+            self._api = ApiAgent(lambda context: _Replies(recorded, self), model="replay", secret=held_secret(agents))
             self._api.begin(context)
 
     def propose(self, history: History) -> Proposal | None:
-        """The next experiment of the source; None behind its last one."""
-        source, context = self._source, self._context
-        assert source is not None and context is not None, "`begin` comes first"
-        self._number = len(history) + self._skipped
-        if not self._compared:
-            self._compare(history, source, context)
-        found = source.experiments(self._number, self._number + 1, trials=False)
+        """The next experiment of the source; None after its last one."""
+        self.number = len(history) + self._skipped
+        self._compare(history)
+        found = self._source.experiments(self.number, self.number + 1, trials=False)
         if not found:
             return None
         (experiment,) = found
-        if history.champion_text != source.trainer_text(experiment.parent):
-            self._tell_divergence(self._number, "the champion is not the record's")
-        as_recorded = Proposal(
-            text=source.trainer_text(experiment.commit), hypothesis=experiment.hypothesis, agent=experiment.agent
-        )
+        if history.champion_text != self._source.trainer_text(experiment.parent):
+            self._diverges(self.number, "the champion is not the record's")
+        text = self._source.trainer_text(experiment.commit)
+        recorded = Proposal(text=text, hypothesis=experiment.hypothesis, agent=experiment.agent)
         if self._api is None or not experiment.agent.startswith(PREFIX):
-            return as_recorded
-        return self._thought_again(self._api, history, experiment, as_recorded)
+            return recorded
+        return self._repeated_conversation(self._api, history, recorded)
 
     def observe(self, experiment: Experiment) -> None:
-        assert self._source is not None, "`begin` comes first"
         number = experiment.number + self._skipped
         for recorded in self._source.experiments(number, number + 1, trials=False):
             if recorded.verdict != experiment.verdict:
-                self._tell_divergence(number, f"{experiment.verdict}, and {recorded.verdict} in the record")
+                self._diverges(number, f"{experiment.verdict}, and {recorded.verdict} in the record")
 
     def repeated(self, repeat: Repeat) -> None:
         self._skipped += 1
@@ -84,18 +74,11 @@ class ReplayAgent(Agent):
     def end(self) -> None:
         if self._api is not None:
             self._api.end()
-        if self._source is not None:
-            self._source.close()
+        self._source.close()
 
-    @property
-    def number(self) -> int:
-        """Of the source's experiment that is worked on."""
-        return self._number
-
-    def _thought_again(self, api: ApiAgent, history: History, experiment: Experiment, recorded: Proposal) -> Proposal:
-        """What the conversation comes to now; the recorded trainer where that is nothing or an edit fits nowhere."""
-        assert self._context is not None
-        api.name = experiment.agent
+    def _repeated_conversation(self, api: ApiAgent, history: History, recorded: Proposal) -> Proposal:
+        """What the conversation proposes now; the recorded proposal if it makes none or an edit fits nowhere."""
+        api.name = recorded.agent
         try:
             proposal, why = api.propose(history), "its answers came to no proposal"
         except (Unavailable, UserError) as error:
@@ -103,46 +86,43 @@ class ReplayAgent(Agent):
         if proposal is not None and proposal.text != recorded.text and api.bench is not None and api.bench.failed_edits:
             proposal, why = None, "its edits fit this champion no more"
         if proposal is None:
-            self._context.tell(
-                Notice(f"experiment {experiment.number} of {self._root}: {why}; its trainer is tried as it was")
+            self.context.tell(
+                Notice(f"experiment {self.number} of {self._root}: {why}; its trainer is tried as it was")
             )
-            return recorded
-        return proposal
+        return proposal or recorded
 
-    def _compare(self, history: History, source: CampaignReader, context: AgentContext) -> None:
-        """Says what this campaign does not share with its source from the start."""
-        self._compared = True
-        if history.preset != source.preset:
-            context.tell(Notice(f"the preset is not that of {self._root}: scores will differ"))
-        if history.text(0) != source.text(0):
-            self._diverged = True
-            context.tell(
-                Notice(
-                    f"the baseline's {TRAINER} is not that of {self._root}: recorded trainers stand in where edits "
-                    "don't fit"
-                )
+    def _compare(self, history: History) -> None:
+        """Notices about what differs from the source from the start."""
+        if history.preset != self._source.preset:
+            self._notice("preset", f"the preset is not that of {self._root}: scores will differ")
+        if history.text(0) != self._source.text(0):
+            self._notice(
+                "trainers",
+                f"the baseline's {TRAINER} is not that of {self._root}: recorded trainers stand in where edits "
+                "don't fit",
             )
 
-    def _tell_divergence(self, number: int, what: str) -> None:
-        if not self._diverged and self._context is not None:
-            self._diverged = True
-            self._context.tell(
-                Notice(
-                    f"from experiment {number} of {self._root} on, this replay diverges from the record: {what}; "
-                    "recorded trainers bring back their own champion's edits"
-                )
-            )
+    def _diverges(self, number: int, how: str) -> None:
+        self._notice(
+            "trainers",
+            f"from experiment {number} of {self._root} on, this replay diverges from the record: {how}; "
+            "recorded trainers bring back their own champion's edits",
+        )
 
-    def _told_of_difference(self, experiment: int, what: str) -> None:
-        if not self._differs and self._context is not None:
-            self._differs = True
-            self._context.tell(
-                Notice(f"from experiment {experiment} of {self._root} on, requests are not those of the record: {what}")
-            )
+    def _request_differs(self, experiment: int, how: str) -> None:
+        self._notice(
+            "requests", f"from experiment {experiment} of {self._root} on, requests are not those of the record: {how}"
+        )
+
+    def _notice(self, about: str, text: str) -> None:
+        """The first notice about each kind of difference; later ones would repeat it."""
+        if about not in self._noticed:
+            self._noticed.add(about)
+            self.context.tell(Notice(text))
 
 
-class _About:
-    """The recorded answers, asked for by the source's number of an experiment."""
+class _Replies:
+    """The recorded replies, by the source's number of an experiment."""
 
     def __init__(self, recorded: ModelClient, agent: ReplayAgent) -> None:
         self._recorded = recorded

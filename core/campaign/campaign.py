@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import presets
 from core.agents.base import Agent
-from core.agents.llm import archive, transcript
-from core.agents.llm.archive import Spending
+from core.agents.llm import transcript
 from core.campaign.agent_context import CampaignContext
 from core.campaign.judge import LowerWins, Policy
 from core.campaign.session import Session
@@ -90,10 +89,6 @@ class Campaign(CampaignReader):
         from core.campaign.confirm import conclude
 
         return conclude(self.experiment(0), self.experiment(recorded[-1].series), recorded)
-
-    def spending(self, number: int | None = None) -> Spending | None:
-        """What agents used of models: altogether, or for one experiment's proposal. None where none was asked."""
-        return archive.spent(self.files.agents, number)
 
     def transcripts(self) -> list[Path]:
         """A file for each proposal that a model worked on, the newest last; also of what became no experiment."""

@@ -34,12 +34,12 @@ class Check:
 def of_records(campaign: CampaignReader) -> Iterator[Check]:
     """Ledger, refs, hashes and sums. No model is run."""
     ledger, repo = campaign.ledger, campaign.repo
-    broken = ledger.broken()
-    for row in broken:
+    altered = ledger.altered()
+    for row in altered:
         yield Check(subject=row, what="seal", fault="was changed after it was written")
-    if any(row.startswith("the ledger's file") for row in broken):
+    if any(row.startswith("the ledger's file") for row in altered):
         return
-    if not broken:
+    if not altered:
         yield Check(subject="ledger", what="seal", found=f"{ledger.count()} experiments as they were written")
     try:
         repo.fsck()

@@ -1,7 +1,7 @@
-"""A chain of digests over the ledger's rows: a byte that was changed later shows, and in which row.
+"""A hash chain over the ledger's rows: finds each row that was changed after it was written.
 
-Each row gets a seal in the transaction that writes it: a SHA-256 over the seal before and all of the row. It guards
-against accidents and second thoughts, not against whoever writes the whole chain anew.
+Every row gets a link, in the transaction that writes it: a SHA-256 over the last link and the whole row. The chain
+shows accidents and edits; who computes all of it anew is not found. On disk, links are the table `seals`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ CREATE TABLE seals (number INTEGER PRIMARY KEY, sealed TEXT NOT NULL, key TEXT N
 KEYS = {"facts": "name", "trials": "rowid", "experiments": "number", "measurements": "number"}
 
 
-def seal(connection: sqlite3.Connection, table: str, key: str) -> None:
-    """Seals a row that was just written, within the caller's transaction."""
+def append(connection: sqlite3.Connection, table: str, key: str) -> None:
+    """Adds the link of a row that was just written, within the caller's transaction."""
     last = connection.execute("SELECT digest FROM seals ORDER BY number DESC LIMIT 1").fetchone()
     values = (table, key, _digest(connection, last[0] if last else "", table, key))
     connection.execute("INSERT INTO seals (sealed, key, digest) VALUES (?, ?, ?)", values)
 
 
-def broken(connection: sqlite3.Connection) -> Iterator[str]:
-    """What does not fit its seal, in words: rows in the order in which they were written, then rows without a seal."""
-    # Bytes that are no text any more are what is looked for here, not an error.
+def altered(connection: sqlite3.Connection) -> Iterator[str]:
+    """The names of rows that don't match their link, in the order they were written; then of rows without a link."""
+    # Bytes that are no longer valid text are a finding here, not an error.
     connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     try:
-        yield from _broken(connection)
+        yield from _altered(connection)
     finally:
         connection.text_factory = str
 
 
-def _broken(connection: sqlite3.Connection) -> Iterator[str]:
+def _altered(connection: sqlite3.Connection) -> Iterator[str]:
     before = ""
     for place, (number, table, key, digest) in enumerate(
         connection.execute("SELECT number, sealed, key, digest FROM seals ORDER BY number").fetchall(), 1
@@ -44,14 +44,14 @@ def _broken(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"seal {place} of the ledger"
             return
         if digest != _digest(connection, before, table, key):
-            yield _named(connection, table, key)
+            yield _row_name(connection, table, key)
         before = digest
     for table, column in KEYS.items():
-        unsealed = (
+        unlinked = (
             f"SELECT {column} FROM {table} WHERE CAST({column} AS TEXT) NOT IN (SELECT key FROM seals WHERE sealed = ?)"
         )
-        for (key,) in connection.execute(unsealed, (table,)).fetchall():
-            yield f"{_named(connection, table, str(key))}, which was never sealed"
+        for (key,) in connection.execute(unlinked, (table,)).fetchall():
+            yield f"{_row_name(connection, table, str(key))}, which was never sealed"
 
 
 def _digest(connection: sqlite3.Connection, before: str, table: str, key: str) -> str:
@@ -60,7 +60,7 @@ def _digest(connection: sqlite3.Connection, before: str, table: str, key: str) -
     return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _named(connection: sqlite3.Connection, table: str, key: str) -> str:
+def _row_name(connection: sqlite3.Connection, table: str, key: str) -> str:
     if table != "trials":
         return f"{table.removesuffix('s')} {key}"
     row = connection.execute("SELECT experiment, trial FROM trials WHERE rowid = ?", (key,)).fetchone()

@@ -1,4 +1,4 @@
-"""Every experiment and trial of a campaign: append-only, in SQLite. Knows no git and decides nothing.
+"""The ledger: every experiment and trial of a campaign, append-only, in SQLite.
 
 A rollback journal instead of a write-ahead log: the ledger is one file that can be copied with its folder and works
 on network file systems; `synchronous=EXTRA` makes each row durable before the write returns.
@@ -13,15 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.records import Constant, Experiment, Measurement, Purpose, Trial, UserError, from_json, one_yardstick, to_json
+from core.records import (
+    Constant,
+    Experiment,
+    Measurement,
+    Purpose,
+    Trial,
+    UserError,
+    from_json,
+    one_yardstick,
+    to_json,
+)
 from core.store import hash_chain
 from core.store.schema import APPLICATION, SCHEMA, VERSION
-from core.store.sqlite import damaged, other_version, told, transaction
+from core.store.sqlite import damaged, other_version, sqlite_as_user_error, transaction
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Totals:
-    """Sums over the experiments. The counts leave out experiment 0, the baseline; the seconds include it."""
+    """Sums over the experiments, in the order of `Ledger.totals`. The counts leave out experiment 0, the baseline."""
 
     experiments: int
     kept: int
@@ -50,7 +60,7 @@ class Ledger:
             raise UserError(f"there is a ledger at {path} already")
         connection = sqlite3.connect(path, isolation_level=None, timeout=30)
         ledger = cls(path, connection)
-        with told(path):
+        with sqlite_as_user_error(path):
             connection.executescript(
                 f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {SCHEMA}"
                 f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
@@ -65,13 +75,13 @@ class Ledger:
         if not path.exists():
             raise UserError(f"expected a ledger at {path}, and there is none")
         _refuse_foreign(path)
-        with told(path):
+        with sqlite_as_user_error(path):
             # mode=rw makes no file, and falls back to reading where the file can't be written
             connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30
             )
         try:
-            with told(path):
+            with sqlite_as_user_error(path):
                 connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # takes back what was cut off
                 connection.execute("PRAGMA synchronous = EXTRA")
         except BaseException:
@@ -82,16 +92,16 @@ class Ledger:
     def close(self) -> None:
         self._connection.close()
 
-    def broken(self) -> list[str]:
-        """What was changed after it was written, in words; empty if nothing was. Reads all of the file."""
-        with told(self.path):
+    def altered(self) -> list[str]:
+        """The names of rows that were changed after they were written. Reads all of the file."""
+        with sqlite_as_user_error(self.path):
             answers = [row[0] for row in self._connection.execute("PRAGMA integrity_check")]
             faults = [f"the ledger's file: {answer}" for answer in answers if answer != "ok"]
-            return faults or list(hash_chain.broken(self._connection))
+            return faults or list(hash_chain.altered(self._connection))
 
     def check(self) -> None:
         """Raises UserError if the file's pages are damaged. Reads all of it."""
-        with told(self.path):
+        with sqlite_as_user_error(self.path):
             answers = [row[0] for row in self._connection.execute("PRAGMA quick_check")]
         if answers != ["ok"]:
             raise damaged(self.path, answers[0])
@@ -281,31 +291,16 @@ class Ledger:
         return dict(self._rows("SELECT verdict, COUNT(*) FROM experiments GROUP BY verdict"))
 
     def totals(self) -> Totals:
+        verdicts = ("keep", "discard", "crash", "invalid")
+        counts = ", ".join(f"COUNT(*) FILTER (WHERE number > 0 AND verdict = '{one}')" for one in verdicts)
+        champion = "FROM experiments WHERE verdict = 'keep' ORDER BY number DESC LIMIT 1"
         row = self._rows(
-            "SELECT COUNT(*) FILTER (WHERE number > 0),"
-            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'keep'),"
-            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'discard'),"
-            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'crash'),"
-            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'invalid'),"
-            " TOTAL(wall_seconds) FILTER (WHERE number > 0), TOTAL(wall_seconds), TOTAL(train_seconds) FROM experiments"
+            f"SELECT COUNT(*) FILTER (WHERE number > 0), {counts},"
+            f" (SELECT val_bpb FROM experiments WHERE number = 0), (SELECT val_bpb {champion}),"
+            f" (SELECT candidate {champion}), TOTAL(wall_seconds) FILTER (WHERE number > 0), TOTAL(wall_seconds),"
+            " TOTAL(train_seconds) FROM experiments"
         )[0]
-        baseline = self._rows("SELECT val_bpb FROM experiments WHERE number = 0")
-        champion = self._rows(
-            "SELECT val_bpb, candidate FROM experiments WHERE verdict = 'keep' ORDER BY number DESC LIMIT 1"
-        )
-        return Totals(
-            experiments=row[0],
-            kept=row[1],
-            discarded=row[2],
-            crashed=row[3],
-            invalid=row[4],
-            baseline_bpb=baseline[0][0] if baseline else None,
-            champion_bpb=champion[0][0] if champion else None,
-            champion_commit=champion[0][1] if champion else None,
-            candidate_seconds=row[5],
-            wall_seconds=row[6],
-            train_seconds=row[7],
-        )
+        return Totals(*row)
 
     def _one(self, where: str, values: tuple[object, ...] = ()) -> Experiment | None:
         rows = self._rows(f"SELECT number, record FROM experiments {where}", values)
@@ -319,15 +314,15 @@ class Ledger:
         return [record for (record,) in rows]
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
-        with told(self.path):
+        with sqlite_as_user_error(self.path):
             return self._connection.execute(query, values).fetchall()
 
     def _write(self, table: str, values: tuple[object, ...]) -> None:
-        """One row with its seal, in one durable transaction."""
+        """One row with its link of the hash chain, in one durable transaction."""
         places = ", ".join("?" * len(values))
-        with told(self.path), transaction(self._connection):
+        with sqlite_as_user_error(self.path), transaction(self._connection):
             cursor = self._connection.execute(f"INSERT INTO {table} VALUES ({places})", values)
-            hash_chain.seal(self._connection, table, str(values[0] if table == "facts" else cursor.lastrowid))
+            hash_chain.append(self._connection, table, str(values[0] if table == "facts" else cursor.lastrowid))
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ledger's chain of seals: whatever byte of a row is changed, the row is named."""
+"""The ledger's hash chain: whatever byte of a row is changed, the row is named."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / ".git" / "autoresearch" / "ledger.db"
 
 
-def broken_after(ledger: Path, into: Path, change: Callable[[sqlite3.Connection], object]) -> list[str]:
+def altered_after(ledger: Path, into: Path, change: Callable[[sqlite3.Connection], object]) -> list[str]:
     shutil.copyfile(ledger, into)
     with sqlite3.connect(into) as connection:
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
@@ -32,7 +32,7 @@ def broken_after(ledger: Path, into: Path, change: Callable[[sqlite3.Connection]
     connection.close()
     changed = Ledger.open(into)
     try:
-        return changed.broken()
+        return changed.altered()
     finally:
         changed.close()
 
@@ -52,12 +52,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("statement", CHANGES)
 def test_a_changed_row_is_named(ledger: Path, tmp_path: Path, statement: str) -> None:
-    found = broken_after(ledger, tmp_path / "ledger.db", lambda connection: connection.execute(statement))
+    found = altered_after(ledger, tmp_path / "ledger.db", lambda connection: connection.execute(statement))
     assert found == CHANGES[statement]
 
 
-def test_nothing_is_broken_where_nothing_was_changed(ledger: Path, tmp_path: Path) -> None:
-    assert broken_after(ledger, tmp_path / "ledger.db", lambda connection: None) == []
+def test_nothing_is_altered_where_nothing_was_changed(ledger: Path, tmp_path: Path) -> None:
+    assert altered_after(ledger, tmp_path / "ledger.db", lambda connection: None) == []
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -74,7 +74,7 @@ def test_any_byte_of_a_record(ledger: Path, tmp_path: Path, data: st.DataObject)
     path.write_bytes(changed)
     opened = Ledger.open(path)
     try:
-        found = opened.broken()
+        found = opened.altered()
     finally:
         opened.close()
     assert len(found) == 1

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from core.agents.llm.base import Message, Reply, Request, Tool, Usage
 from core.records import UserError
-from core.store.sqlite import append_only, damaged, other_version, told, transaction
+from core.store.sqlite import append_only, damaged, other_version, sqlite_as_user_error, transaction
 
 FILE = "exchanges.db"
 VERSION = 1
@@ -113,7 +113,7 @@ class Archive:
         """The archive at `path`. With `create`, a new one if there is none."""
         if not create and not path.exists():
             raise UserError(f"expected an archive of requests at {path}, and there is none")
-        with told(path):
+        with sqlite_as_user_error(path):
             mode = "rwc" if create else "rw"  # rw falls back to reading if the file can't be written
             connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={mode}",
@@ -131,7 +131,7 @@ class Archive:
         return archive
 
     def _prepare(self, create: bool) -> None:
-        with told(self.path):
+        with sqlite_as_user_error(self.path):
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
             application = self._connection.execute("PRAGMA application_id").fetchone()[0]
             empty = not self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
@@ -169,7 +169,7 @@ class Archive:
         cost = None if usd is None else int(usd * COST)
         if usd is not None and Decimal(cost or 0) / COST != usd:
             raise ValueError(f"{usd} has more decimals than are stored")
-        with self._lock, told(self.path), transaction(self._connection):
+        with self._lock, sqlite_as_user_error(self.path), transaction(self._connection):
             run = self._connection.execute
             number = int(run("SELECT COALESCE(MAX(number) + 1, 0) FROM exchanges").fetchone()[0])
             system = self._put_text(request.system)
@@ -290,7 +290,7 @@ class Archive:
             raise damaged(self.path, error) from None
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
-        with self._lock, told(self.path):
+        with self._lock, sqlite_as_user_error(self.path):
             return self._connection.execute(query, values).fetchall()
 
 
