@@ -110,15 +110,15 @@ def _point(
     rng = np.random.default_rng([seed, number])
     spaces = read_tunables(text)
     first = preset.seeds[0]
-    told = [row for row in rows if row.seed == first]
-    best = min((row for row in told if row.val_bpb is not None), key=lambda row: row.val_bpb or 0, default=None)
+    played = [row for row in rows if row.seed == first]
+    best = min((row for row in played if row.val_bpb is not None), key=lambda row: row.val_bpb or 0, default=None)
     baseline = {name: tunable.value for name, tunable in spaces.items()}
     champion = baseline if best is None else dict(best.constants)
     if kind == "repeat":
         whose, trial_seed = REPEATS[number // len(KINDS) % len(REPEATS)]
         return (baseline if whose == "baseline" else champion), trial_seed
     if kind == "search":
-        proposal = SearchAgent(seed=seed).propose(campaigns.replayed(text, told, preset))
+        proposal = SearchAgent(seed=seed).propose(campaigns.replayed(text, played, preset))
         if proposal is None:
             raise UserError("the search found nothing new")
         constants = read_constants(proposal.text)

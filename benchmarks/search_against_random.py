@@ -2,9 +2,9 @@
 
     python benchmarks/search_against_random.py
 
-Tells first how well the surrogate predicts trials that it was not fitted to. Nothing about the search was chosen on the
-seeds that this runs with. Ctrl-C ends it; it starts anew. With --real, what the
-surrogate says of the last champions is held against real trials.
+Shows first how well the surrogate predicts trials that it was not fitted to. No constant of the search was chosen on
+the seeds that this runs with. Ctrl-C ends it; the next call starts from the beginning. With --real, the surrogate's
+scores of the last champions are compared with real trials.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The status: 0, or 2 for a mistake, 130 after Ctrl-C."""
     options = _options(arguments)
     try:
-        told, played = compare(options.table, options.campaigns, options.experiments, options.seed, options.budget)
+        report, played = compare(options.table, options.campaigns, options.experiments, options.seed, options.budget)
         if options.real:
-            told["real"] = checked(played, options.real, options.budget)
+            report["real"] = checked(played, options.real, options.budget)
     except UserError as error:
         print(f"search_against_random: {error}", file=sys.stderr)
         return 2
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("search_against_random: interrupted", file=sys.stderr)
         return 130
     if options.json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(report, indent=1))
     else:
-        _show(told)
+        _show(report)
     return 0
 
 
@@ -69,7 +69,7 @@ def compare(
             played[name].append(campaigns.play(agent(seed), truth, noise, text, preset, seed, experiments))
         if (done := seed - first_seed + 1) % 20 == 0:
             print(f"{done} of {count} campaigns", file=sys.stderr, flush=True)
-    told = {
+    report = {
         "surrogate": {
             **asdict(surrogate.crossvalidated(rows, spaces, budget)),
             "recorded": len(rows), "noise": noise, "noise_freedom": freedom, "widths": truth.widths,
@@ -78,19 +78,19 @@ def compare(
         "baseline": truth.noise_free({name: tunable.value for name, tunable in spaces.items()}),
         "agents": {name: figures(played["search"], played[name]) for name in AGENTS},
     }  # fmt: skip
-    return told, played
+    return report, played
 
 
 def checked(played: dict[str, list[Played]], count: int, budget: float) -> dict[str, list[dict[str, float | None]]]:
-    """Real trials of the first campaigns' champions: what the surrogate's word is worth where it was not recorded."""
+    """Real trials of the first campaigns' champions: how good the surrogate is away from recorded trials."""
     preset = record_trials.preset_of(budget)
     text, dataset = reference_trainer(preset), dataset_of(preset)
     found: dict[str, list[dict[str, float | None]]] = {name: [] for name in played}
     for number in range(count):
         for name, campaign in ((name, each[number]) for name, each in played.items()):
             trial = record_trials.measured(write_constants(text, campaign.champion), preset.seeds[0], preset, dataset)
-            found[name].append({"told": campaign.best[-1], "real": trial.val_bpb})
-            print(f"{name}: {campaign.best[-1]:.4f} told, {trial.val_bpb} real", file=sys.stderr, flush=True)
+            found[name].append({"predicted": campaign.best[-1], "real": trial.val_bpb})
+            print(f"{name}: {campaign.best[-1]:.4f} predicted, {trial.val_bpb} real", file=sys.stderr, flush=True)
     return found
 
 
@@ -116,30 +116,30 @@ def _finite(value: float) -> float | None:
     return value if value < float("inf") else None
 
 
-def _show(told: dict[str, Any]) -> None:
-    fit = told["surrogate"]
+def _show(report: dict[str, Any]) -> None:
+    fit = report["surrogate"]
     print(
         f"surrogate of {fit['recorded']} trials: left-out error {fit['error']:.4f} bpb, R2 {fit['r2']:.3f} "
         f"(the mean alone {fit['constant_error']:.4f}); of the better half {fit['error_low']:.4f}, "
         f"R2 {fit['r2_low']:.3f}\n"
-        f"failures told right {fit['failures']:.1%} (by saying that none fails {fit['always_scored']:.1%}); "
+        f"failures predicted rightly {fit['failures']:.1%} (predicting that none fails: {fit['always_scored']:.1%}); "
         f"noise of a repeat {fit['noise']:.4f} bpb ({fit['noise_freedom']} degrees of freedom)\n"
-        f"{told['campaigns']} campaigns of {told['experiments']} experiments each, paired by seed from "
-        f"{told['first_seed']}; baseline {told['baseline']:.4f} bpb\n"
+        f"{report['campaigns']} campaigns of {report['experiments']} experiments each, paired by seed from "
+        f"{report['first_seed']}; baseline {report['baseline']:.4f} bpb\n"
     )
     print("              median     best    worst  failed  search is lower  as measured      by  after")
-    for name, row in told["agents"].items():
+    for name, row in report["agents"].items():
         line = f"{name:12} {row['median']:7.4f} {row['best']:8.4f} {row['worst']:8.4f} {row['failures']:7.1f}"
         if name != "search":
             after = "-" if row["median_passed_after"] is None else f"{row['median_passed_after']:.0f}"
             shares = f"{row['search_lower']:16.1%} {row['search_lower_measured']:12.1%}"
             line += f"{shares} {row['median_lead']:7.4f} {after:>6}"
         print(line)
-    for name, trials in told.get("real", {}).items():
+    for name, trials in report.get("real", {}).items():
         pairs = []
         for one in trials:
             real = "failed" if one["real"] is None else f"{one['real']:.4f}"
-            pairs.append(f"{one['told']:.4f} told, {real}")
+            pairs.append(f"{one['predicted']:.4f} predicted, {real}")
         print(f"real champions of {name}: {'; '.join(pairs)}")
 
 

@@ -1,4 +1,4 @@
-"""Whom the search is held against: random search, random changes of the champion, and Optuna's TPE.
+"""The search's opponents: random search, random changes of the champion, and Optuna's TPE.
 
 All of them propose whole texts of constants, deterministic by seed and number.
 """
@@ -16,7 +16,7 @@ from core.trainer.literals import same
 
 
 class Opponent(Agent):
-    """Proposes what `_values` gives, again and again until that was not tried."""
+    """Proposes what `_values` returns, called until its result is untried."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed

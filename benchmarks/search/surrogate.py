@@ -129,7 +129,7 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Quality:
-    """How well rows that were left out are predicted; errors in bits per byte."""
+    """How well left-out rows are predicted; errors in bits per byte."""
 
     rows: int
     error: float  # root mean square
@@ -137,8 +137,8 @@ class Quality:
     constant_error: float  # of that mean
     error_low: float  # of the better half
     r2_low: float
-    failures: float  # share of rows whose failing or not is told right
-    always_scored: float  # the share that would be right by saying that none fails
+    failures: float  # share of rows of which it is predicted rightly whether they fail
+    always_scored: float  # that share for the prediction that none fails
 
 
 class Surrogate:
@@ -174,7 +174,7 @@ class Surrogate:
         return np.column_stack([X, steps]), np.append(owners, owners.max() + 1)
 
     def _split(self, rows: Sequence[Row]) -> float:
-        """The seconds of a step that tell failures from scores with the fewest mistakes."""
+        """The seconds of a step that separate failures from scores with the fewest mistakes."""
         times = np.array([self._time(row.constants) for row in rows])
         failed = np.array([row.val_bpb is None for row in rows])
         order = np.argsort(times)
@@ -188,16 +188,16 @@ def crossvalidated(rows: Sequence[Row], spaces: Spaces, budget: float, folds: in
     points = sorted({repr(row.constants) for row in rows})
     shuffled = np.random.default_rng(seed).permutation(len(points))
     fold_of = {points[int(place)]: number % folds for number, place in enumerate(shuffled)}
-    told, truth, right = [], [], []
+    means, truth, right = [], [], []
     for fold in range(folds):
         surrogate = Surrogate([row for row in rows if fold_of[repr(row.constants)] != fold], spaces, budget)
         for row in (row for row in rows if fold_of[repr(row.constants)] == fold):
             right.append(surrogate.fails(row.constants) == (row.val_bpb is None))
             if row.val_bpb is not None:
                 X, _ = surrogate._inputs([row.constants])
-                told.append(float(_from_fit(surrogate._score(X))[0]))
+                means.append(float(_from_fit(surrogate._score(X))[0]))
                 truth.append(row.val_bpb)
-    predicted, scores = np.array(told), np.array(truth)
+    predicted, scores = np.array(means), np.array(truth)
     low = scores <= np.median(scores)
     error, error_low = (float(np.sqrt(np.mean((predicted - scores)[which] ** 2))) for which in (slice(None), low))
     return Quality(

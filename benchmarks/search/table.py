@@ -1,4 +1,4 @@
-"""The table of recorded trials: one row a trial of the `cpu` preset, with its constants and what came of it.
+"""The table of recorded trials: one row a trial of the `cpu` preset, with its constants and its result.
 
 A CSV that begins with lines of `# ` that say where its rows come from. Rows are appended and never changed.
 """
@@ -58,9 +58,9 @@ def start(path: Path, facts: Iterable[str], names: Iterable[str]) -> None:
 
 def append(path: Path, row: Row) -> None:
     """One more row, on the disk when this returns."""
-    told = ["" if getattr(row, name) is None else str(getattr(row, name)) for name in PLAIN]
+    cells = ["" if getattr(row, name) is None else str(getattr(row, name)) for name in PLAIN]
     with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(_line([*told, *map(literal, row.constants.values())]))
+        file.write(_line([*cells, *map(literal, row.constants.values())]))
 
 
 def _row(cells: Mapping[str, str]) -> Row:
