@@ -1,8 +1,8 @@
 """Confines its own process and becomes the command: `python -I -S confine.py POLICY COMMAND...`.
 
-POLICY is the file that `policy.confined` wrote; it is deleted. Standard library only, run as a file and without
-site-packages: what is imported here is start-up time of every trial. Status 125, with the reason on stderr, if anything
-of it fails: nothing runs half confined.
+POLICY is the file that `policy.confined` wrote; it is deleted. This file uses the standard library only and runs
+without site-packages, because each import adds to the start-up of every trial. If any part of the confinement fails,
+the command does not run: exit status 125, with the reason on stderr.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from types import ModuleType
 from typing import Any
 
 NOT_CONFINED = 125  # exit status
-_KEPT_CAPABILITIES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root may own nothing of what it runs
-_OOM_SCORE = 500  # of 1000: short of memory, the kernel ends a trial rather than what watches it
+_KEPT_CAPABILITIES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root may not own the files that it reads
+_OOM_SCORE = 500  # of 1000: when memory runs short, the kernel ends a trial before the process that watches it
 
 _NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000
 _RECURSIVE_PRIVATE = 0x4000 | 0x40000  # MS_REC | MS_PRIVATE
@@ -33,17 +33,17 @@ _READ_FILE, _PATH_BENEATH = 0x4, 1
 
 
 class ConfinementError(Exception):
-    """A part of the confinement could not be had."""
+    """A part of the confinement could not be applied."""
 
 
 def main(arguments: list[str]) -> int:
-    """Returns only where it failed."""
+    """Confines this process and becomes the command. Returns only if that failed."""
     try:
         policy = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
         Path(arguments[0]).unlink()
         confine(policy)
         os.execv(arguments[1], arguments[1:])
-    except Exception as error:  # noqa: BLE001  whatever it was, the command must not run
+    except Exception as error:  # noqa: BLE001  whatever failed, the command must not run
         print(f"the sandbox could not be applied: {type(error).__name__}: {error}", file=sys.stderr)
     return NOT_CONFINED
 
@@ -82,13 +82,13 @@ def confine(policy: dict[str, Any]) -> None:
 
 
 def private_shared_memory(folder: str) -> bool:
-    """Linux: puts an empty file system, seen by this process and its children only, over /dev/shm.
+    """Linux: mounts an empty file system, which only this process and its children see, over /dev/shm.
 
-    Needs to be root, or user namespaces; False where neither is to be had. Then there is no shared memory by name.
+    That takes root or user namespaces. Without either it returns False, and there is no shared memory by name.
     """
     if os.getuid() == 0 and _cover(folder, _NEW_MOUNTS):
         return True
-    # Where user namespaces are half allowed, the first step works and can't be taken back: so a child goes ahead.
+    # Where user namespaces are half allowed, the first step works and can't be undone: so a child tries it first.
     child = os.fork()
     if child == 0:
         os._exit(0 if _cover(folder, _NEW_MOUNTS | _NEW_USER) else 1)
@@ -114,9 +114,9 @@ def _cover(folder: str, namespaces: int) -> bool:
 
 
 def _fix_the_rest(writable: Iterable[str]) -> bool:
-    """In a mount namespace of its own: makes all but these folders read-only, times, modes and attributes too.
+    """Makes all but these folders read-only, with their times, modes and attributes. Needs a mount namespace.
 
-    False where the kernel (before 5.12) or the namespace doesn't allow it; then the filter stands in.
+    False where the kernel (before 5.12) or the namespace doesn't allow it; then the filter refuses such changes.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     folders = [os.fsencode(path) for path in writable if os.path.isdir(path)]  # noqa: PTH112
@@ -132,8 +132,8 @@ def _fix_the_rest(writable: Iterable[str]) -> bool:
     if not attributes(b"/", _RECURSIVE, _READ_ONLY, 0):
         return False
     if not all(attributes(path, 0, 0, _READ_ONLY) for path in folders):
-        raise ConfinementError("what is to be written to stayed read-only")
-    # The current folder is still that of the mount below.
+        raise ConfinementError("the folders to write to stayed read-only")
+    # The current folder still belongs to the mount below.
     os.chdir(os.getcwd())  # noqa: PTH109
     return True
 
@@ -149,7 +149,7 @@ def _limit(file_bytes: int) -> None:
 
 
 def _extension(path: str) -> ModuleType:
-    """nono's native module alone: its package imports for a third of a second what is not needed here."""
+    """nono's native module alone: importing its package would take a third of a second more."""
     loader = importlib.machinery.ExtensionFileLoader("nono_py._nono_py", path)
     spec = importlib.util.spec_from_file_location("nono_py._nono_py", path, loader=loader)
     if spec is None:
@@ -160,7 +160,7 @@ def _extension(path: str) -> ModuleType:
 
 
 def _allow(capabilities: Any, path: str, mode: Any) -> None:
-    """What is not there can't be allowed, and need not be."""
+    """Allows a path that exists; no other can be allowed, or needs to be."""
     if os.path.isdir(path):  # noqa: PTH112
         capabilities.allow_path(path, mode)
     elif os.path.exists(path):  # noqa: PTH110
@@ -168,14 +168,12 @@ def _allow(capabilities: Any, path: str, mode: Any) -> None:
 
 
 def _readable(paths: Iterable[str]) -> int:
-    """A Landlock ruleset under which only files at or below the paths can be read: nono has no rule for a folder
-    without something in it.
+    """A Landlock ruleset under which only files at or below the paths can be read.
+
+    nono can't allow a folder without allowing all that is in it.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     handled = ctypes.c_uint64(_READ_FILE)
-    ruleset: int = libc.syscall(_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0)
-    if ruleset < 0:
-        raise ConfinementError(f"landlock_create_ruleset: {os.strerror(ctypes.get_errno())}")
+    ruleset = _syscall("create_ruleset", _CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0)
     for path in paths:
         try:
             parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -183,22 +181,26 @@ def _readable(paths: Iterable[str]) -> int:
             continue
         # struct landlock_path_beneath_attr is packed: 8 bytes of rights, 4 of the descriptor.
         rule = _READ_FILE.to_bytes(8, sys.byteorder) + parent.to_bytes(4, sys.byteorder)
-        failed = libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+        _syscall(f"add_rule for {path}", _ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
         os.close(parent)
-        if failed:
-            raise ConfinementError(f"landlock_add_rule for {path}: {os.strerror(ctypes.get_errno())}")
     return ruleset
 
 
 def _restrict(ruleset: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(_RESTRICT_SELF, ruleset, 0):
-        raise ConfinementError(f"landlock_restrict_self: {os.strerror(ctypes.get_errno())}")
+    _syscall("restrict_self", _RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
 
 
+def _syscall(name: str, number: int, *arguments: Any) -> int:
+    """The result of a system call of landlock(7)."""
+    result: int = ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
+    if result < 0:
+        raise ConfinementError(f"landlock_{name}: {os.strerror(ctypes.get_errno())}")
+    return result
+
+
 def _drop_capabilities() -> None:
-    """Root without what makes it root: what it starts can't get back what its bounding set lacks (capabilities(7))."""
+    """Takes its rights from root: what it starts can't regain what its bounding set lacks (capabilities(7))."""
     for number in range(64):
         if number not in _KEPT_CAPABILITIES or os.getuid() != 0:
             ctypes.CDLL(None).prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP; a plain user has none to drop

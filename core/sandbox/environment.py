@@ -21,7 +21,7 @@ _PREFIXES = tuple(
 
 
 def scrubbed(scratch: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """The environment of one process: allowed names of this one, homes and temporary folders in `scratch`, `extra`."""
+    """All variables of one process: those of this process with an allowed name, homes in `scratch`, and `extra`."""
     kept = {key: value for key, value in os.environ.items() if key.upper() in _NAMES or key.startswith(_PREFIXES)}
     home = str(scratch)
     private = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME"), home)

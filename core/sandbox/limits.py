@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MEMORY_SHARE = 0.9  # of the machine's: above it the kernel would choose whom to end
 PROCESSES = 512  # compilers take at most 32 workers at once
 LOOK_SECONDS = 1.0
-# psutil is imported where it is needed: on Linux no reaper needs it, and it would double a reaper's start-up.
+# psutil is imported where it is needed: on Linux a reaper does without, and it would add half to its start-up.
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -43,14 +43,14 @@ def machine_limits() -> ProcessLimits:
 
 
 class LimitWatch:
-    """Holds all descendants of this process against the limits, at most once a second."""
+    """Checks all descendants of this process against the limits, at most once a second."""
 
     def __init__(self, limits: ProcessLimits) -> None:
         self._limits = limits
         self._looked = time.monotonic()
 
     def exceeded(self) -> str:
-        """The limit that is exceeded, as a reason; empty while none is."""
+        """Which limit is exceeded, as a reason; empty if none is, or less than a second after the last look."""
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return ""
         pids = descendants()
@@ -80,7 +80,7 @@ def descendants() -> list[int]:
 
 
 def _children_of(pid: int) -> Iterator[int]:
-    """Read for each thread: a walk over all processes of a large machine would cost the trial part of a core."""
+    """The children of each of its threads. Looking at all processes of a large machine would cost part of a core."""
     threads: list[str] = []
     with contextlib.suppress(OSError):
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  names are enough
@@ -95,7 +95,7 @@ def _children_of(pid: int) -> Iterator[int]:
 
 
 def descendants_by_psutil() -> Iterator[psutil.Process]:
-    """All that descend from this process, on any platform, with what tells a process from a later one of its id."""
+    """All that descend from this process, on any platform. Each is told from a later process of the same id."""
     import psutil
 
     with contextlib.suppress(psutil.Error):
@@ -116,7 +116,7 @@ def _resident_mb(pid: int) -> float:
 
 
 def _proportional_mb(pid: int) -> float:
-    """Divides shared pages among those that share them, where the platform can. Slow: only for who seems to exceed."""
+    """Shared pages are divided among the processes that share them, where the platform can. Slow."""
     import psutil
 
     if sys.platform == "linux":

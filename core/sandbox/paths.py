@@ -1,6 +1,6 @@
-"""What a trial's process needs to read on each platform: interpreter, packages, system libraries, drivers, devices.
+"""The paths that a trial's process needs on each platform: interpreter, packages, system libraries, drivers, devices.
 
-Folders that hold more than that (homes, temporary folders, /var, /opt at large, /proc at large) are not among it.
+Folders that hold more than these (homes, temporary folders, all of /var, /opt or /proc) are not among them.
 """
 
 from __future__ import annotations
@@ -53,29 +53,29 @@ _MACOS = """
     /private/var/db/xcode_select_link /opt/homebrew/opt /opt/homebrew/lib /opt/homebrew/Cellar
 """
 _MACOS_DEVICES = "/dev/null /dev/zero /dev/random /dev/urandom /dev/dtracehelper"
-# Folders that the environment names, where a driver or a compiler was put elsewhere.
+# Variables that name the folder of a driver or a compiler that is installed elsewhere.
 _NAMED = ("CUDA_HOME", "CUDA_PATH", "ROCM_HOME", "ROCM_PATH", "SDKROOT", "DEVELOPER_DIR")
 
 
 def system() -> tuple[Path, ...]:
-    """The system's programs, libraries, drivers and the files about the machine that these read."""
+    """The system's programs, libraries and drivers, and the files about the machine that these read."""
     patterns = _LINUX if sys.platform == "linux" else _MACOS if sys.platform == "darwin" else ""
     return (*_found(patterns.split()), *_from_environment())
 
 
 def tools() -> tuple[Path, ...]:
-    """What a program with a network and a shell reads to find a host, to trust it, and to start the shell."""
+    """Files that a program with a network and a shell reads: names of hosts, certificates, the shell's start-up."""
     patterns = _LINUX_TOOLS if sys.platform == "linux" else _MACOS_TOOLS if sys.platform == "darwin" else ""
     return _found(patterns.split())
 
 
 def kernel_devices() -> tuple[Path, ...]:
-    """Device files that no hardware stands behind."""
+    """Device files without hardware: /dev/null and the like."""
     return _found(_KERNEL_DEVICES.split())
 
 
 def device_files(root: str = "") -> tuple[Path, ...]:
-    """Device files that a trainer may use: accelerators and the kernel's own. `root` stands before each, in tests."""
+    """Device files that a trainer may use: accelerators' and the kernel's own. `root` is a prefix, for tests."""
     patterns = _LINUX_DEVICES if sys.platform == "linux" else _MACOS_DEVICES if sys.platform == "darwin" else ""
     return _found(root + pattern for pattern in patterns.split())
 
@@ -89,17 +89,17 @@ def python() -> tuple[Path, ...]:
 
 
 def package_folders() -> tuple[Path, ...]:
-    """Folders in which the interpreter looks for packages: it must list them to find any."""
+    """The folders in which the interpreter looks for packages; it has to list them."""
     return tuple(Path(entry) for entry in dict.fromkeys(sys.path) if entry and Path(entry).is_dir())
 
 
 def corpora() -> tuple[Path, ...]:
-    """Where text that is scored may lie: the cache, and the packages that corpora are made of."""
+    """Where corpora lie: the cache, and the packages that are corpora."""
     return (cache_root(), *(path for package in PACKAGES for path in copies_of(package)))
 
 
 def copies_of(package: str) -> tuple[Path, ...]:
-    """Every place where the package may be installed below what `system` and `python` allow."""
+    """Every copy of an installed package below the folders of `system` and `python`."""
     roots = {*package_folders(), *map(Path, site.getsitepackages())}
     prefixes = {Path(one).resolve() for one in (sys.prefix, sys.base_prefix, "/usr", "/usr/local", "/opt/homebrew")}
     for prefix in prefixes:

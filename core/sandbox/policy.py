@@ -1,4 +1,4 @@
-"""What a confined process may do, and the command that runs another one confined to that.
+"""What a confined process may do, and the command line that runs a command confined to that.
 
     command = confined(["python", "-c", "..."], SandboxPolicy(read=system(), write=(folder,)), scratch)
     subprocess.run(command, env=..., cwd=folder)
@@ -33,24 +33,24 @@ _MACOS = (
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxPolicy:
-    """What a process and all it starts may do. Folders stand for all below them; what isn't there is passed over."""
+    """What a process and all it starts may do. A folder stands for all below it; a missing path is ignored."""
 
     read: tuple[Path, ...]  # also execute
     write: tuple[Path, ...]  # also read
     devices: tuple[Path, ...] = ()  # read, write and control
-    hidden: tuple[Path, ...] = ()  # not to be read though it lies below `read`; of two nested paths the longer decides
-    listed: tuple[Path, ...] = ()  # only the names below are readable: where the interpreter looks for packages
+    hidden: tuple[Path, ...] = ()  # not readable, though below `read`; of two nested paths the longer decides
+    listed: tuple[Path, ...] = ()  # names below can be listed, no more: where the interpreter looks for packages
     network: bool = False  # sockets by path (Docker's, a desktop's) stay refused where there is a filter
-    attributes: bool = False  # may set modes, owners and times, also of files that it can't read; False: without effect
-    file_bytes: int = FILE_BYTES  # of one file that it writes
-    oom_first: bool = True  # where memory runs short the kernel ends this before what watches it
+    attributes: bool = False  # may set modes, owners and times, also of files that it can't read; False: no effect
+    file_bytes: int = FILE_BYTES  # most that one file can grow to
+    oom_first: bool = True  # when memory runs short, the kernel ends this process before its supervisor
 
 
 def confined(command: Sequence[str], policy: SandboxPolicy, folder: Path) -> list[str]:
-    """The command that runs `command` confined; as it was given where this platform has no tier, or it is turned off.
+    """The command line that runs `command` confined. `command` itself where nothing is enforced, or it is turned off.
 
-    `folder` takes a small file that is deleted as soon as it was read. Ends with status 125, and the reason on stderr,
-    if the confinement can't be applied. The first word of `command` is a path.
+    A small file is written to `folder` and deleted as soon as it was read. If the confinement can't be applied, the
+    process ends with status 125 and the reason on stderr. The first word of `command` is a path.
     """
     if not tier.here().enforced:
         return list(command)
@@ -61,9 +61,9 @@ def confined(command: Sequence[str], policy: SandboxPolicy, folder: Path) -> lis
 
 
 def readable(roots: Iterable[Path], hidden: Iterable[Path]) -> list[Path]:
-    """The roots without what is hidden below them: a folder that holds such a path is replaced by its other children.
+    """The roots without what is hidden: a folder with a hidden path below it is replaced by its other children.
 
-    A symbolic link among these is left out: what it points to is named itself or not meant.
+    Symbolic links among these are left out: their targets are either roots themselves or not to be read.
     """
     kept: list[Path] = []
     for root in roots:
@@ -100,7 +100,7 @@ def _plain(policy: SandboxPolicy) -> dict[str, Any]:
         "network": policy.network,
         "seatbelt": [] if linux else [*_MACOS, *_rules(hidden, nested, listed)],
         "seccomp": program(attributes=policy.attributes),
-        # Where everything else is read-only, modes and times need no filter.
+        # For where all else is read-only: modes and times then need no filter.
         "seccomp_fixed": program(attributes=True),
         "shared_memory": SHARED_MEMORY if linux else "",
         "file_bytes": policy.file_bytes,
@@ -109,7 +109,7 @@ def _plain(policy: SandboxPolicy) -> dict[str, Any]:
 
 
 def _rules(hidden: Iterable[Path], nested: Iterable[Path], listed: Iterable[Path]) -> list[str]:
-    """macOS: what nono has no word for, in Seatbelt's language; the last rule that fits decides."""
+    """macOS: rules in Seatbelt's language for what nono can't express. The last rule that matches decides."""
     return [
         *(f"(allow file-read* (literal {json.dumps(str(path))}))" for path in listed),
         *(f"(deny file-read-data (subpath {json.dumps(str(path))}))" for path in sorted(hidden)),

@@ -1,11 +1,11 @@
-"""Stands between a process and the command it starts, so that nothing of the command outlives either of them.
+"""The process above a confined one, which ends all that the confined one started, also if the supervisor has gone.
 
 `python -P -m core.sandbox.reaper [--keep] PARENT USAGE FOLDER LIMITS COMMAND...` starts the command with this
 process's own stdin, stdout and stderr, and waits for it. Then it ends everything that descends from it (also what left
-its process group), writes an `Outcome` as JSON to the file USAGE, and deletes FOLDER; with --keep only where PARENT
-has gone. It does the same at SIGTERM, when a limit is exceeded, and when the process PARENT has gone. Linux: a
-subreaper, to which orphans fall. Windows: a job object, which ends with this process. Elsewhere: what was ever seen as
-a descendant is ended. Three start in every trial, so it imports little.
+its process group), writes an `Outcome` as JSON to the file USAGE, and deletes FOLDER; with --keep only if the process
+PARENT has gone. It does the same at SIGTERM, when a limit is exceeded, and when PARENT has gone. Linux: a subreaper,
+to which orphans fall. Windows: a job object, which ends with this process. Elsewhere: what was ever seen as a
+descendant is ended. Three reapers start in every trial, so they import little.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
 
 class EndRequested(Exception):
-    """The parent asks for the end, or is gone; or a limit is exceeded, and the text says which."""
+    """The parent asks for the end or has gone, or a limit is exceeded: then the text says which."""
 
 
 def main(arguments: list[str]) -> int:
@@ -51,9 +51,8 @@ def main(arguments: list[str]) -> int:
     watch, command = LimitWatch(ProcessLimits(**json.loads(arguments[3]))), arguments[4:]
     exceeded = ""
     seen: dict[int, psutil.Process] = {}
-    returncode: int | None = None
     peak_mb: float | None = None
-    early: list[int] = []
+    early: list[int] = []  # signals that came before there was a child to end
     if sys.platform == "win32":
         job = _job_object()  # noqa: F841  held until this process ends
     else:
@@ -62,19 +61,19 @@ def main(arguments: list[str]) -> int:
     # Safe between fork and exec: this process has one thread.
     at_start = _die_with_parent if sys.platform == "linux" else None
     child = subprocess.Popen(command, start_new_session=sys.platform != "win32", preexec_fn=at_start)  # noqa: PLW1509
-    _let_go_of_the_streams()
+    _release_streams()
     try:
         if sys.platform != "win32":
-            signal.signal(signal.SIGTERM, _end)
+            signal.signal(signal.SIGTERM, _request_end)
         if not early:
-            returncode, peak_mb = _wait(child, parent, watch, seen)
+            peak_mb = _wait(child, parent, watch, seen)
     except (EndRequested, KeyboardInterrupt) as ended:
         exceeded = str(ended)
     if sys.platform != "win32":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    status, ended_peak = _end_all(child, seen)
-    returncode = status if returncode is None else returncode
-    peak_mb = ended_peak if peak_mb is None else peak_mb
+    ended_peak_mb = _end_all(child, seen)
+    returncode: int | None = child.returncode
+    peak_mb = ended_peak_mb if peak_mb is None else peak_mb
     with contextlib.suppress(OSError):
         usage.write_text(json.dumps(Outcome(returncode, peak_mb, exceeded)._asdict()))
     if not keep or _gone(parent):
@@ -82,7 +81,7 @@ def main(arguments: list[str]) -> int:
     return 1 if returncode is None else min(abs(returncode), 255)
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
+def _request_end(signum: int, frame: FrameType | None) -> None:
     raise EndRequested
 
 
@@ -94,8 +93,8 @@ def _gone(parent: int) -> bool:
     return not psutil.pid_exists(parent)
 
 
-def _let_go_of_the_streams() -> None:
-    """Only the child may hold the pipes, so that its end is seen as the end of the channel."""
+def _release_streams() -> None:
+    """Leaves stdin and stdout to the child alone, so that its end closes the channel."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
         os.dup2(nothing, number)
@@ -104,8 +103,8 @@ def _let_go_of_the_streams() -> None:
 
 def _wait(
     child: subprocess.Popen[bytes], parent: int, watch: LimitWatch, seen: dict[int, psutil.Process]
-) -> tuple[int, float | None]:
-    """Exit status and peak memory of the child. Raises EndRequested."""
+) -> float | None:
+    """Waits for the child and returns its peak memory in MB. Raises EndRequested."""
     if sys.platform == "win32":
         import psutil
 
@@ -115,24 +114,19 @@ def _wait(
             with contextlib.suppress(psutil.Error):
                 peak = handle.memory_info().peak_wset / 2**20
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return child.wait(POLL_SECONDS), peak
-            if _gone(parent):
-                raise EndRequested
-            if exceeded := watch.exceeded():
-                raise EndRequested(exceeded)
+                child.wait(POLL_SECONDS)
+                return peak
+            _check(parent, watch)
     last_look = 0.0
     pause = 0.002
     while True:
         pid, status, used = os.wait4(-1, os.WNOHANG)
         if pid == child.pid:
             child.returncode = os.waitstatus_to_exitcode(status)
-            return child.returncode, _megabytes(used.ru_maxrss)
+            return _megabytes(used.ru_maxrss)
         if pid:
             continue  # an orphan that fell to this process
-        if _gone(parent):
-            raise EndRequested
-        if exceeded := watch.exceeded():
-            raise EndRequested(exceeded)
+        _check(parent, watch)
         if sys.platform != "linux" and time.monotonic() - last_look > 1:
             seen.update((process.pid, process) for process in descendants_by_psutil())
             last_look = time.monotonic()
@@ -140,12 +134,19 @@ def _wait(
         pause = min(2 * pause, POLL_SECONDS)
 
 
-def _end_all(child: subprocess.Popen[bytes], seen: dict[int, psutil.Process]) -> tuple[int | None, float | None]:
-    """Kills every descendant until none is left. Exit status and peak memory of the child, if it was still there."""
+def _check(parent: int, watch: LimitWatch) -> None:
+    if _gone(parent):
+        raise EndRequested
+    if exceeded := watch.exceeded():
+        raise EndRequested(exceeded)
+
+
+def _end_all(child: subprocess.Popen[bytes], seen: dict[int, psutil.Process]) -> float | None:
+    """Kills every descendant until none is left. Returns the child's peak memory in MB, if it was still there."""
     if sys.platform == "win32":
         _kill_descendants(seen)
-        return child.wait(), None
-    status: int | None = None
+        child.wait()
+        return None
     peak_mb: float | None = None
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -158,15 +159,14 @@ def _end_all(child: subprocess.Popen[bytes], seen: dict[int, psutil.Process]) ->
         except ChildProcessError:
             break
         if pid == child.pid:
-            status, peak_mb = os.waitstatus_to_exitcode(raw), _megabytes(used.ru_maxrss)
-            child.returncode = status
+            child.returncode, peak_mb = os.waitstatus_to_exitcode(raw), _megabytes(used.ru_maxrss)
         elif not pid:
             time.sleep(0.002)
-    return status, peak_mb
+    return peak_mb
 
 
 def _kill_descendants(seen: dict[int, psutil.Process]) -> None:
-    """Kills all descendants, and what was ever seen as one."""
+    """Kills all descendants. Not on Linux, where orphans stay descendants: also all that were ever seen."""
     if sys.platform == "linux":
         for pid in descendants():
             with contextlib.suppress(OSError):

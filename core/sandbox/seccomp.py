@@ -1,6 +1,5 @@
-"""A seccomp filter for Linux: refuses the system calls that no trainer needs and that Landlock doesn't cover.
-
-Assembles the program only; `confine.py` installs it. x86_64 and aarch64, the architectures whose numbers stand here.
+"""A seccomp filter for Linux on x86_64 and aarch64: it refuses system calls that no trainer needs and that Landlock
+doesn't cover. This module assembles the filter; `confine.py` installs it.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ _REFUSED = """
     uselib 134 0                 _sysctl 156 0                nfsservctl 180 42
 """
 
-# Landlock knows no rule for modes, owners, times and attributes, and a path that can't be read can still be given to
-# them: bits for the next trial, or damage. They succeed and change nothing, for what copies files insists on them.
+# Landlock has no rule for modes, owners, times and attributes: a trial could set those of a file that it can't read, to
+# pass bits to the next trial or to do damage. These calls succeed without effect, because what copies files needs them.
 _IGNORED = """
     chmod 90 0                   fchmod 91 52                 fchmodat 268 53
     fchmodat2 452 452            chown 92 0                   fchown 93 55
@@ -57,7 +56,7 @@ _CLONE, _CLONE3, _IOCTL = (56, 220), (435, 435), (16, 29)
 _PRLIMIT = (302, 261)  # its first argument is a process, 0 for the caller
 _OF_OTHERS = ((141, 140), (251, 30))  # setpriority, ioprio_set: the second argument is whose, 0 for the caller
 _NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET
-_TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX type into the terminal of who watches
+_TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX type into the user's terminal
 _AF_UNIX, _SOCK_DGRAM, _X32 = 1, 2, 0x40000000
 
 # Classic BPF and seccomp(2).
@@ -68,7 +67,7 @@ Instruction = tuple[int, int, int, int]
 
 
 def supported() -> bool:
-    """Whether there is a filter for this machine: its numbers are known, and the kernel takes filters."""
+    """Whether this machine's numbers are known here and its kernel takes filters."""
     if sys.platform != "linux" or platform.machine() not in _ARCHITECTURES or sys.byteorder != "little":
         return False
     import ctypes
@@ -82,8 +81,8 @@ def supported() -> bool:
 def program(machine: str, *, network: bool = False, attributes: bool = False) -> bytes:
     """The filter for `machine` as an array of struct sock_filter.
 
-    `network` leaves sockets alone but those by path, which reach whoever listens on this machine; `attributes` leaves
-    modes, owners and times alone.
+    `network` allows sockets, but none by path, which would reach other programs of this machine. `attributes` allows
+    changes of modes, owners and times.
     """
     audit, column = _ARCHITECTURES[machine]
     out: list[Instruction] = [
@@ -113,7 +112,7 @@ def program(machine: str, *, network: bool = False, attributes: bool = False) ->
         on(number, _argument(1), (_JUMP_EQUAL, 1, 0, 0), _refuse(), allow)
     tests = [(_JUMP_EQUAL, len(_TERMINAL_INPUT) - i, 0, one) for i, one in enumerate(_TERMINAL_INPUT)]
     on(_IOCTL, _argument(1), *tests, allow, _refuse())
-    # Pairs of stream sockets stay: pipes in both directions. A path would reach whoever listens on this machine.
+    # Pairs of stream sockets are allowed: they are pipes in both directions. A path would reach other programs.
     stream = ((_JUMP_EQUAL, 1, 0, _AF_UNIX), _refuse(), _argument(1), (_AND, 0, 0, 0xF))
     on(_SOCKETPAIR, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), _refuse(), allow)
     if network:

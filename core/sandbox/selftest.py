@@ -1,4 +1,4 @@
-"""Whether the confinement can really be applied here, found out by confining a small program. For `doctor`."""
+"""Whether the confinement works here, found out by confining a small program. For `doctor`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ except OSError:
 
 @dataclass(frozen=True)
 class SelftestResult:
-    """`error` is empty where a small program was confined as it should be."""
+    """`error` is empty if the small program was confined as it should be."""
 
     error: str = ""
-    shared_memory: bool = True  # by name, which locks between processes rest on
+    shared_memory: bool = True  # by name, which locks between processes need
 
 
 def check() -> SelftestResult:

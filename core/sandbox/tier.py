@@ -1,4 +1,4 @@
-"""What of a confinement this platform can enforce, and the one switch that turns it off."""
+"""How much of a confinement this platform can enforce, and the one switch that turns confinement off."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _off = ""
 
 @dataclass(frozen=True)
 class Tier:
-    """`name` stands in every record; `unenforced` is what it can't keep a process from; `why`, where it is none."""
+    """A level of enforcement."""
 
-    name: str
-    unenforced: tuple[str, ...]
-    why: str = ""
+    name: str  # as in each trial's record
+    unenforced: tuple[str, ...]  # what a process can't be kept from
+    why: str = ""  # the reason if the tier is none
 
     @property
     def enforced(self) -> bool:
@@ -31,19 +31,19 @@ class Tier:
 
 
 def turn_off(reason: str) -> None:
-    """From here on this process confines nothing it starts, and tells that `reason`; an empty one turns it on again."""
+    """From here on this process confines nothing that it starts, for that reason. "" turns confinement on again."""
     global _off
     _off = reason
 
 
 def here() -> Tier:
-    """The tier that applies to what this process starts."""
+    """The tier that processes started by this one are confined under."""
     return Tier(NONE, _EVERYTHING, _off) if _off else available()
 
 
 @functools.cache
 def available() -> Tier:
-    """What this platform has, whether it is turned off or not."""
+    """The tier of this platform, whether confinement is turned off or not."""
     if sys.platform == "win32":
         return Tier(NONE, _EVERYTHING, "Windows has no sandbox that a program can put on itself")
     if not extension():
@@ -51,7 +51,7 @@ def available() -> Tier:
     if sys.platform == "darwin":
         return Tier("seatbelt", (*_ALWAYS, "Mach services", "shared memory by name"))
     version = landlock_version()
-    if version < 2:  # the first one can't let a file be renamed from one folder to another
+    if version < 2:  # version 1 can't allow that a file is renamed from one folder to another
         return Tier(NONE, _EVERYTHING, "no Landlock here: it needs Linux 5.19 or newer, with landlock among its lsm=")
     lacking = [*_ALWAYS, "names and sizes of files whose path is known"]
     if version < 3:
@@ -70,7 +70,7 @@ def available() -> Tier:
 
 @functools.cache
 def extension() -> str:
-    """The file of nono's native module; empty if it isn't installed. Nothing is imported."""
+    """The file of nono's native module; empty if nono isn't installed. Imports nothing."""
     try:
         package = importlib.util.find_spec("nono_py")
     except (ImportError, ValueError):
@@ -82,7 +82,7 @@ def extension() -> str:
 
 
 def landlock_version() -> int:
-    """The version of Landlock's interface; 0 where there is none (landlock_create_ruleset with the flag VERSION)."""
+    """The version of the kernel's Landlock; 0 without one (landlock_create_ruleset with the flag VERSION)."""
     if sys.platform != "linux":
         return 0
     version: int = ctypes.CDLL(None).syscall(444, None, 0, 1)

@@ -113,7 +113,7 @@ def test_nothing_of_a_campaign_but_its_trainer_can_be_read(run: Run, tmp_path: P
     assert earlier.exists()
     trial = run(probing(f"open({str(ledger)!r})", f"open({str(earlier)!r})", f"os.listdir({str(tmp_path)!r})"))
     assert (trial.verdict, trial.reason) == ("scored", "")
-    mine = f"assert 'def main' in open({str(tmp_path / 'train.py')!r}).read()"
+    mine = "assert 'def main' in open(__file__).read()"
     assert run(trainer_text(before=mine)).verdict == "scored"
 
 

@@ -1,4 +1,4 @@
-"""Runs a coding agent's command confined and under a reaper, with its output bounded, cleaned and kept."""
+"""Runs a coding agent's command confined and under a reaper; its output is bounded, cleaned and written to a file."""
 
 from __future__ import annotations
 
@@ -11,34 +11,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from core.sandbox.policy import SandboxPolicy, confined
 from core.sandbox.spawn import ReapedProcess
 from core.system.signals import signals_blocked
+from core.system.text import clean
 
-LOG_BYTES = 2**20  # of its output that are kept as they come; after that only the end is
+LOG_BYTES = 2**20  # of its output that are written as they come; of the rest only the end is
 TAIL_BYTES = 64 * 2**10
 LINE_BYTES = 64 * 2**10
 LINE_CHARACTERS = 4000
 POLL_SECONDS = 0.25
-# ECMA-48's control sequences and a terminal's operating system commands.
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """`status` is negative for a signal; `cut` says which limit ended it, and is empty where none did."""
+    """How a command ended and what it printed: data, whatever it says."""
 
-    status: int | None
-    cut: str
+    status: int | None  # exit status; negative: a signal
+    cut: str  # the limit that ended it, as a reason; empty if none did
     first: str  # the first line that it printed
-    tail: str  # the last lines: data, whatever they say
+    tail: str  # the last lines
 
 
 class Output:
-    """What a command prints, as lines without control characters and secrets, in a file that can be followed."""
+    """Writes what a command prints to a file, line by line, without control characters and secrets."""
 
     def __init__(self, log: Path, masked: Callable[[str], str]) -> None:
         self.first, self.last = "", ""
@@ -51,6 +49,7 @@ class Output:
         self._recent: list[str] = []
 
     def feed(self, data: bytes) -> None:
+        """Takes the next bytes that the command has printed."""
         if self._written >= LOG_BYTES:
             self._beyond += len(data)
             self._end = (self._end + data)[-TAIL_BYTES:]
@@ -68,7 +67,7 @@ class Output:
             self._rest, self._dropping = b"", True
 
     def close(self) -> None:
-        """Writes what was left out, and the end of it."""
+        """Writes how much was left out, and the last lines of it."""
         if not self._dropping:
             self._write(self._rest)
         if self._beyond:
@@ -97,9 +96,7 @@ class Output:
             self._file.flush()
 
     def _clean(self, raw: bytes) -> str:
-        text = _ESCAPES.sub("", raw.decode("utf-8", "replace"))
-        text = "".join(char for char in text if char == "\t" or char.isprintable())
-        text = self._masked(text).rstrip()
+        text = self._masked(clean(raw.decode("utf-8", "replace"))).rstrip()
         return text if len(text) <= LINE_CHARACTERS else f"{text[:LINE_CHARACTERS]} ..."
 
 
@@ -118,7 +115,7 @@ class Running:
         stdin: Path | None,
         output: Output,
     ) -> None:
-        """`root` holds the other folders, and is left behind unless this process is killed; TMPDIR is `temporary`."""
+        """`root` holds the other folders; the reaper deletes it if this process is killed. TMPDIR is `temporary`."""
         self._output = output
         self._reaper: ReapedProcess | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -142,7 +139,10 @@ class Running:
             raise
 
     def wait(self, seconds: float, meanwhile: Callable[[], None]) -> CommandResult:
-        """Until it ends, or is ended after so long; `meanwhile` is called now and then, and its time is free."""
+        """Waits until the command ends, and ends it after `seconds`.
+
+        `meanwhile` is called now and then; the time that it takes doesn't count.
+        """
         assert self._reaper is not None
         deadline = time.monotonic() + seconds
         cut = ""
@@ -178,7 +178,5 @@ class Running:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.end()
