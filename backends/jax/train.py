@@ -246,8 +246,8 @@ class GPT(nnx.Module):
         self.blocks = nnx.List(
             Block(self.width, window, has, kernel) for window, has in zip(self.windows, embedded, strict=True)
         )
-        self.residual_scales = nnx.Param(jnp.empty(DEPTH))
-        self.x0_scales = nnx.Param(jnp.empty(DEPTH))
+        self.resid_lambdas = nnx.Param(jnp.empty(DEPTH))
+        self.x0_lambdas = nnx.Param(jnp.empty(DEPTH))
 
     def __call__(self, tokens_BT: Array) -> Array:
         """The logits, float32 [B, T, V], each within SOFTCAP."""
@@ -256,7 +256,7 @@ class GPT(nnx.Module):
         rotary = jnp.asarray(rotary_table()[:, : tokens_BT.shape[1]], self.dtype)
         x0_BTD = x_BTD = norm(self.embedding[...][tokens_BT].astype(self.dtype))
         for layer, block in enumerate(self.blocks):
-            x_BTD = (self.residual_scales[layer] * x_BTD + self.x0_scales[layer] * x0_BTD).astype(self.dtype)
+            x_BTD = (self.resid_lambdas[layer] * x_BTD + self.x0_lambdas[layer] * x0_BTD).astype(self.dtype)
             name = str(layer)
             embedded = None
             if name in self.value_embeddings:
@@ -316,9 +316,9 @@ def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """One parameter: matrices of a variance of 1 over their inputs; what writes to the residual stream is zero."""
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
     random = np.random.Generator(np.random.Philox(key=key))
-    if name == "residual_scales":
+    if name == "resid_lambdas":
         return np.ones(shape, np.float32)
-    if name == "x0_scales":
+    if name == "x0_lambdas":
         return np.full(shape, 0.1, np.float32)
     if name == "embedding":
         return random.standard_normal(shape, np.float32)
@@ -355,11 +355,11 @@ def named(path: Iterable[Any]) -> str:
 class MuonState(NamedTuple):
     """By shape of the matrices: the running mean of gradients, and of squares along the longer side."""
 
-    average: dict[str, Array]
+    momentum_buffer: dict[str, Array]
     variance: dict[str, Array]
 
 
-def muon(rate: Array, momentum: Array, decay: Array, dtype: Any = jnp.float32) -> optax.GradientTransformation:
+def muon(lr: Array, momentum: Array, weight_decay: Array, dtype: Any = jnp.float32) -> optax.GradientTransformation:
     """Muon over matrices, stacked by shape; optax's own lacks all but the first of these.
 
     Nesterov momentum; the nearest orthogonal matrix (Jordan et al. 2024, here by Polar Express); each row or column
@@ -368,16 +368,16 @@ def muon(rate: Array, momentum: Array, decay: Array, dtype: Any = jnp.float32) -
     """
 
     def init(matrices: optax.Params) -> MuonState:
-        averages = {name: jnp.zeros_like(stack) for name, stack in stacked(matrices).items()}
-        longer = {name: -1 if stack.shape[-2] >= stack.shape[-1] else -2 for name, stack in averages.items()}
-        return MuonState(averages, {name: zero.mean(longer[name], keepdims=True) for name, zero in averages.items()})
+        buffers = {name: jnp.zeros_like(stack) for name, stack in stacked(matrices).items()}
+        longer = {name: -1 if stack.shape[-2] >= stack.shape[-1] else -2 for name, stack in buffers.items()}
+        return MuonState(buffers, {name: zero.mean(longer[name], keepdims=True) for name, zero in buffers.items()})
 
     def update(gradients: Any, state: MuonState, matrices: Any) -> tuple[Any, MuonState]:
-        averages, variances, updates = {}, {}, {}
+        buffers, variances, updates = {}, {}, {}
         weights = stacked(matrices)
         for name, gradient_LRC in stacked(gradients).items():
-            average_LRC = averages[name] = lerp(state.average[name], gradient_LRC, 1 - momentum)
-            update_LRC = orthogonalize(lerp(gradient_LRC, average_LRC, momentum), dtype)
+            momentum_buffer_LRC = buffers[name] = lerp(state.momentum_buffer[name], gradient_LRC, 1 - momentum)
+            update_LRC = orthogonalize(lerp(gradient_LRC, momentum_buffer_LRC, momentum), dtype)
             across = -1 if state.variance[name].shape[-1] == 1 else -2
             square = jnp.square(update_LRC).mean(across, keepdims=True)
             variance = variances[name] = lerp(state.variance[name], square, 1 - MUON_BETA2)
@@ -387,9 +387,9 @@ def muon(rate: Array, momentum: Array, decay: Array, dtype: Any = jnp.float32) -
             update_LRC = update_LRC * (scale * jnp.sqrt(size / jnp.maximum(scaled, 1e-20)))
             agrees = (update_LRC * weights[name] >= 0).astype(update_LRC.dtype)
             rows, columns = update_LRC.shape[-2:]
-            fitted = rate * max(1.0, rows / columns) ** 0.5
-            updates[name] = -fitted * (update_LRC + decay * weights[name] * agrees)
-        return unstacked(updates, gradients), MuonState(averages, variances)
+            fitted = lr * max(1.0, rows / columns) ** 0.5
+            updates[name] = -fitted * (update_LRC + weight_decay * weights[name] * agrees)
+        return unstacked(updates, gradients), MuonState(buffers, variances)
 
     return optax.GradientTransformation(init, update)
 
@@ -435,12 +435,12 @@ class Rates(NamedTuple):
 
     embeddings: Any
     unembedding: Any
-    residual_scales: Any
-    x0_scales: Any
+    resid_lambdas: Any
+    x0_lambdas: Any
     matrices: Any
     betas: Any
     momentum: Any
-    decay: Any
+    weight_decay: Any
 
 
 def optimizer(rates: Rates, names: Iterable[str], dtype: Any = jnp.float32) -> optax.GradientTransformation:
@@ -457,9 +457,9 @@ def optimizer(rates: Rates, names: Iterable[str], dtype: Any = jnp.float32) -> o
     transforms = {
         "embeddings": adam(rates.embeddings, rates.betas),
         "unembedding": adam(rates.unembedding, rates.betas),
-        "residual_scales": adam(rates.residual_scales, rates.betas, SCALAR_EPSILON),
-        "x0_scales": adam(rates.x0_scales, X0_BETAS, SCALAR_EPSILON),
-        "matrices": muon(rates.matrices, rates.momentum, rates.decay, dtype),
+        "resid_lambdas": adam(rates.resid_lambdas, rates.betas, SCALAR_EPSILON),
+        "x0_lambdas": adam(rates.x0_lambdas, X0_BETAS, SCALAR_EPSILON),
+        "matrices": muon(rates.matrices, rates.momentum, rates.weight_decay, dtype),
     }
     return optax.partition(transforms, {name: kind(name) for name in names})
 
@@ -482,12 +482,12 @@ def rates_at(width: int, step: int, progress: float) -> Rates:
     rates = Rates(
         embeddings=EMBEDDING_LR * by_width * now,
         unembedding=UNEMBEDDING_LR * by_width * now,
-        residual_scales=SCALAR_LR * 0.01 * now,
-        x0_scales=SCALAR_LR * now,
+        resid_lambdas=SCALAR_LR * 0.01 * now,
+        x0_lambdas=SCALAR_LR * now,
         matrices=MATRIX_LR * now,
         betas=ADAM_BETAS,
         momentum=start + (end - start) * min(step / over, 1.0),
-        decay=WEIGHT_DECAY * (1.0 - progress),
+        weight_decay=WEIGHT_DECAY * (1.0 - progress),
     )
     return jax.tree.map(np.float32, rates)
 

@@ -10,7 +10,7 @@ import gc
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,8 +205,8 @@ class GPT(nn.Module):
             Block(self.width, window, has)
             for window, has in zip(windows(WINDOW_PATTERN, DEPTH, SEQUENCE_LENGTH), embedded, strict=True)
         ]
-        self.residual_scales = mx.zeros(DEPTH)
-        self.x0_scales = mx.zeros(DEPTH)
+        self.resid_lambdas = mx.zeros(DEPTH)
+        self.x0_lambdas = mx.zeros(DEPTH)
 
     def __call__(self, tokens_BT: mx.array) -> mx.array:
         """The logits, float32 [B, T, V], each within SOFTCAP."""
@@ -215,7 +215,7 @@ class GPT(nn.Module):
         x0_BTD = x_BTD = norm(self.embedding[tokens_BT].astype(self.dtype))
         for layer, block in enumerate(self.blocks):
             # A float32 array, even of one number, makes float32 of what it meets: back before a matrix product.
-            x_BTD = (self.residual_scales[layer] * x_BTD + self.x0_scales[layer] * x0_BTD).astype(self.dtype)
+            x_BTD = (self.resid_lambdas[layer] * x_BTD + self.x0_lambdas[layer] * x0_BTD).astype(self.dtype)
             embedded = None
             if isinstance(self.value_embeddings[layer], mx.array):
                 embedded = self.value_embeddings[layer][tokens_BT].astype(self.dtype)
@@ -269,9 +269,9 @@ def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """One parameter: matrices of a variance of 1 over their inputs; what writes to the residual stream is zero."""
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
     random = np.random.Generator(np.random.Philox(key=key))
-    if name == "residual_scales":
+    if name == "resid_lambdas":
         return np.ones(shape, np.float32)
-    if name == "x0_scales":
+    if name == "x0_lambdas":
         return np.full(shape, 0.1, np.float32)
     if name == "embedding":
         return random.standard_normal(shape, np.float32)
@@ -287,23 +287,24 @@ def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def muon_update(
-    numbers: Sequence[mx.array],
+    lr: mx.array,
+    momentum: mx.array,
+    weight_decay: mx.array,
     weights: list[mx.array],
     gradients: list[mx.array],
-    average_LRC: mx.array,
+    momentum_buffer_LRC: mx.array,
     variance: mx.array,
     dtype: mx.Dtype,
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """One step of Muon for matrices of one shape: new weights, average, variance. `numbers`: rate, momentum, decay.
+    """One step of Muon for matrices of one shape: new weights, momentum buffer and variance.
 
     Nesterov momentum; the nearest orthogonal matrix (Jordan et al. 2024, here by Polar Express); each row or column
     of the longer side over its running size, total size kept (NorMuon, Li et al. 2025, arXiv:2510.05491); decay only
     where it agrees with the update (Chen et al. 2025, arXiv:2510.12402).
     """
-    rate, momentum, decay = numbers
     weight_LRC, gradient_LRC = mx.stack(weights), mx.stack(gradients)
-    average_LRC = average_LRC + (1 - momentum) * (gradient_LRC - average_LRC)
-    update_LRC = orthogonalize(gradient_LRC + momentum * (average_LRC - gradient_LRC), dtype)
+    momentum_buffer_LRC = momentum_buffer_LRC + (1 - momentum) * (gradient_LRC - momentum_buffer_LRC)
+    update_LRC = orthogonalize(gradient_LRC + momentum * (momentum_buffer_LRC - gradient_LRC), dtype)
     across = -1 if variance.shape[-1] == 1 else -2
     square = mx.square(update_LRC).mean(across, keepdims=True)
     variance = variance + (1 - MUON_BETA2) * (square - variance)
@@ -312,7 +313,7 @@ def muon_update(
     scaled = (square * mx.square(scale)).sum((-2, -1), keepdims=True)
     update_LRC = update_LRC * (scale * mx.sqrt(size / mx.maximum(scaled, 1e-20)))
     agrees = (update_LRC * weight_LRC >= 0).astype(weight_LRC.dtype)
-    return weight_LRC - rate * (update_LRC + decay * weight_LRC * agrees), average_LRC, variance
+    return weight_LRC - lr * (update_LRC + weight_decay * weight_LRC * agrees), momentum_buffer_LRC, variance
 
 
 def orthogonalize(matrices_LRC: mx.array, dtype: mx.Dtype = mx.float32) -> mx.array:
@@ -339,20 +340,20 @@ class Muon(optim.Optimizer):
         """Zeros for every shape."""
         for (rows, columns), names in self.by_shape(parameters).items():
             longer = (rows, 1) if rows >= columns else (1, columns)
-            average, variance = (mx.zeros((len(names), *shape)) for shape in ((rows, columns), longer))
-            self.state[f"{rows}x{columns}"] = {"average": average, "variance": variance}
+            buffer, variance = (mx.zeros((len(names), *shape)) for shape in ((rows, columns), longer))
+            self.state[f"{rows}x{columns}"] = {"momentum_buffer": buffer, "variance": variance}
 
     def apply_gradients(self, gradients: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
         """The updated weights of every matrix that has a gradient."""
         weight_of, gradient_of = named(parameters), named(gradients)
         updated: list[tuple[str, mx.array]] = []
         for (rows, columns), names in self.by_shape(gradients).items():
-            rate = self.learning_rate * max(1.0, rows / columns) ** 0.5
-            numbers = (rate, self.state["momentum"], self.state["decay"])
+            lr = self.learning_rate * max(1.0, rows / columns) ** 0.5
+            rates = lr, self.state["momentum"], self.state["weight_decay"]
             group = self.state[f"{rows}x{columns}"]
             both = [weight_of[name] for name in names], [gradient_of[name] for name in names]
-            weight_LRC, *new = muon_update(numbers, *both, group["average"], group["variance"], self.dtype)
-            group["average"], group["variance"] = new
+            weight_LRC, *new = muon_update(*rates, *both, group["momentum_buffer"], group["variance"], self.dtype)
+            group["momentum_buffer"], group["variance"] = new
             updated += zip(names, weight_LRC, strict=True)
         return tree_unflatten(updated)
 
@@ -373,8 +374,8 @@ class MuonAdamW(optim.MultiOptimizer):
         groups: list[tuple[str, float, tuple[float, float], float]] = [
             ("embedding value_embeddings", EMBEDDING_LR * by_width, ADAM_BETAS, ADAM_EPSILON),
             ("unembedding", UNEMBEDDING_LR * by_width, ADAM_BETAS, ADAM_EPSILON),
-            ("residual_scales", SCALAR_LR * 0.01, ADAM_BETAS, SCALAR_EPSILON),
-            ("x0_scales", SCALAR_LR, X0_BETAS, SCALAR_EPSILON),
+            ("resid_lambdas", SCALAR_LR * 0.01, ADAM_BETAS, SCALAR_EPSILON),
+            ("x0_lambdas", SCALAR_LR, X0_BETAS, SCALAR_EPSILON),
         ]
         flags: dict[str, Any] = {"weight_decay": 0.0, "bias_correction": True}
         adams = [optim.AdamW(rate, list(betas), eps=epsilon, **flags) for _, rate, betas, epsilon in groups]
@@ -389,13 +390,13 @@ class MuonAdamW(optim.MultiOptimizer):
         return lambda path, _: path.partition(".")[0] in names.split()
 
     def schedule(self, step: int, progress: float) -> None:
-        """Moves rates, momentum and decay to this point of the trial: arrays, so that nothing is compiled anew."""
+        """Moves learning rates, momentum and weight decay to this point; arrays, so that nothing is compiled anew."""
         for optimizer, rate in zip(self.optimizers, self.initial_rates, strict=True):
             optimizer.learning_rate = mx.array(rate * rate_at(progress))
         start, end, over = MUON_MOMENTUM
         muon = self.optimizers[-1].state
         muon["momentum"] = mx.array(start + (end - start) * min(step / over, 1.0))
-        muon["decay"] = mx.array(WEIGHT_DECAY * (1.0 - progress))
+        muon["weight_decay"] = mx.array(WEIGHT_DECAY * (1.0 - progress))
 
 
 def rate_at(progress: float) -> float:

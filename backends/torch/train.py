@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -272,8 +272,8 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(
             Block(self.width, window, has, kernel) for window, has in zip(self.windows, embedded, strict=True)
         )
-        self.residual_scales = nn.Parameter(torch.empty(DEPTH))
-        self.x0_scales = nn.Parameter(torch.empty(DEPTH))
+        self.resid_lambdas = nn.Parameter(torch.empty(DEPTH))
+        self.x0_lambdas = nn.Parameter(torch.empty(DEPTH))
         angles = np.arange(SEQUENCE_LENGTH)[:, None] * ROTARY_BASE ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM)
         rotary = torch.from_numpy(np.stack((np.cos(angles), np.sin(angles)))[:, :, None])
         self.register_buffer("rotary", rotary.to(dtype).to(self.embedding.device), persistent=False)
@@ -285,7 +285,7 @@ class GPT(nn.Module):
         rotary = self.rotary[:, : tokens_BT.shape[1]]
         x0_BTD = x_BTD = norm(F.embedding(tokens_BT, self.embedding).to(self.dtype))
         for layer, block in enumerate(self.blocks):
-            x_BTD = (self.residual_scales[layer] * x_BTD + self.x0_scales[layer] * x0_BTD).to(self.dtype)
+            x_BTD = (self.resid_lambdas[layer] * x_BTD + self.x0_lambdas[layer] * x0_BTD).to(self.dtype)
             name = str(layer)
             embedded = None
             if name in self.value_embeddings:
@@ -361,9 +361,9 @@ def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """One parameter: matrices of a variance of 1 over their inputs; what writes to the residual stream is zero."""
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
     random = np.random.Generator(np.random.Philox(key=key))
-    if name == "residual_scales":
+    if name == "resid_lambdas":
         return np.ones(shape, np.float32)
-    if name == "x0_scales":
+    if name == "x0_lambdas":
         return np.full(shape, 0.1, np.float32)
     if name == "embedding":
         return random.standard_normal(shape, np.float32)
@@ -379,23 +379,24 @@ def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def muon_update(
-    numbers: Sequence[Tensor | float],
+    lr: Tensor | float,
+    momentum: Tensor | float,
+    weight_decay: Tensor | float,
     weights: list[Tensor],
     gradients: list[Tensor],
-    average_LRC: Tensor,
+    momentum_buffer_LRC: Tensor,
     variance: Tensor,
     dtype: torch.dtype,
 ) -> None:
-    """One step of Muon for matrices of one shape, in place. `numbers`: the rate, the momentum and the decay.
+    """One step of Muon for matrices of one shape, in place.
 
     Nesterov momentum; the nearest orthogonal matrix (Jordan et al. 2024, here by Polar Express); each row or column
     of the longer side over its running size, total size kept (NorMuon, Li et al. 2025, arXiv:2510.05491); decay only
     where it agrees with the update (Chen et al. 2025, arXiv:2510.12402).
     """
-    rate, momentum, decay = numbers
     gradient_LRC = torch.stack(gradients)
-    average_LRC.lerp_(gradient_LRC, 1 - momentum)
-    update_LRC = orthogonalize(gradient_LRC.lerp(average_LRC, momentum), dtype)
+    momentum_buffer_LRC.lerp_(gradient_LRC, 1 - momentum)
+    update_LRC = orthogonalize(gradient_LRC.lerp(momentum_buffer_LRC, momentum), dtype)
     across = -1 if variance.shape[-1] == 1 else -2
     square = update_LRC.square().mean(across, keepdim=True)
     variance.lerp_(square, 1 - MUON_BETA2)
@@ -405,7 +406,7 @@ def muon_update(
     update_LRC = update_LRC * (scale * (size / scaled.clamp_min(1e-20)).sqrt())
     for weight, update in zip(weights, update_LRC.unbind(), strict=True):
         agrees = (update * weight >= 0).to(weight.dtype)
-        weight.sub_(rate * (update + decay * weight * agrees))
+        weight.sub_(lr * (update + weight_decay * weight * agrees))
 
 
 def orthogonalize(matrices_LRC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -435,17 +436,17 @@ class MuonAdamW:
         self.param_groups: list[dict[str, Any]] = [
             {"params": embeddings, "initial_lr": EMBEDDING_LR * by_width, **adam},
             {"params": [model.unembedding.weight], "initial_lr": UNEMBEDDING_LR * by_width, **adam},
-            {"params": [model.residual_scales], "initial_lr": SCALAR_LR * 0.01, **scalar},
-            {"params": [model.x0_scales], "initial_lr": SCALAR_LR, **scalar, "betas": X0_BETAS},
+            {"params": [model.resid_lambdas], "initial_lr": SCALAR_LR * 0.01, **scalar},
+            {"params": [model.x0_lambdas], "initial_lr": SCALAR_LR, **scalar, "betas": X0_BETAS},
         ]
         by_shape: dict[torch.Size, list[Tensor]] = {}
         for matrix in model.blocks.parameters():
             by_shape.setdefault(matrix.shape, []).append(matrix)
         for (rows, columns), same in by_shape.items():
-            rate = MATRIX_LR * max(1.0, rows / columns) ** 0.5
+            lr = MATRIX_LR * max(1.0, rows / columns) ** 0.5
             longer = (rows, 1) if rows >= columns else (1, columns)
-            average, variance = (same[0].new_zeros(len(same), *shape) for shape in ((rows, columns), longer))
-            group = {"params": same, "initial_lr": rate, "average": average, "variance": variance}
+            buffer, variance = (same[0].new_zeros(len(same), *shape) for shape in ((rows, columns), longer))
+            group = {"params": same, "initial_lr": lr, "momentum_buffer": buffer, "variance": variance}
             self.param_groups.append(group)
         for group in self.param_groups:
             if "betas" in group:
@@ -457,12 +458,12 @@ class MuonAdamW:
         self.schedule(0, 0.0)
 
     def schedule(self, step: int, progress: float) -> None:
-        """Moves rates, momentum and decay to this point of the trial."""
+        """Moves learning rates, momentum and weight decay to this point of the trial."""
         for group in self.param_groups:
             group["lr"] = group["initial_lr"] * rate_at(progress)
         start, end, over = MUON_MOMENTUM
         self.momentum = start + (end - start) * min(step / over, 1.0)
-        self.decay = WEIGHT_DECAY * (1.0 - progress)
+        self.weight_decay = WEIGHT_DECAY * (1.0 - progress)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -476,9 +477,8 @@ class MuonAdamW:
                 flags: dict[str, Any] = {"weight_decay": 0.0, "fused": True, "amsgrad": False, "maximize": False}
                 adamw(group["params"], gradients, averages, variances, [], group["steps"], **rates, **flags)
             else:
-                numbers = (group["lr"], self.momentum, self.decay)
-                state = (group["average"], group["variance"], self.muon_dtype)
-                self.update(numbers, group["params"], gradients, *state)
+                state = (group["momentum_buffer"], group["variance"], self.muon_dtype)
+                self.update(group["lr"], self.momentum, self.weight_decay, group["params"], gradients, *state)
 
     def zero_grad(self) -> None:
         """Drops the gradients."""
@@ -527,8 +527,10 @@ class Stepper:
             self.loss = torch.compile(model.loss, dynamic=False, fullgraph=choices.kernel != "flash-attn-3")
         if choices.compiled and self.device.type == "cuda":
             update = torch.compile(muon_update, dynamic=False, fullgraph=True)
-            # As tensors the numbers that change are no part of the graph: neither a schedule nor a search recompiles.
-            self.update = lambda numbers, *others: update([torch.tensor(number) for number in numbers], *others)
+            # Tensors are no part of the graph: neither a schedule nor a search recompiles.
+            self.update = lambda lr, momentum, weight_decay, *others: update(
+                torch.tensor(lr), torch.tensor(momentum), torch.tensor(weight_decay), *others
+            )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=choices.dtype == torch.float16)
         self.optimizer: Any = MuonAdamW(model, self.update)
         self.steps = 0

@@ -212,7 +212,7 @@ def _summary(campaign: Campaign) -> None:
     """Prints the experiments, the champion against the baseline, text from its model, and the plot's path."""
     from core.campaign.models import open_kept
     from core.cli.render import plots, tables
-    from core.trial.sampling import Taste, generate
+    from core.trial.sampling import SamplingParams, generate
 
     console = terminal.out()
     console.print()
@@ -231,7 +231,7 @@ def _summary(campaign: Campaign) -> None:
     try:
         tokenizer = resolve.dataset_of(campaign.preset).tokenizer
         with open_kept(campaign, champion) as model:
-            text = "".join(generate(model, tokenizer, PROMPT, Taste(length=SAMPLE_TOKENS)))
+            text = "".join(generate(model, tokenizer, PROMPT, SamplingParams(length=SAMPLE_TOKENS)))
         sys.stdout.write(f"{PROMPT}{text}\n\n")
     except UserError as error:
         terminal.notice(f"no sample: {error}")

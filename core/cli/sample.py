@@ -33,9 +33,9 @@ def sample(
     The model is the campaign's champion, another kept experiment's, or an exported one.
     """
     from core.campaign import models
-    from core.trial.sampling import Taste, generate
+    from core.trial.sampling import SamplingParams, generate
 
-    taste = Taste(temperature=temperature, length=length, seed=seed)
+    params = SamplingParams(temperature=temperature, length=length, seed=seed)
     with contextlib.ExitStack() as stack:
         if model is not None:
             tokenizer, opened = models.open_exported(model)
@@ -44,9 +44,9 @@ def sample(
             tokenizer = resolve.dataset_of(campaign.preset).tokenizer
             opened = models.open_kept(campaign, campaign.champion if number is None else campaign.experiment(number))
         with interruptible("run the same command to start again"), opened as ready:
-            pieces = generate(ready, tokenizer, prompt, taste)
+            pieces = generate(ready, tokenizer, prompt, params)
             if as_json:
-                terminal.json_text({"prompt": prompt, "text": "".join(pieces), **dataclasses.asdict(taste)})
+                terminal.json_text({"prompt": prompt, "text": "".join(pieces), **dataclasses.asdict(params)})
                 return
             sys.stdout.write(prompt)
             for piece in pieces:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taste:
+class SamplingParams:
     """How tokens are drawn. `temperature` 0 always takes the likeliest; `length` is in tokens."""
 
     temperature: float = 0.8
@@ -31,14 +31,14 @@ class Taste:
             raise UserError(f"--length counts tokens and is at least 1, not {self.length}")
 
 
-def generate(model: Model, tokenizer: Tokenizer, prompt: str, taste: Taste) -> Iterator[str]:
+def generate(model: Model, tokenizer: Tokenizer, prompt: str, params: SamplingParams) -> Iterator[str]:
     """Pieces of text that continue the prompt, whole characters only. A document's end is an empty line."""
-    random = np.random.default_rng(taste.seed)
+    random = np.random.default_rng(params.seed)
     context = [tokenizer.bos, *tokenizer.encode(prompt)]
     window = model.facts.sequence_length
     pending: list[int] = []  # tokens of a character that isn't whole yet
-    for _ in range(taste.length):
-        token = _draw(_next_logits(model, context, window), taste.temperature, random)
+    for _ in range(params.length):
+        token = _draw(_next_logits(model, context, window), params.temperature, random)
         context = [*context[-window:], token]
         if token == tokenizer.bos:
             if text := tokenizer.decode(pending):

@@ -16,7 +16,7 @@ from conformance.ladder import LADDER
 SEEDS = (1, 2, 3)
 STEPS = 20
 TOLERANCE = 2e-4  # nats; where it was measured 8e-6, and 5e-3 with an epsilon of 1e-10
-SCALES = ("residual_scales", "x0_scales")
+SCALES = ("resid_lambdas", "x0_lambdas")
 
 
 def batches() -> list[np.ndarray]:
@@ -75,7 +75,7 @@ def test_a_gradient_of_epsilon_makes_half_a_step_of_the_scales(backend: str, tmp
     weights = adapter.initial(1)
     gradients = {name: np.full_like(value, 1e-7) for name, value in weights.items()}
     after = adapter.optimize(weights, [gradients], 0.0)
-    rates = {"residual_scales": trainer.SCALAR_LR * 0.01, "x0_scales": trainer.SCALAR_LR}
+    rates = {"resid_lambdas": trainer.SCALAR_LR * 0.01, "x0_lambdas": trainer.SCALAR_LR}
     for name in SCALES:
         np.testing.assert_allclose(weights[name] - after[name], rates[name] / 2, rtol=1e-3, err_msg=name)
     by_width = (weights["embedding"].shape[1] / 768) ** -0.5

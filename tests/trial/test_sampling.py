@@ -9,7 +9,7 @@ import pytest
 
 from core.data.tokenizer import Tokenizer
 from core.records import Facts, UserError
-from core.trial.sampling import Taste, generate
+from core.trial.sampling import SamplingParams, generate
 
 BYTES = Tokenizer(())
 
@@ -39,8 +39,8 @@ def chain(*ids: int) -> npt.NDArray[np.float32]:
     return table
 
 
-def text_of(model: Follows, prompt: str, **taste: float) -> str:
-    return "".join(generate(model, BYTES, prompt, Taste(**taste)))  # type: ignore[arg-type]
+def text_of(model: Follows, prompt: str, **params: float) -> str:
+    return "".join(generate(model, BYTES, prompt, SamplingParams(**params)))  # type: ignore[arg-type]
 
 
 def test_the_likeliest_token_is_taken_at_temperature_zero() -> None:
@@ -60,11 +60,11 @@ def test_a_prompt_longer_than_the_window_is_continued_from_its_end() -> None:
 
 def test_pieces_are_whole_characters() -> None:
     word = "🙂é".encode()
-    pieces = list(generate(Follows(chain(*word)), BYTES, "é"[:0] + "", Taste(temperature=0, length=1)))  # type: ignore[arg-type]
+    pieces = list(generate(Follows(chain(*word)), BYTES, "é"[:0] + "", SamplingParams(temperature=0, length=1)))  # type: ignore[arg-type]
     assert len(pieces) <= 1
     model = Follows(chain(*word))
     model.table_VV[255] = model.table_VV[word[-1]]
-    pieces = list(generate(model, BYTES, "", Taste(temperature=0, length=len(word))))  # type: ignore[arg-type]
+    pieces = list(generate(model, BYTES, "", SamplingParams(temperature=0, length=len(word))))  # type: ignore[arg-type]
     assert pieces == ["🙂", "é"]
 
 
@@ -97,7 +97,7 @@ def test_draws_follow_the_softmax_at_the_temperature() -> None:
         assert Counter(text)["a"] / 4000 == pytest.approx(share, abs=4 * deviation)
 
 
-@pytest.mark.parametrize("taste", [{"temperature": -0.1}, {"temperature": math.nan}, {"length": 0}])
-def test_a_taste_that_makes_no_sense_is_told(taste: dict[str, float]) -> None:
+@pytest.mark.parametrize("params", [{"temperature": -0.1}, {"temperature": math.nan}, {"length": 0}])
+def test_a_sampling_parameter_that_makes_no_sense_is_told(params: dict[str, float]) -> None:
     with pytest.raises(UserError, match="--temperature|--length"):
-        Taste(**taste)  # type: ignore[arg-type]
+        SamplingParams(**params)  # type: ignore[arg-type]

@@ -136,8 +136,8 @@ def test_restore_names_a_weight_that_is_missing_or_misshapen(load_trainer, facts
     trainer = load_trainer()
     _, on_device = trainer.split(trainer.build(facts, trainer.choose(trainer.Machine(device="cpu"))))
     weights = {name: np.asarray(value) for name, value in on_device.items()}
-    without = {name: value for name, value in weights.items() if name != "x0_scales"}
-    with pytest.raises(ValueError, match=r"x0_scales missing, not \(2,\)"):
+    without = {name: value for name, value in weights.items() if name != "x0_lambdas"}
+    with pytest.raises(ValueError, match=r"x0_lambdas missing, not \(2,\)"):
         trainer.restore(without, facts)
     with pytest.raises(ValueError, match=r"embedding \(61, 31\), not \(61, 32\)"):
         trainer.restore({**weights, "embedding": weights["embedding"][:, :-1]}, facts)

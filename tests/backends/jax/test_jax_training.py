@@ -124,7 +124,7 @@ def test_a_zero_gradient_moves_nothing_and_makes_no_nan(load_trainer):
 
 def test_the_optimizer_state_has_every_parameter_once(load_trainer, facts):
     stepper = stepper_of(load_trainer(DEPTH=4), facts)
-    kept = [leaf.size for leaf in jax.tree.leaves(stepper.state.inner_states["matrices"].inner_state.average)]
+    kept = [leaf.size for leaf in jax.tree.leaves(stepper.state.inner_states["matrices"].inner_state.momentum_buffer)]
     matrices = [value.size for name, value in stepper.weights.items() if name.startswith("blocks.")]
     assert sum(kept) == sum(matrices)
     assert len(kept) == 4, "one stack a shape: square, up, down and gate"

@@ -38,7 +38,7 @@ def test_the_same_weights_score_alike_on_gpu_and_cpu(load_trainer, facts):
         ("unembedding.weight", (61, 128)),
         ("value_embeddings.1", (61, 128)),
     ]
-    shapes += [("residual_scales", (2,)), ("x0_scales", (2,)), ("blocks.1.attention.gate.weight", (2, 32))]
+    shapes += [("resid_lambdas", (2,)), ("x0_lambdas", (2,)), ("blocks.1.attention.gate.weight", (2, 32))]
     for layer in range(2):
         shapes += [(f"blocks.{layer}.attention.{name}.weight", (128, 128)) for name in ("query", "key", "value")]
         shapes += [(f"blocks.{layer}.attention.output.weight", (128, 128))]

@@ -166,8 +166,8 @@ def test_restore_names_a_weight_that_is_missing_or_misshapen(load_trainer, facts
     weights = {
         name: np.array(value) for name, value in dict(tree_flatten(fresh_model(trainer, facts).parameters())).items()
     }
-    without = {name: value for name, value in weights.items() if name != "x0_scales"}
-    with pytest.raises(ValueError, match="x0_scales"):
+    without = {name: value for name, value in weights.items() if name != "x0_lambdas"}
+    with pytest.raises(ValueError, match="x0_lambdas"):
         trainer.restore(without, facts)
     with pytest.raises(ValueError, match="embedding"):
         trainer.restore({**weights, "embedding": weights["embedding"][:, :-1]}, facts)

@@ -32,9 +32,9 @@ def test_every_parameter_has_one_optimizer(load_trainer, facts):
     held = [name.removesuffix(".m") for state in adams for name in state if name.endswith(".m")]
     parameters = leaves(stepper.model.parameters())
     assert sorted(held) == sorted(name for name in parameters if not name.startswith("blocks."))
-    averages = {name: value.shape for name, value in muon.items() if name.endswith("average")}
-    assert len(averages) == 4, "one group a shape: square, up, down and gate"
-    held_by_muon = sum(int(np.prod(shape)) for shape in averages.values())
+    buffers = {name: value.shape for name, value in muon.items() if name.endswith("momentum_buffer")}
+    assert len(buffers) == 4, "one group a shape: square, up, down and gate"
+    held_by_muon = sum(int(np.prod(shape)) for shape in buffers.values())
     assert held_by_muon == sum(value.size for name, value in parameters.items() if name.startswith("blocks."))
 
 
@@ -113,7 +113,7 @@ def test_rates_momentum_and_decay_follow_the_schedule(load_trainer, facts):
     seen = []
     for step, progress in ((0, 0.0), (150, 0.5), (300, 0.75), (900, 1.0)):
         stepper.optimizer.schedule(step, progress)
-        seen.append([muon[name].item() for name in ("learning_rate", "momentum", "decay")])
+        seen.append([muon[name].item() for name in ("learning_rate", "momentum", "weight_decay")])
     np.testing.assert_allclose(seen, [(0.04, 0.85, 0.2), (0.04, 0.9, 0.1), (0.02, 0.95, 0.05), (0, 0.95, 0)], rtol=1e-6)
 
 
@@ -122,7 +122,7 @@ def test_the_learning_rates_of_the_file_are_those_that_run(load_trainer, facts):
     kinds = {
         "EMBEDDING_LR": ("embedding", "value_embeddings.1"),
         "UNEMBEDDING_LR": ("unembedding.weight",),
-        "SCALAR_LR": ("residual_scales", "x0_scales"),
+        "SCALAR_LR": ("resid_lambdas", "x0_lambdas"),
         "MATRIX_LR": tuple(f"{name}.weight" for name in "query key value gate output up down".split()),
     }
 

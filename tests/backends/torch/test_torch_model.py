@@ -214,8 +214,8 @@ def test_restore_names_a_weight_that_is_missing_or_misshapen(load_trainer, facts
     trainer = load_trainer()
     model = trainer.build(facts, trainer.choose(trainer.Machine(device="cpu")))
     weights = {name: value.numpy().copy() for name, value in model.state_dict().items()}
-    without = {name: value for name, value in weights.items() if name != "x0_scales"}
-    with pytest.raises(RuntimeError, match="x0_scales"):
+    without = {name: value for name, value in weights.items() if name != "x0_lambdas"}
+    with pytest.raises(RuntimeError, match="x0_lambdas"):
         trainer.restore(without, facts)
     with pytest.raises(RuntimeError, match="embedding"):
         trainer.restore({**weights, "embedding": weights["embedding"][:, :-1]}, facts)

@@ -47,7 +47,7 @@ def test_a_zero_gradient_moves_nothing_and_makes_no_nan(load_trainer):
     weight = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
     before = weight.clone()
     state = (torch.zeros(1, 8, 4), torch.zeros(1, 8, 1), torch.float32)
-    trainer.muon_update((0.1, 0.9, 0.0), [weight], [torch.zeros_like(weight)], *state)
+    trainer.muon_update(0.1, 0.9, 0.0, [weight], [torch.zeros_like(weight)], *state)
     torch.testing.assert_close(weight, before, rtol=0, atol=0)
 
 
@@ -80,7 +80,7 @@ def test_muon_is_its_formula(load_trainer, shape):
             agrees = update * weights[index] >= 0
             weights[index] = weights[index] - rate * (update + decay * weights[index] * agrees)
         floats = [torch.from_numpy(gradient).float() for gradient in gradients]
-        trainer.muon_update((rate, momentum, decay), tensors, floats, average, variance, torch.float32)
+        trainer.muon_update(rate, momentum, decay, tensors, floats, average, variance, torch.float32)
     for tensor, weight in zip(tensors, weights, strict=True):
         np.testing.assert_allclose(tensor.numpy(), weight, rtol=2e-4, atol=2e-4)
 
@@ -112,9 +112,9 @@ def test_adamw_is_pytorchs_own_with_the_rates_of_the_file(load_trainer, facts):
         [
             {"params": others, "lr": trainer.EMBEDDING_LR * by_width},
             {"params": [reference.model.unembedding.weight], "lr": trainer.UNEMBEDDING_LR * by_width},
-            {"params": [reference.model.residual_scales], "lr": trainer.SCALAR_LR / 100, "eps": trainer.SCALAR_EPSILON},
+            {"params": [reference.model.resid_lambdas], "lr": trainer.SCALAR_LR / 100, "eps": trainer.SCALAR_EPSILON},
             {
-                "params": [reference.model.x0_scales],
+                "params": [reference.model.x0_lambdas],
                 "lr": trainer.SCALAR_LR,
                 "betas": trainer.X0_BETAS,
                 "eps": trainer.SCALAR_EPSILON,
@@ -158,7 +158,7 @@ def test_rates_momentum_and_decay_follow_the_schedule(load_trainer, facts):
     seen = []
     for step, progress in ((0, 0.0), (150, 0.5), (300, 0.75), (900, 1.0)):
         optimizer.schedule(step, progress)
-        seen.append((optimizer.param_groups[4]["lr"], optimizer.momentum, optimizer.decay))
+        seen.append((optimizer.param_groups[4]["lr"], optimizer.momentum, optimizer.weight_decay))
     np.testing.assert_allclose(seen, [(0.04, 0.85, 0.2), (0.04, 0.9, 0.1), (0.02, 0.95, 0.05), (0, 0.95, 0)])
 
 
@@ -265,7 +265,7 @@ def test_the_learning_rates_of_the_file_are_those_that_run(load_trainer, facts):
     kinds = {
         "EMBEDDING_LR": ("embedding", "value_embeddings.1"),
         "UNEMBEDDING_LR": ("unembedding.weight",),
-        "SCALAR_LR": ("residual_scales", "x0_scales"),
+        "SCALAR_LR": ("resid_lambdas", "x0_lambdas"),
         "MATRIX_LR": tuple(f"{name}.weight" for name in "query key value gate output up down".split()),
     }
 
