@@ -1,6 +1,6 @@
-"""What the suites share: what `autoresearch bench` asks for, machine facts, and a trainer at a preset's shapes.
+"""What the suites share: the settings of `autoresearch bench`, machine facts, and a trainer at a preset's shapes.
 
-Plain pytest, which is told nothing, runs what needs no backend.
+Plain pytest has no settings and runs the suites that need no backend.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from core.system import hardware
 from core.trainer.reference import reference_trainer
 from core.trial.child.worker import load
 
-TOLD: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
-SIDE = from_json(Preset, TOLD["side"]) if TOLD.get("side") else None
-QUICK = bool(TOLD.get("quick"))
+OPTIONS: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
+SIDE = from_json(Preset, OPTIONS["side"]) if OPTIONS.get("side") else None
+QUICK = bool(OPTIONS.get("quick"))
 
 Timed = Callable[..., Any]
 
@@ -56,11 +56,11 @@ class Side:
         self.slice_rows = self.rows // slices
 
     def model(self) -> Any:
-        """A new one: a step may give up the weights that it starts from."""
+        """A new model: a step may donate the weights that it starts from."""
         return self.trainer.build(self.facts, self.choices)
 
     def stepper(self) -> Any:
-        """A new one with a model of its own."""
+        """A new stepper with a model of its own."""
         return self.trainer.Stepper(self.model(), self.choices, self.slice_rows)
 
     def batch(self, rows: int) -> np.ndarray:
@@ -69,7 +69,7 @@ class Side:
         return np.random.default_rng(0).integers(1, self.preset.vocabulary, shape, dtype=np.int32)
 
     def record(self) -> dict[str, str]:
-        """For the record of a benchmark."""
+        """Facts for the record of a benchmark."""
         dtype = Choice.parse(self.choices.with_reasons()["dtype"]).value
         device = f"{self.device} ({self.backend.device_name(self.device)})"
         return {"backend": self.preset.backend, "device": device, "dtype": dtype}
@@ -87,7 +87,7 @@ def side() -> Side:
 
 @pytest.fixture
 def timed(benchmark) -> Timed:  # type: ignore[no-untyped-def]
-    """Times a call after two that compile and show how long it takes; returns what the last one returned."""
+    """Times a call after two others that compile it and show its duration. Returns the last result."""
 
     def run(call: Callable[..., Any], *arguments: Any) -> Any:
         call(*arguments)
@@ -100,8 +100,8 @@ def timed(benchmark) -> Timed:  # type: ignore[no-untyped-def]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves those that were asked for: of a backend, or those of none."""
-    wanted = TOLD.get("suites", list(SUITES))
+    """Keeps the chosen suites: those of a backend, or those of none."""
+    wanted = OPTIONS.get("suites", list(SUITES))
 
     def kept(item: pytest.Item) -> bool:
         marker = item.get_closest_marker("benchmark")
@@ -117,12 +117,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The line of progress that `autoresearch bench` passes on."""
+    """Prints the line of progress that `autoresearch bench` passes on."""
     print(f"\n{PROGRESS}{item.name.removeprefix('test_')}", flush=True)
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """What the results depend on."""
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     return {
         "processor": hardware.processor(),
@@ -130,7 +130,7 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
         "memory_mb": hardware.memory_mb(),
         "accelerators": [one.name for one in hardware.accelerators()],
         "platform": platform.platform(),
-        "preset": TOLD.get("preset"),
+        "preset": OPTIONS.get("preset"),
         "quick": QUICK,
         "versions": versions | (backends.get(SIDE.backend).versions() if SIDE else {}),
     }

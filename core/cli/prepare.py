@@ -6,6 +6,7 @@ from core.cli import resolve
 from core.cli.options import AsJson, CampaignDir, CorpusName, PresetName, PresetSettings, interruptible
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
+from core.system.text import count
 
 
 def prepare(
@@ -19,18 +20,20 @@ def prepare(
 
     A corpus that is complete is only checked; an interrupted preparation continues.
     """
+    from core.trial.compile_cache import fetched
+    from core.trial.fetch import fetch
+
     chosen = resolve.preset_here(folder, PresetOptions(preset=preset, settings=settings, corpus=corpus))
     with interruptible("the same command continues from here"):
         dataset = resolve.dataset_of(chosen)
-        resolve.fetch_kernels(chosen)
+        if notice := fetch(chosen, fetched(chosen.backend)):  # kernels that come from the network
+            terminal.notice(notice)
     text = dataset.scored("val", chosen.score_bytes)
     sizes = {split: {"documents": documents, "bytes": size} for split, (documents, size) in dataset.sizes().items()}
     facts = {"corpus": dataset.corpus, "vocabulary": dataset.tokenizer.vocabulary, "splits": sizes}
     if as_json:
         terminal.json_text({**facts, "scored_bytes": text.bytes, "yardstick": text.yardstick})
         return
-    from core.system.text import count
-
     for split, size in sizes.items():
         terminal.say(f"{split:5}  {size['documents']:>9,} documents  {count(size['bytes'])}B")
     terminal.say(f"{dataset.corpus}, vocabulary {facts['vocabulary']}: ready; a score covers {count(text.bytes)}B")

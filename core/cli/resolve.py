@@ -131,15 +131,6 @@ def dataset_of(preset: Preset) -> Dataset:
         return prepare(preset.corpus, preset.vocabulary, on_progress=bars)
 
 
-def fetch_kernels(preset: Preset) -> None:
-    """What the preset's backend needs from the network beside the corpus."""
-    from core.trial.compile_cache import fetched
-    from core.trial.fetch import fetch
-
-    if told := fetch(preset, fetched(preset.backend)):
-        terminal.notice(told)
-
-
 def run_with_bar(
     trainer: str, preset: Preset, *, budget: Budget, seed: int, into: Path | None = None, title: str = ""
 ) -> Trial:

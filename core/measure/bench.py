@@ -1,7 +1,7 @@
-"""Benchmarks as `autoresearch bench` runs them: suites of pytest-benchmark in their own processes, kept and compared.
+"""Benchmarks of `autoresearch bench`: runs suites of pytest-benchmark in their own processes, saves and compares them.
 
-A run is kept below the cache folder, one file in pytest-benchmark's format. Two runs compare if machine and preset are
-the same. Nothing here fails because something was slow: machines are noisy.
+A run is one file in the cache folder, in pytest-benchmark's format. Two runs are comparable if machine and preset are
+equal. Nothing here fails because something was slow: machines are noisy.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from core.trial.supervisor import backend_environment
 
 SUITES = {
     "peak": "matrix products: NumPy's in float32, and each backend's in the dtype that its trainer takes",
-    "step": "one step of each backend's reference trainer, at the preset's shapes; brings peak along",
+    "step": "one step of each backend's reference trainer, at the preset's shapes; includes peak",
     "optimizer": "the optimizer's part of a step alone",
-    "scoring": "losses of a text, as the supervisor asks for them",
+    "scoring": "losses of a text, as in a trial",
     "packing": "batches from token shards",
-    "tokenizer": "training one, and encoding",
-    "experiment": "an experiment beside its trial, in a campaign of 10,000; takes a minute",
+    "tokenizer": "training a tokenizer, and encoding with it",
+    "experiment": "an experiment without its trial, in a campaign of 10,000; takes a minute",
 }
 OF_BACKENDS = ("peak", "step", "optimizer", "scoring")
 OF_NONE = ("peak", "packing", "tokenizer", "experiment")
-SETTINGS = "AUTORESEARCH_BENCH"  # what a process of the suites is told, as JSON in its environment
-PROGRESS, MISTAKE = "measuring: ", "mistake: "  # how lines of such a process begin that are meant for this one
-SLOWER = 1.10  # of the median, beyond which a benchmark is marked, if the quartiles part too
-SAME = ("processor", "cores", "accelerators", "preset", "quick")  # in runs that compare
+SETTINGS = "AUTORESEARCH_BENCH"  # the environment variable with the settings of a suites' process, as JSON
+PROGRESS, MISTAKE = "measuring: ", "mistake: "  # how such a process begins lines that are for this one
+SLOWER = 1.10  # medians' ratio from which a benchmark is marked, if the quartiles do not overlap
+SAME = ("processor", "cores", "accelerators", "preset", "quick")  # equal in comparable runs
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One benchmark of one run; seconds a round."""
+    """One benchmark of one run, in seconds a round."""
 
     suite: str
     name: str
@@ -55,15 +55,15 @@ class Result:
     q1: float
     q3: float
     rounds: int
-    facts: Mapping[str, Any]  # of one round: tokens, bytes, flops; the backend; its device and dtype
+    facts: Mapping[str, Any]  # of one round: tokens, bytes, flops; also backend, device and dtype
 
     def rate(self, what: str) -> float | None:
-        """`tokens`, `bytes` or `flops` a second at the median."""
+        """`tokens`, `bytes` or `flops` a second, at the median."""
         amount = self.facts.get(what)
         return float(amount) / self.median if amount else None
 
     def against(self, before: BenchmarkRun | None) -> tuple[float, bool] | None:
-        """Seconds now over seconds before, and whether that is slower beyond the spread of both; None if it is new."""
+        """The time relative to `before`, and whether it is slower by more than the spread; None if it is new."""
         names = (self.suite, self.name)
         old = next((one for one in (before.results if before else ()) if (one.suite, one.name) == names), None)
         if old is None:
@@ -74,7 +74,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRun:
-    """What one call measured, when and where."""
+    """The results of one call, with time and machine."""
 
     when: str  # in UTC
     machine: Mapping[str, Any]
@@ -82,22 +82,22 @@ class BenchmarkRun:
     results: tuple[Result, ...]
 
     def peak(self, device: str | None) -> float | None:
-        """FLOP/s of the best matrix product on the device in this run, whichever backend made it; None without one."""
+        """FLOP/s of the best matrix product on the device in this run, of any backend; None if there is none."""
         products = (one for one in self.results if one.suite == "peak" and one.facts["device"] == device)
         return max((one.facts["flops"] / one.best for one in products), default=None)
 
     def share_of_peak(self, result: Result) -> float | None:
-        """FLOP/s of a benchmark over the peak of its device."""
+        """FLOP/s of a benchmark divided by the peak of its device; None if either is unknown."""
         rate, peak = result.rate("flops"), self.peak(result.facts.get("device"))
         return rate / peak if rate and peak else None
 
     @property
     def short_commit(self) -> str:
-        """The commit that was measured, short; with `+` if the work tree differed from it."""
+        """The short commit, with `+` if the work tree differed from it."""
         return str(self.commit["id"])[:10] + ("+" if self.commit.get("dirty") else "")
 
     def changes_since(self, before: BenchmarkRun) -> list[str]:
-        """What differs between two runs that compare: `torch 2.9.0 -> 2.10.0`, and the commit."""
+        """What differs between two comparable runs: `torch 2.9.0 -> 2.10.0`, and the commit."""
         old, new = before.machine["versions"], self.machine["versions"]
         shared = sorted(old.keys() & new.keys())
         found = [f"{name} {old[name]} -> {new[name]}" for name in shared if old[name] != new[name]]
@@ -106,7 +106,7 @@ class BenchmarkRun:
         return found
 
     def rows(self, before: BenchmarkRun | None) -> list[dict[str, Any]]:
-        """A row a benchmark, as JSON's own types; `before` is what they are compared with."""
+        """The benchmarks for `--json`, compared with `before`."""
         return [
             {
                 "suite": one.suite,
@@ -126,10 +126,12 @@ class BenchmarkRun:
 
 
 def source() -> Path:
-    """The folder of the suites. UserError where they or what runs them are missing."""
+    """The folder of the suites. UserError if they, or the packages that run them, are missing."""
     folder = Path(__file__).resolve().parents[2] / "benchmarks"
     if not (folder / "conftest.py").is_file():
-        raise UserError("the benchmarks come with the source tree: git clone it, make setup, and call this there")
+        raise UserError(
+            "the benchmarks come with the source tree: git clone it, run make setup, and run this command there"
+        )
     for module in ("pytest", "pytest_benchmark", "pytest_timeout"):
         if find_spec(module) is None:
             raise UserError(f"{module} is not installed. Install it with: uv pip install 'autoresearch[dev]'")
@@ -137,28 +139,28 @@ def source() -> Path:
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """The suites that run if these are asked for, in their order; without a name all but `experiment`."""
+    """The suites to run for these names, in their order; without a name, all but `experiment`."""
     if unknown := [name for name in names if name not in (*SUITES, "all")]:
         raise UserError(f"no suite {unknown[0]!r}; there are: {', '.join(SUITES)}, or all of them: all")
     if "all" in names:
         return list(SUITES)
-    asked = set(names) or set(SUITES) - {"experiment"}
-    return [name for name in SUITES if name in asked or (name == "peak" and "step" in asked)]
+    wanted = set(names) or set(SUITES) - {"experiment"}
+    return [name for name in SUITES if name in wanted or (name == "peak" and "step" in wanted)]
 
 
 def measure(
     suites: Sequence[str], preset: Preset, sides: Mapping[str, Preset], quick: bool, tell: Tell
 ) -> dict[str, Any]:
-    """Runs the suites: those of backends in a process for each side, the rest in another one.
+    """Runs the backends' suites in a process for each side, and the others in one more.
 
-    Frameworks in one process would take each other's threads. Returns what pytest-benchmark wrote, as one document.
-    UserError, with what it printed, if one fails.
+    Frameworks in one process would take each other's threads. Returns pytest-benchmark's documents as one. UserError,
+    with the output, if a benchmark fails.
     """
     parts = [*((OF_BACKENDS, side) for side in sides.values()), (OF_NONE, None)]
     found = [
-        _measure_part(asked, preset, side, quick, tell)
+        _measure_part(chosen, preset, side, quick, tell)
         for part, side in parts
-        if (asked := [name for name in suites if name in part])
+        if (chosen := [name for name in suites if name in part])
     ]
     run = found[0]
     run["machine_info"]["versions"] = {
@@ -174,8 +176,8 @@ def measure(
 def _measure_part(
     suites: Sequence[str], preset: Preset, side: Preset | None, quick: bool, tell: Tell
 ) -> dict[str, Any]:
-    """One process, with the environment of a trial's and under a reaper: nothing of it outlives this call."""
-    told = {"suites": suites, "preset": to_json(preset), "side": side and to_json(side), "quick": quick}
+    """Runs one process in a trial's environment and under a reaper, so that nothing of it outlives this call."""
+    settings = {"suites": suites, "preset": to_json(preset), "side": side and to_json(side), "quick": quick}
     with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as temporary:
         into, scratch = Path(temporary) / "run.json", Path(temporary) / "scratch"
         scratch.mkdir()
@@ -195,7 +197,7 @@ def _measure_part(
             private=scratch,
             usage=Path(temporary) / "usage.json",
             cwd=source().parent,
-            environment={**variables, SETTINGS: json.dumps(told)},
+            environment={**variables, SETTINGS: json.dumps(settings)},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
         ) as process:
@@ -207,7 +209,7 @@ def _measure_part(
 
 
 def _follow(process: ReapedProcess, tell: Tell) -> None:
-    """Tells the progress of a process until it ends. UserError if it names a mistake or fails."""
+    """Passes on a process's progress until it ends. UserError if it reports a mistake or fails."""
     printed: list[str] = []
     assert process.stdout is not None
     with io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace") as lines:
@@ -223,7 +225,7 @@ def _follow(process: ReapedProcess, tell: Tell) -> None:
 
 
 def parse(held: Mapping[str, Any]) -> BenchmarkRun:
-    """A run from pytest-benchmark's document. KeyError, TypeError or ValueError if it is none of these."""
+    """A run from pytest-benchmark's document. KeyError, TypeError or ValueError if it is something else."""
     results = tuple(
         Result(
             suite=one["group"],
@@ -243,7 +245,7 @@ def parse(held: Mapping[str, Any]) -> BenchmarkRun:
 
 
 def read(path: Path) -> BenchmarkRun:
-    """A run that was kept. UserError if the file is none."""
+    """A saved run. UserError if the file is something else."""
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -251,28 +253,28 @@ def read(path: Path) -> BenchmarkRun:
 
 
 def folder() -> Path:
-    """Where runs are kept; their names sort by time."""
+    """The folder of saved runs; their names sort by time."""
     return cache_root() / "benchmarks"
 
 
 def keep(held: Mapping[str, Any], preset: str) -> Path:
-    """Writes a run's document at once or not at all."""
+    """Saves a run's document, whole or not at all."""
     path = folder() / f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S.%fZ}-{preset}.json"
     write_json(path, held)
     return path
 
 
 def comparable(run: BenchmarkRun, other: BenchmarkRun) -> bool:
-    """Whether both ran on one machine with the same shapes."""
+    """Whether both ran on the same machine with the same shapes."""
     return all(run.machine.get(key) == other.machine.get(key) for key in SAME)
 
 
 def last_like(run: BenchmarkRun, tell: Tell) -> BenchmarkRun | None:
-    """The newest kept run that compares with this one. A file that can't be read is passed over, and told."""
+    """The newest saved run that is comparable. Reports files that can't be read to `tell`, and skips them."""
     for path in sorted(folder().glob("*.json"), reverse=True):
         try:
             if comparable(run, other := read(path)):
                 return other
         except UserError as error:
-            tell(f"passed over: {error}")
+            tell(f"skipped: {error}")
     return None

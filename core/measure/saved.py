@@ -1,4 +1,4 @@
-"""Finished records as entries of a comparison: campaigns, folders of kept trials, files that --json was written to."""
+"""Reads finished records for a comparison: campaigns, folders of kept trials, files with the output of --json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = "rows.json"  # in the folder that `compare --out` writes
 
 
 def read(paths: Sequence[Path]) -> list[Entry]:
-    """Entries from what lies there: campaigns (their champions), folders of kept trials, files of JSON records."""
+    """Entries from campaigns (their champions), folders of kept trials and files of JSON records."""
     found = [entry for path in paths for entry in _read(path)]
     names = [entry.name for entry in found]
     return [
@@ -58,13 +58,13 @@ def _lone(path: Path) -> Trial:
 
 
 def _with_curves(entry: Entry, kept: Sequence[tuple[Trial, Curve]]) -> Entry:
-    """The entry with the curves that lie beside its row, those of its trials."""
+    """The entry with the curves of its trials, which were saved beside its row."""
     found = (next((curve for one, curve in kept if one == trial), []) for trial in entry.trials)
     return dataclasses.replace(entry, curves=tuple(found))
 
 
 def _json(path: Path) -> list[Any]:
-    """The objects in a file: one, an array of them, or one a line."""
+    """The JSON objects in a file that has one, an array of them, or one a line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -80,7 +80,7 @@ def _json(path: Path) -> list[Any]:
 
 
 def _grouped(objects: Sequence[Any], path: Path) -> list[Entry]:
-    """Rows of `compare` as they are; records of trials that differ in their seeds alone as one entry."""
+    """An entry for each row of `compare`, and one for the records of trials that differ only in their seeds."""
     if not objects:
         raise UserError(f"{path} holds no record: name what train --json or compare --json printed")
     entries: list[Entry] = []
@@ -98,7 +98,7 @@ def _grouped(objects: Sequence[Any], path: Path) -> list[Entry]:
 
 
 def _row(row: dict[str, Any], path: Path) -> Entry:
-    """A row of `compare`, whose trials must be there and be scored on one yardstick."""
+    """The entry of a row of `compare`. UserError without trials, or if their yardsticks differ."""
     if not isinstance(row["trials"], list) or not row["trials"]:
         raise UserError(f"{path}: a row has a list of at least one trial, not {row['trials']!r}")
     trials = tuple(_trial(trial, path) for trial in row["trials"])

@@ -134,14 +134,14 @@ def test_the_newest_run_of_the_same_machine_is_found(fresh_cache: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"benchmarks": []}', '{"benchmarks": [{"group": "peak"}]}', ""])
-def test_a_damaged_file_is_passed_over_and_told(text: str, fresh_cache: Path) -> None:
+def test_a_damaged_file_is_skipped_with_a_notice(text: str, fresh_cache: Path) -> None:
     bench.keep(document(), "cpu")
     damaged = bench.folder() / "99991231T000000.000000Z-cpu.json"
     damaged.write_text(text, encoding="utf-8")
     told: list[str] = []
     assert bench.last_like(a_run(), told.append) == bench.parse(document())
     (line,) = told
-    assert line.startswith("passed over: ") and str(damaged) in line
+    assert line.startswith("skipped: ") and str(damaged) in line
     with pytest.raises(UserError, match="is no run of autoresearch bench"):
         bench.read(damaged)
 
