@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from core.records import PROGRAM, UserError
-from core.trainer.constants import read_constants, read_tunables, unreadable
+from core.trainer.constants import python_errors_as_user_error, read_constants, read_tunables
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,6 @@ def refusal(text: str, champion_text: str, fixed: Sequence[str]) -> Refusal | No
 
 def check(text: str, name: str = "train.py") -> None:
     """Raises UserError with the line for a text that Python can't compile or whose `# tune:` comments are wrong."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a trainer's SyntaxWarning is its author's
-            compile(text, name, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise unreadable(error, name) from None
+    with python_errors_as_user_error(name):
+        compile(text, name, "exec", dont_inherit=True)
     read_tunables(text, name)

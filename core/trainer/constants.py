@@ -12,6 +12,7 @@ import re
 import tokenize
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -24,7 +25,7 @@ _RANGE = re.compile(r"(?P<kind>log|linear)?\s*(?P<integer>int)?\s*(?P<low>\S+)\s
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _FORMS = "`log 0.005 .. 0.2`, `linear 0 .. 0.9`, `int 2 .. 12`, `log int 1024 .. 65536` or `one of 64, 128`"
 _LAYOUT = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
-_LARGEST_INT = 2.0**45  # of an int range: a search moves in float64, whose whole numbers end at 2**53
+_LARGEST_INT = 2.0**45  # of an int range: the search computes in float64, whose whole numbers end at 2**53
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Tunable:
 
 @dataclass(frozen=True)
 class Assignment:
+    """A module-level `name = node`. Lines count from 1."""
+
     name: str
     node: ast.expr
     first_line: int
@@ -58,19 +61,19 @@ def read_tunables(text: str, name: str = "train.py") -> dict[str, Tunable]:
     by_line = {assignment.last_line: assignment for assignment in assignments(tree)}
     found: dict[str, Tunable] = {}
     for line, body in tune_comments(text, name):
-        assignment = by_line.get(line)
         where = f"{name}:{line}"
-        if assignment is None:
+        if (assignment := by_line.get(line)) is None:
             raise UserError(
                 f"{where}: a `# tune:` comment stands behind a module-level `NAME = value`, and none is here"
             )
-        if assignment.name in found:
-            raise UserError(f"{where}: {assignment.name} is assigned twice; a tunable constant is assigned once")
+        key = assignment.name
+        if key in found:
+            raise UserError(f"{where}: {key} is assigned twice; a tunable constant is assigned once")
         try:
             value = evaluate(assignment.node)
         except ValueError as error:
-            raise UserError(f"{where}: {assignment.name}: a tunable constant is a literal, {error}") from None
-        found[assignment.name] = _tunable(assignment.name, value, body, where)
+            raise UserError(f"{where}: {key}: a tunable constant is a literal, {error}") from None
+        found[key] = _tunable(key, value, body, f"{where}: {key}")
     return found
 
 
@@ -122,26 +125,31 @@ def write_constants(text: str, values: Mapping[str, Constant], name: str = "trai
     return raw.decode()
 
 
-# A proposal's text is looked at several times before its trial (repeat? fixed constants? tunable?), and parsed once.
+# Before its trial a proposal's text is needed several times (repeat? fixed constants? tunable?): it is parsed once.
 @lru_cache(maxsize=4)
 def parse(text: str, name: str = "train.py") -> ast.Module:
+    """The syntax tree. Raises UserError with the line for a text that isn't Python."""
+    with python_errors_as_user_error(name):
+        return ast.parse(text, name)
+
+
+@contextmanager
+def python_errors_as_user_error(name: str) -> Iterator[None]:
+    """Around Python's own parser and compiler. Their warnings are the trainer's author's, and are not shown."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(text, name)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise unreadable(error, name) from None
-
-
-def unreadable(error: BaseException, name: str) -> UserError:
-    if isinstance(error, SyntaxError):
-        return UserError(f"{name}:{error.lineno or 1}: syntax error: {error.msg}")
-    if isinstance(error, ValueError):
-        return UserError(f"{name}: no Python source: {error}")
-    return UserError(f"{name}: nested too deeply for Python to parse")
+            yield
+    except SyntaxError as error:
+        raise UserError(f"{name}:{error.lineno or 1}: syntax error: {error.msg}") from None
+    except ValueError as error:
+        raise UserError(f"{name}: no Python source: {error}") from None
+    except (RecursionError, MemoryError):
+        raise UserError(f"{name}: nested too deeply for Python to parse") from None
 
 
 def assignments(tree: ast.Module) -> Iterator[Assignment]:
+    """Module-level assignments to one name."""
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
             target: ast.expr = statement.targets[0]
@@ -156,7 +164,7 @@ def assignments(tree: ast.Module) -> Iterator[Assignment]:
 
 @lru_cache(maxsize=4)
 def tune_comments(text: str, name: str = "train.py") -> tuple[tuple[int, str], ...]:
-    """(line, what stands between `tune:` and the next `;`) of every comment that trails code."""
+    """(line, text between `tune:` and the next `;`) of every `# tune:` comment behind code."""
     found: list[tuple[int, str]] = []
     try:
         code_ends = 0  # the last line that a token of code reaches
@@ -177,33 +185,32 @@ def _tunable(name: str, value: Constant, body: str, where: str) -> Tunable:
         try:
             choices = tuple(evaluate(node) for node in ast.parse(f"[{listed}]", mode="eval").body.elts)  # type: ignore[attr-defined]
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise UserError(f"{where}: {name}: expected literals behind `one of`, not {listed!r}") from None
+            raise UserError(f"{where}: expected literals behind `one of`, not {listed!r}") from None
         if len(choices) < 2 or any(same(*pair) for pair in combinations(choices, 2)):
-            raise UserError(f"{where}: {name}: expected two or more different choices, not {listed!r}")
+            raise UserError(f"{where}: expected two or more different choices, not {listed!r}")
         return Tunable(name=name, value=value, choices=choices)
     match = _RANGE.fullmatch(body)
     if match is None or not (match["kind"] or match["integer"]):
-        raise UserError(f"{where}: {name}: expected {_FORMS} behind `# tune:`, not {body!r}")
+        raise UserError(f"{where}: expected {_FORMS} behind `# tune:`, not {body!r}")
     integer, log = match["integer"] is not None, match["kind"] == "log"
     ends: list[float] = []
     for end in (match["low"], match["high"]):
         try:
             ends.append(float(plain_number(ast.parse(end, mode="eval").body)))
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
-            raise UserError(f"{where}: {name}: {end!r} is no number") from None
+            raise UserError(f"{where}: {end!r} is no number") from None
     low, high = ends
+    given = f"{low:g} .. {high:g}"
     if not low < high:
-        raise UserError(f"{where}: {name}: expected a range that rises, not {low:g} .. {high:g}")
+        raise UserError(f"{where}: expected a range that rises, not {given}")
     if log and low <= 0:
-        raise UserError(f"{where}: {name}: a log range starts above 0, not at {low:g}")
+        raise UserError(f"{where}: a log range starts above 0, not at {low:g}")
     if integer and not (low.is_integer() and high.is_integer()):
-        raise UserError(f"{where}: {name}: an int range has whole ends, not {low:g} .. {high:g}")
+        raise UserError(f"{where}: an int range has whole ends, not {given}")
     if integer and max(-low, high) > _LARGEST_INT:
-        raise UserError(f"{where}: {name}: the ends of an int range lie within 2**45 of 0, not {low:g} .. {high:g}")
+        raise UserError(f"{where}: the ends of an int range lie within 2**45 of 0, not {given}")
     if not log and not math.isfinite(2 * (high - low)):  # a step is reflected within twice the range
-        raise UserError(f"{where}: {name}: expected a range of less than 8.9e307, not {low:g} .. {high:g}")
+        raise UserError(f"{where}: expected a range of less than 8.9e307, not {given}")
     if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
-        raise UserError(
-            f"{where}: {name}: a range needs {'a whole' if integer else 'a'} number before it, not {value!r}"
-        )
+        raise UserError(f"{where}: a range needs {'a whole' if integer else 'a'} number before it, not {value!r}")
     return Tunable(name=name, value=value, low=low, high=high, log=log, integer=integer)

@@ -1,4 +1,4 @@
-"""When two trainers are the same: the hash of a text that ignores layout and comments, and equal parts of a tree."""
+"""Whether two trainers, or parts of them, are the same but for layout and comments."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import ast
 import hashlib
 from functools import lru_cache
 
-from core.records import UserError
-from core.trainer.constants import assignments, parse, tune_comments, unreadable
+from core.records import TRAINER, UserError
+from core.trainer.constants import assignments, parse, python_errors_as_user_error, tune_comments
 from core.trainer.literals import MOST_BITS
 
 
@@ -28,21 +28,19 @@ def fingerprint(text: str) -> str:
     return _hash("\0".join(words))
 
 
-def canonical(node: ast.AST, name: str = "train.py") -> str:
-    """A part of a trainer's syntax tree as text, the same on every Python version. UserError if it is nested too deep.
+def canonical(node: ast.AST) -> str:
+    """A part of a trainer's syntax tree as text, equal for equal parts on every Python version.
 
-    Equal texts are equal parts.
+    Raises UserError if it is nested too deeply.
     """
     words: list[str] = []
-    try:
-        _canonical(node, words)
-    except RecursionError as error:
-        raise unreadable(error, name) from None
+    with python_errors_as_user_error(TRAINER):
+        _add_words(node, words)
     return "\0".join(words)
 
 
-def _canonical(node: object, into: list[str]) -> None:
-    """A tree as words that don't depend on the Python version: what is absent or empty is left out."""
+def _add_words(node: object, into: list[str]) -> None:
+    """Appends words that don't depend on the Python version: absent and empty fields are left out."""
     if isinstance(node, ast.AST):
         into.append("(" + type(node).__name__)
         is_constant = isinstance(node, ast.Constant)
@@ -50,12 +48,12 @@ def _canonical(node: object, into: list[str]) -> None:
             if field in {"kind", "type_comment"} or value == [] or (value is None and not is_constant):
                 continue
             into.append("." + field)
-            _canonical(value, into)
+            _add_words(value, into)
         into.append(")")
     elif isinstance(node, list):
         into.append("[")
         for item in node:
-            _canonical(item, into)
+            _add_words(item, into)
         into.append("]")
     elif isinstance(node, int) and node.bit_length() > MOST_BITS:
         into.append(f"int:{node:#x}")

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
+from collections.abc import Callable
+from typing import Any
 
 from core.records import Constant, UserError
 
 _LARGEST_EXPONENT = 1024  # of a constant written as a power; keeps `9 ** 9 ** 9` from taking the night
 # Of an integer: Python writes one of more digits than `sys.set_int_max_str_digits` allows, 640 at least, only in hex.
 MOST_BITS = 2048
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.Pow: operator.pow,
+}  # fmt: skip
 
 
 def literal(value: Constant) -> str:
@@ -42,14 +49,8 @@ def evaluate(node: ast.expr) -> Constant:
 
 
 def _literal_value(node: ast.expr) -> Constant:
-    if isinstance(node, ast.Constant):
-        if isinstance(node.value, int) and node.value.bit_length() > MOST_BITS:
-            raise ValueError(f"not an integer of more than {MOST_BITS} bits")
-        if isinstance(node.value, (bool, int, str)):
-            return node.value
-        if isinstance(node.value, float) and math.isfinite(node.value):
-            return node.value
-        raise ValueError(f"not {ast.unparse(node)}")
+    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
+        return node.value if isinstance(node.value, (bool, str)) else _bounded(node.value, node)
     if isinstance(node, (ast.Tuple, ast.List)):
         items = [_literal_value(item) for item in node.elts]
         numbers = [item for item in items if isinstance(item, (int, float)) and not isinstance(item, bool)]
@@ -61,38 +62,30 @@ def _literal_value(node: ast.expr) -> Constant:
         return -operand if isinstance(node.op, ast.USub) else operand
     if isinstance(node, ast.BinOp):
         return _arithmetic(node)
-    raise ValueError(f"not {type(node).__name__}")
+    raise ValueError(f"not {ast.unparse(node) if isinstance(node, ast.Constant) else type(node).__name__}")
 
 
 def _arithmetic(node: ast.BinOp) -> int | float:
     left, right = plain_number(node.left), plain_number(node.right)
-    result: int | float
+    operate = _OPERATORS.get(type(node.op))
+    is_power = isinstance(node.op, ast.Pow)
+    if operate is None or (is_power and (abs(right) > _LARGEST_EXPONENT or abs(left) > 2**64)):
+        raise ValueError(f"not {ast.unparse(node)}")
     try:
-        match node.op:
-            case ast.Add():
-                result = left + right
-            case ast.Sub():
-                result = left - right
-            case ast.Mult():
-                result = left * right
-            case ast.Div():
-                result = left / right
-            case ast.FloorDiv():
-                result = left // right
-            case ast.Pow() if abs(right) <= _LARGEST_EXPONENT and abs(left) <= 2**64:
-                power = left**right
-                if isinstance(power, complex):
-                    raise ValueError("not a complex number")
-                result = power
-            case _:
-                raise ValueError(f"not {ast.unparse(node)}")
+        result = operate(left, right)
     except (ZeroDivisionError, OverflowError) as error:
         raise ValueError(f"not {ast.unparse(node)} ({error})") from None
-    if isinstance(result, float) and not math.isfinite(result):
-        raise ValueError(f"not {ast.unparse(node)}")
-    if isinstance(result, int) and result.bit_length() > MOST_BITS:
+    if isinstance(result, complex):
+        raise ValueError("not a complex number")
+    return _bounded(result, node)
+
+
+def _bounded(value: float, node: ast.expr) -> int | float:
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
         raise ValueError(f"not an integer of more than {MOST_BITS} bits")
-    return result
+    if not math.isfinite(value):
+        raise ValueError(f"not {ast.unparse(node)}")
+    return value
 
 
 def plain_number(node: ast.expr) -> int | float:
