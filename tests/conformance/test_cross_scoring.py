@@ -1,10 +1,12 @@
-"""Real trials: what one backend trained, another scores the same."""
+"""Real trials of the reference trainers: each repeats, and what one backend trained, another scores the same."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conformance import adapters
@@ -33,15 +35,17 @@ CONSTANTS: dict[str, dict[str, Constant]] = {
     "windows": {"ASPECT_RATIO": 32, "HEAD_DIM": 32, "WINDOW_PATTERN": "SL", "SOFTCAP": 12.0},
     "narrow heads": {"DEPTH": 3, "ASPECT_RATIO": 16, "HEAD_DIM": 16, "WINDOW_PATTERN": "SSL", "ROTARY_BASE": 500.0},
 }
+STEPS = 20
+BACKENDS = (adapters.REFERENCE, *adapters.OTHERS)
 PAIRS = [
     *((backend, adapters.REFERENCE, "windows") for backend in adapters.OTHERS),
-    (*adapters.OTHERS, "narrow heads"),
+    pytest.param(*adapters.OTHERS, "narrow heads", marks=pytest.mark.long),
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """One finished trial."""
+    """One trial that has ended."""
 
     preset: Preset
     trial: Trial
@@ -61,20 +65,29 @@ def dataset(cache: Path, corpus_folder: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Trained]:
-    """The trial of a backend's reference trainer with some of CONSTANTS; run once."""
+def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Trained]:
+    """The trial of a backend's reference trainer with some of CONSTANTS; run once, unless it is to be run `again`.
+
+    Other keywords are constants over those, or the number of `steps`.
+    """
     done: dict[tuple[str, str], Trained] = {}
 
-    def of(backend: str, constants: str) -> Trained:
+    def run(backend: str, constants: str, steps: int = STEPS, **more: Constant) -> Trained:
         if reason := adapters.unavailable(backend):
             pytest.skip(reason)
-        key, preset = (backend, constants), preset_of(backend, constants)
+        preset = preset_of(backend, constants)
+        text = backends.trainer_path(backend).read_text(encoding="utf-8")
+        trainer = write_constants(text, {**preset.trainer_constants(), **more})
+        into = tmp_path_factory.mktemp(backend) / "trial"
+        spec = TrialSpec(trainer=trainer, preset=preset, budget=Budget(steps=steps), seed=3, into=into)
+        return Trained(preset, run_trial(spec, dataset), trainer, into)
+
+    def of(backend: str, constants: str, *, again: bool = False, **changes: Any) -> Trained:
+        if again or changes:
+            return run(backend, constants, **changes)
+        key = (backend, constants)
         if key not in done:
-            folder = tmp_path_factory.mktemp(backend)
-            text = backends.trainer_path(backend).read_text(encoding="utf-8")
-            trainer = write_constants(text, preset.trainer_constants())
-            spec = TrialSpec(trainer=trainer, preset=preset, budget=Budget(steps=12), seed=3, into=folder / "trial")
-            done[key] = Trained(preset, run_trial(spec, dataset), trainer, spec.into)
+            done[key] = run(backend, constants)
         assert done[key].trial.verdict == "scored", done[key].trial.reason
         return done[key]
 
@@ -98,7 +111,7 @@ def scored_by(scorer: Trained, made: Trained, dataset: Dataset) -> Score:
 
 @pytest.mark.parametrize(("backend", "against", "constants"), PAIRS)
 def test_what_one_backend_trained_another_scores_the_same(
-    trained: Callable[[str, str], Trained], dataset: Dataset, backend: str, against: str, constants: str
+    trained: Callable[..., Trained], dataset: Dataset, backend: str, against: str, constants: str
 ):
     """In both directions; and the records of both agree in all but what depends on numbers."""
     one, other = trained(backend, constants), trained(against, constants)
@@ -112,4 +125,69 @@ def test_what_one_backend_trained_another_scores_the_same(
         score = scored_by(scorer, made, dataset)
         assert score.yardstick == made.trial.yardstick
         assert score.val_bpb == pytest.approx(made.trial.val_bpb, abs=1e-5), f"scored by {scorer.trial.backend}"
-        assert score.val_bpb < 6.0, "twelve steps have learnt something, so that weights matter"
+        assert score.val_bpb < 6.0, "twenty steps have learnt something, so that weights matter"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_trial_trains_and_is_scored_the_same_twice(trained: Callable[..., Trained], backend: str, cache: Path):
+    first = trained(backend, "windows")
+    trial = first.trial
+    curve = [json.loads(line)["loss"] for line in (first.folder / "curve.jsonl").read_text().splitlines()]
+    assert len(curve) == STEPS
+    assert curve[0] == pytest.approx(5.545, abs=0.01), "ln 256: it starts as a guess"
+    assert curve[-1] < 3.5
+    assert trial.val_bpb is not None and 2.0 < trial.val_bpb < 6.0
+    assert (trial.tokens, trial.rows, trial.sequence_length) == (STEPS * 1024, 16, 64)
+    assert trial.flops_per_token is not None
+    assert set(trial.choices) == {"kernel", "dtype", "compile"}
+    assert all("(" in choice for choice in trial.choices.values())
+    assert trial.versions[backend]
+
+    programs = compiled(cache)
+    second = trained(backend, "windows", again=True).trial
+    assert second.val_bpb == pytest.approx(trial.val_bpb, abs=1e-6)
+    assert second.weights_sha256 == trial.weights_sha256
+    assert compiled(cache) == programs, "the second trial compiled nothing"
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "jax"])  # which would compile anew
+def test_other_constants_train_and_are_scored(trained: Callable[..., Trained], backend: str):
+    first = trained(backend, "windows").trial
+    other = trained(backend, "windows", steps=2, SEQUENCE_LENGTH=32, TOTAL_BATCH_SIZE=300, DEPTH=1).trial
+    assert other.verdict == "scored", other.reason
+    assert (other.sequence_length, other.rows) == (32, 8)
+    assert other.parameters is not None and first.parameters is not None and other.parameters < first.parameters
+    assert other.weights_sha256 != first.weights_sha256
+    assert (other.scored_bytes, other.yardstick) == (first.scored_bytes, first.yardstick)
+
+
+def test_rates_are_no_part_of_the_program_of_jax(trained: Callable[..., Trained], cache: Path):
+    first = trained("jax", "windows").trial
+    assert {"jax", "jaxlib", "flax", "optax"} <= first.versions.keys()
+    programs = compiled(cache)
+    assert any("train_step" in name for name in programs)
+    rates: dict[str, Constant] = {"MATRIX_LR": 0.02, "EMBEDDING_LR": 0.3, "ADAM_BETAS": (0.9, 0.95)}
+    searched = trained("jax", "windows", **rates, WARMDOWN_RATIO=0.3).trial
+    assert searched.verdict == "scored", searched.reason
+    assert searched.weights_sha256 != first.weights_sha256
+    assert compiled(cache) == programs
+
+
+def compiled(cache: Path) -> set[str]:
+    """Names of the programs in JAX's compile cache."""
+    return {path.name for path in (cache / "compiled" / "jax" / "xla").glob("*-cache")}
+
+
+NOT_TO_BE_HAD = {
+    "torch": ("jit", 'COMPILE is "auto", "inductor" or "eager"'),
+    "jax": ("inductor", 'COMPILE is "auto", "xla" or "eager" for JAX'),
+    "mlx": ("inductor", 'COMPILE is "auto", "compile" or "eager"'),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_choice_that_cannot_be_had_ends_the_trial_and_says_why(trained: Callable[..., Trained], backend: str):
+    value, reason = NOT_TO_BE_HAD[backend]
+    trial = trained(backend, "windows", steps=2, COMPILE=value).trial
+    assert trial.verdict == "crash"
+    assert reason in trial.reason
