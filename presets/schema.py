@@ -56,6 +56,15 @@ def toml(text: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where} is not TOML: {error}") from error
 
 
+def check_vocabulary(vocabulary: int) -> None:
+    """UserError unless a tokenizer can have so many ids."""
+    if vocabulary != 256 and not 258 <= vocabulary <= 1 << 24:
+        raise UserError(
+            f"expected a vocabulary of 256 (plain bytes) or of 258 and more (256 bytes, BOS and at least one merge), "
+            f"got {vocabulary}; set another one: `--set vocabulary=2048`"
+        )
+
+
 def _typed(name: str, value: Any) -> Any:
     """The value in its field's type. Whole numbers become floats where needed; nothing else is converted."""
     wanted = str(FIELDS[name].type)
@@ -87,11 +96,7 @@ def _check(preset: Preset) -> None:
         value = getattr(preset, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise UserError(f"{name} is a finite number above 0, not {value}")
-    if preset.vocabulary != 256 and preset.vocabulary < 258:
-        raise UserError(
-            f"vocabulary is 256 (plain bytes) or more than 257 (256 bytes, a document's start and merges), "
-            f"not {preset.vocabulary}"
-        )
+    check_vocabulary(preset.vocabulary)
     if preset.total_batch_size < preset.sequence_length:
         raise UserError(
             f"total_batch_size counts tokens of a step and is at least one row: {preset.total_batch_size} is less "

@@ -17,6 +17,7 @@ from core.data.shards import TokenShards, build_shards, open_shards, sample
 from core.data.tokenizer import Tokenizer
 from core.records import UserError
 from core.system.files import cache_root, delete_leftovers, digest
+from presets.schema import check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def prepare(corpus: str, vocabulary: int, *, on_progress: OnStage | None = None)
     and the other waits. After a kill at any moment, the next call goes on. UserError for a corpus that can't be had.
     """
     tell = on_progress or (lambda stage, done, total: None)
-    tokenizers.check_vocabulary(vocabulary)
+    check_vocabulary(vocabulary)
     found = find(corpus)
     if dataset := _open(found, vocabulary):
         return dataset

@@ -6,7 +6,7 @@ Held-out texts are rows of bytes, token shards rows of ids.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,6 @@ class Ragged:
 
     def __getitem__(self, row: int) -> npt.NDArray[Any]:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        return (self[row] for row in range(len(self)))
 
 
 def write_ragged(path: Path, rows: Iterable[npt.NDArray[Any]], dtype: npt.DTypeLike, note: dict[str, Any]) -> None:

@@ -72,14 +72,14 @@ def build_shards(folder: Path, parts: Sequence[Part], tokenizer: Tokenizer, on_p
     for number, part in enumerate(training):
         on_progress("tokens", before, total)
         if open_ragged(_path(folder, number), tokenizer.dtype) is None:
-            _write_shard(_path(folder, number), part, tokenizer, _onward(on_progress, before, part.size, total))
+
+            def on_bytes(done: int, before: int = before, size: int = part.size) -> None:
+                on_progress("tokens", before + min(done, size), total)
+
+            _write_shard(_path(folder, number), part, tokenizer, on_bytes)
         before += part.size
     write_json(folder / "shards.json", {"shards": len(training)})
     on_progress("tokens", total, total)
-
-
-def _onward(on_progress: OnStage, before: int, size: int, total: int) -> Callable[[int], None]:
-    return lambda done: on_progress("tokens", before + min(done, size), total)
 
 
 def _write_shard(path: Path, part: Part, tokenizer: Tokenizer, on_bytes: Callable[[int], None]) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from core.records import UserError
 from core.system.files import digest, read_json, write_json
 from core.system.text import valid
+from presets.schema import check_vocabulary
 
 BYTES = 256  # the vocabulary of plain bytes
 # GPT-4's pattern for splitting text before merging, but with numbers in pieces of two digits, as nanochat and upstream
@@ -140,16 +141,6 @@ class Tokenizer:
         return tiktoken.Encoding(
             self.identity, pat_str=self.pattern, mergeable_ranks=ranks, special_tokens={_BOS_NAME: self.bos}
         )
-
-
-def check_vocabulary(vocabulary: int) -> None:
-    """UserError unless a tokenizer can have so many ids."""
-    if vocabulary == BYTES or BYTES + 1 < vocabulary <= 1 << 24:
-        return
-    raise UserError(
-        f"expected a vocabulary of 256 (plain bytes) or of 258 and more (256 bytes, BOS and at least one merge), got "
-        f"{vocabulary}; set another one: `--set vocabulary=2048`"
-    )
 
 
 def key(corpus_identity: str, vocabulary: int) -> str:

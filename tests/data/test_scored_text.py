@@ -96,5 +96,5 @@ def test_the_order_is_by_hash_and_equal_texts_come_once(tmp_path_factory: pytest
     scored.write_held_out(path, texts)
     held_out = scored.open_held_out(path)
     assert held_out is not None
-    found = [row.tobytes().decode() for row in held_out]
+    found = [held_out[row].tobytes().decode() for row in range(len(held_out))]
     assert found == sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest())

@@ -56,7 +56,7 @@ _SCHEMA = _TABLES + append_only("archive", "texts", "messages", "exchanges", "bo
 class Exchange:
     """One request, and its reply or why there is none."""
 
-    number: int
+    number: int = -1  # of its row; `Archive.record` chooses it
     experiment: int  # that the request helped to propose
     provider: str
     model: str
@@ -150,25 +150,12 @@ class Archive:
 
     # Writing
 
-    def record(
-        self,
-        *,
-        experiment: int,
-        provider: str,
-        model: str,
-        request: Request,
-        reply: Reply | None,
-        usage: Usage,
-        usd: Decimal | None,
-        outcome: Outcome,
-        detail: str,
-        started: str,
-        seconds: float,
-    ) -> int:
-        """Write one exchange. Returns its number; the exchange is durable then."""
-        cost = None if usd is None else int(usd * COST)
-        if usd is not None and Decimal(cost or 0) / COST != usd:
-            raise ValueError(f"{usd} has more decimals than are stored")
+    def record(self, exchange: Exchange) -> int:
+        """Write one exchange under the next number. Returns that number; the exchange is durable then."""
+        cost = None if exchange.usd is None else int(exchange.usd * COST)
+        if exchange.usd is not None and Decimal(cost or 0) / COST != exchange.usd:
+            raise ValueError(f"{exchange.usd} has more decimals than are stored")
+        request, reply = exchange.request, exchange.reply
         with self._lock, sqlite_as_user_error(self.path), transaction(self._connection):
             run = self._connection.execute
             number = int(run("SELECT COALESCE(MAX(number) + 1, 0) FROM exchanges").fetchone()[0])
@@ -177,15 +164,16 @@ class Archive:
             last: bytes | None = None
             for message in request.messages:
                 last = self._put_message(message, last)
-            counts = tuple(getattr(usage, name) for name in _COUNTS)
+            counts = (getattr(exchange.usage, name) for name in _COUNTS)
             run(
                 f"INSERT INTO exchanges VALUES ({', '.join('?' * 13)})",
-                (number, experiment, provider, model, outcome, *counts, cost, started, seconds),
-            )
+                (number, exchange.experiment, exchange.provider, exchange.model, exchange.outcome, *counts, cost,
+                 exchange.started, exchange.seconds),
+            )  # fmt: skip
             packed = None if reply is None else self._packed(_reply_json(reply))[1]
             run(
                 "INSERT INTO bodies VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (number, system, tools, last, request.max_tokens, packed, self._redact(detail)),
+                (number, system, tools, last, request.max_tokens, packed, self._redact(exchange.detail)),
             )
         return number
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from core.agents.llm.archive import Archive, Outcome
+from core.agents.llm.archive import Archive, Exchange, Outcome
 from core.agents.llm.base import Delta, LimitReached, Outage, Provider, Reply, Request, TimeOver, Usage
 from core.agents.llm.budget import BYTES_PER_TOKEN, SpendingBudget
 from core.agents.llm.redact import Redactor
@@ -117,7 +117,7 @@ class ApiClient:
             if reply is not None:
                 reply = replace(reply, usage=usage)
             usd = self._budget.spend(usage)
-            self.archive.record(
+            exchange = Exchange(
                 experiment=experiment,
                 provider=self._provider.name,
                 model=self._provider.model,
@@ -130,6 +130,7 @@ class ApiClient:
                 started=started.isoformat(timespec="milliseconds"),
                 seconds=round(seconds, 3),
             )
+            self.archive.record(exchange)
             if reply is not None:
                 self.transcript.replied(reply, usd, seconds)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -139,19 +139,13 @@ def seconds_after(headers: Mapping[str, str]) -> float:
 
     https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
     """
-    return min(LONGEST_WISH, _wish(headers))
-
-
-def _wish(headers: Mapping[str, str]) -> float:
+    seconds = 0.0
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * scale)
-        except (KeyError, ValueError):
-            continue
-    try:
-        date = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
-        return 0.0
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+        with suppress(KeyError, ValueError):
+            seconds = float(headers[name]) * scale
+            break
+    else:
+        with suppress(ValueError):
+            date = parsedate_to_datetime(headers.get("retry-after", ""))
+            seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    return min(LONGEST_WISH, max(0.0, seconds))

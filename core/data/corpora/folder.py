@@ -1,4 +1,4 @@
-"""The corpus `folder:PATH`: a person's own .txt, .md, .jsonl and .parquet files, split by the hash of each document."""
+"""The corpus `folder:PATH`: a user's own .txt, .md, .jsonl and .parquet files, split by the hash of each document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 READING = 1  # raised when the same files give other documents
 LONG_FILE = 65_536  # characters: a .txt or .md file beyond that is no single document
 PIECE = 8_192  # characters that a document cut from such a file has at most
-SETTLED = 2 * 10**9  # nanoseconds: a file that young could change again without its times telling
+SETTLED = 2 * 10**9  # nanoseconds: a younger file could change again without a change of its times
 EVERY_SPLIT: frozenset[Split] = frozenset(("train", "val", "test"))
 
 
@@ -52,7 +52,7 @@ class _Lines:
         with self.path.open("rb") as file:
             if self.start:
                 file.seek(self.start - 1)
-                file.readline()  # the part before has the line that this point is in
+                file.readline()  # a line that starts before `start` is the previous part's
             while (position := file.tell()) < self.end and (line := file.readline()):
                 if not line.isspace():
                     for text in not_blank([self._text(line, position)]):
@@ -121,7 +121,7 @@ class FolderCorpus:
             yield _TextFiles(tuple(texts), size)
 
     def _hashes(self) -> list[tuple[str, str]]:
-        """Each file's path in the folder and SHA-256; of files whose size and times are as before, the one known."""
+        """Each file's path in the folder and SHA-256, which is cached while its size and times stay the same."""
         memory = cache_root() / "folders" / f"{digest(str(self._root))[:24]}.json"
         known = read_json(memory) or {}
         now: dict[str, list[int | str]] = {}
@@ -135,17 +135,14 @@ class FolderCorpus:
             elif time.time_ns() - max(times[1:]) > SETTLED:
                 now[name] = [*times, file_sha256(path)]
             else:
-                now[name] = [0, 0, 0, file_sha256(path)]  # looked at again next time
+                now[name] = [0, 0, 0, file_sha256(path)]  # hashed again next time
         if now != known:
             write_json(memory, now)
         return [(name, str(now[name][3])) for name in self._files]
 
 
 def cut(text: str) -> Iterator[str]:
-    """A long file's text as documents of at most 8,192 characters, cut after a blank line, a line or a word.
-
-    All of them in a row are the text.
-    """
+    """A long file's text as documents of at most 8,192 characters, cut after a blank line, a line or a word."""
     start = 0
     if len(text) > LONG_FILE:
         while len(text) - start > PIECE:

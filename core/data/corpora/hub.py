@@ -1,6 +1,6 @@
 """The corpora `climbmix` and `tinystories`: Parquet files of Hugging Face datasets, fetched through huggingface_hub.
 
-Downloads resume where they were cut, in the same run or a later one, and no file is used whose SHA-256 is not the
+Downloads resume where they were cut off, in the same run or a later one. A file is used only if its SHA-256 is the
 server's. Once all is encoded, neither the network nor the Parquet files are needed.
 """
 
@@ -32,7 +32,7 @@ DOWNLOADS = 4  # files at once
 
 
 class HubCorpus:
-    """Parquet files of one dataset: `files` maps each to the splits of its rows; `rule` gives each row's."""
+    """Parquet files of one dataset. `files` maps each to the splits of its rows; `rule` gives the split of each row."""
 
     def __init__(
         self, name: str, repo: str, files: dict[str, frozenset[Split]], rule: Callable[[str, int, str], Split]
@@ -51,12 +51,12 @@ class HubCorpus:
         return digest("hub", READING, self._repo, [(file, known[file]["sha256"]) for file in self._files])
 
     def fetch(self, on_progress: OnStage) -> None:
-        """Download the files that are missing or damaged. UserError if the hub fails or errs."""
+        """Download the files that are missing or damaged. UserError if that fails."""
         known = self._known()
         for file in self._files:
             if file not in known:
                 known[file] = self._described(file)
-                # Its revision is pinned from here on: a later run fetches what this one would have.
+                # This pins its revision: a later run fetches the same file.
                 write_json(self._folder / "files.json", known)
         missing = [file for file in self._files if not self._whole(file, known[file])]
         meter = _Meter(on_progress, sum(known[file]["size"] for file in missing))
@@ -83,7 +83,7 @@ class HubCorpus:
         url = hub.hf_hub_url(self._repo, file, repo_type="dataset", endpoint=_endpoint())
         try:
             found = hub.get_hf_file_metadata(url)
-        except Exception as error:  # classes of whatever HTTP library it uses at present come through
+        except Exception as error:  # errors of whichever HTTP library it uses come through
             raise self._failure(file, error) from error
         if found.size is None or found.commit_hash is None or not re.fullmatch(r"[0-9a-f]{64}", found.etag or ""):
             raise UserError(
@@ -116,7 +116,7 @@ class HubCorpus:
                     )
                 break
             except Exception as error:
-                # http_get itself resumes after some kinds of cuts; after the others, go on while there is headway.
+                # http_get itself resumes after some failures; after the others, go on while bytes keep coming.
                 if cut_off.stat().st_size <= begun:
                     raise self._failure(file, error) from error
         if (got := file_sha256(cut_off)) != known["sha256"]:
@@ -188,7 +188,7 @@ class _Meter:
 
 
 class _Metered:
-    """The file that a download is written to, as far as http_get uses it; tells how long it has become."""
+    """The file that a download is written to, as far as http_get uses it; reports its length."""
 
     def __init__(self, file: FileIO, tell: Callable[[int], None]) -> None:
         self._file = file
@@ -210,7 +210,7 @@ class _Metered:
 
 
 def _endpoint() -> str | None:
-    # Read now rather than at the hub's import, so that it can be set in between.
+    # Read at each call: the hub reads it at its import only.
     return os.environ.get("HF_ENDPOINT") or None
 
 

@@ -1,6 +1,4 @@
-"""Documents in the `text` column of Parquet files, by row groups. Needs the extra `hub`; which rows are held out is the
-corpus's own rule.
-"""
+"""Documents in the `text` column of Parquet files, by row groups. Needs the extra `hub`."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def record(archive: Archive, asked: Request, answer: Reply | None = None, **fiel
         started="2026-11-25T03:00:00+00:00",
         seconds=1.5,
     )
-    return archive.record(**{**values, **fields})
+    return archive.record(Exchange(**{**values, **fields}))
 
 
 def test_what_went_in_comes_out(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_reader_beside_the_writer(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from core.agents.llm.archive import Archive
+from core.agents.llm.archive import Archive, Exchange
 from core.agents.llm.base import Request, Usage
 archive = Archive.open(Path(sys.argv[1]), create=True)
 print("open", flush=True)
@@ -176,10 +176,10 @@ text = "x" * 50_000
 while True:
     number = archive.count()
     messages = tuple({"role": "user", "content": [{"type": "text", "text": f"{text}{n}"}]} for n in range(number + 1))
-    archive.record(
+    archive.record(Exchange(
         experiment=1, provider="p", model="m", request=Request(system="", tools=(), messages=messages, max_tokens=1),
         reply=None, usage=Usage(input=1), usd=None, outcome="outage", detail="", started="", seconds=0.0,
-    )
+    ))
     print(number, flush=True)
 """
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.agents.llm.archive import Archive
+from core.agents.llm.archive import Archive, Exchange
 from core.agents.llm.base import Reply, Request, Tool, Usage
 from core.agents.llm.replay import ReplayClient, difference
 from core.records import UserError
@@ -36,17 +36,19 @@ def path(tmp_path: Path) -> Path:
     ]
     for experiment, request, reply in rows:
         archive.record(
-            experiment=experiment,
-            provider="anthropic",
-            model="m",
-            request=request,
-            reply=reply,
-            usage=reply.usage if reply else Usage(),
-            usd=None,
-            outcome="replied" if reply else "outage",
-            detail="",
-            started="",
-            seconds=0.0,
+            Exchange(
+                experiment=experiment,
+                provider="anthropic",
+                model="m",
+                request=request,
+                reply=reply,
+                usage=reply.usage if reply else Usage(),
+                usd=None,
+                outcome="replied" if reply else "outage",
+                detail="",
+                started="",
+                seconds=0.0,
+            )
         )
     archive.close()
     return tmp_path / "exchanges.db"
@@ -66,17 +68,19 @@ def test_a_conversation_that_was_begun_again_is_gone_through_once(tmp_path: Path
     archive = Archive.open(tmp_path / "exchanges.db", create=True)
     for place, request in enumerate([asked("a"), asked("a", "b"), asked("a"), asked("a", "B"), asked("a", "B", "c")]):
         archive.record(
-            experiment=7,
-            provider="anthropic",
-            model="m",
-            request=request,
-            reply=answer(str(place)),
-            usage=Usage(),
-            usd=None,
-            outcome="replied",
-            detail="",
-            started="",
-            seconds=0.0,
+            Exchange(
+                experiment=7,
+                provider="anthropic",
+                model="m",
+                request=request,
+                reply=answer(str(place)),
+                usage=Usage(),
+                usd=None,
+                outcome="replied",
+                detail="",
+                started="",
+                seconds=0.0,
+            )
         )
     recorded = ReplayClient(archive)
     asks = [asked("a"), asked("a", "B"), asked("a", "B", "c")]
