@@ -12,6 +12,7 @@ from collections.abc import Callable
 from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.events import Notice, Repeat, Working
 from core.records import Experiment, Proposal, UserError
+from core.system import text
 
 TUNED_AFTER_KEEP, TUNED_AFTER_REST = 3, 1  # the search's turns after a thinker's experiment, by how it ended
 _LOOKED_AT = 50  # experiments back for the thinker's last one
@@ -100,11 +101,11 @@ class Hybrid(Agent):
             now = self._clock()
             self._away_since = now if self._away_since is None else self._away_since
             self._again_at = now + away.seconds
-            later = f"asked again in {_duration(away.seconds)}"
+            later = f"asked again in {text.seconds(away.seconds)}"
             self._tell(f"{self._thinker.name} is away ({away}): {later}, the search stands in")
             return None
         if self._away_since is not None:
-            self._tell(f"{self._thinker.name} is back after {_duration(self._clock() - self._away_since)}")
+            self._tell(f"{self._thinker.name} is back after {text.seconds(self._clock() - self._away_since)}")
             self._away_since = None
         if proposal is None:
             self._finished = True
@@ -134,16 +135,12 @@ class Hybrid(Agent):
         if left <= 0:
             return False
         if away > 0:
-            self.context.tell(Working(self._thinker.name, f"away, asked again in {_duration(away)}"))
+            self.context.tell(Working(self._thinker.name, f"away, asked again in {text.seconds(away)}"))
             self._sleep(min(_WAIT_SECONDS, away, left))
         return True
 
-    def _tell(self, text: str) -> None:
-        self.context.tell(Notice(text))
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    def _tell(self, message: str) -> None:
+        self.context.tell(Notice(message))
 
 
 def stand_in(thinker: Agent, search: Agent) -> Agent:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.agents.api.agent import PREFIX, ApiAgent
-from core.agents.api.quoting import held_secret
+from core.agents.api.quoting import existing_secret
 from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.agents.llm.archive import FILE
 from core.agents.llm.base import ModelClient, Reply, Request
@@ -43,7 +43,9 @@ class ReplayAgent(Agent):
         agents = self._source.files.agents
         if (agents / FILE).exists():
             recorded = recording(agents, self._request_differs)
-            self._api = ApiAgent(lambda context: _Replies(recorded, self), model="replay", secret=held_secret(agents))
+            self._api = ApiAgent(
+                lambda context: _Replies(recorded, self), model="replay", secret=existing_secret(agents)
+            )
             self._api.begin(context)
 
     def propose(self, history: History) -> Proposal | None:

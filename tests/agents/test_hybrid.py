@@ -128,9 +128,9 @@ def test_the_search_stands_in_while_the_thinker_is_away() -> None:
     # The first three are its turns; the thinker is asked after 80 s, 140 s (60 later) and 260 s (120 later).
     assert who(history) == "T" + 12 * "s" + "T"
     assert context.notices == [
-        "thinker is away (overloaded): asked again in 60 s, the search stands in",
-        "thinker is away (no network): asked again in 2 min, the search stands in",
-        "thinker is back after 3 min",
+        "thinker is away (overloaded): asked again in 1m 00s, the search stands in",
+        "thinker is away (no network): asked again in 2m 00s, the search stands in",
+        "thinker is back after 3m 00s",
     ]
 
 

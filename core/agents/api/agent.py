@@ -8,7 +8,7 @@ from pathlib import Path
 from core.agents.api import brief
 from core.agents.api.conversation import Conversation, GivenUp
 from core.agents.api.draft import Draft
-from core.agents.api.quoting import Quotes, mark_of, secret_in
+from core.agents.api.quoting import Quotes, campaign_secret, mark_of
 from core.agents.api.workbench import Workbench
 from core.agents.base import Agent, AgentContext, History, Unavailable
 from core.agents.lessons import NAME as LESSONS
@@ -51,7 +51,7 @@ class ApiAgent(Agent):
 
     def begin(self, context: AgentContext) -> None:
         super().begin(context)
-        self._secret = self._secret or secret_in(context.state)
+        self._secret = self._secret or campaign_secret(context.state)
         self._lessons = Lessons(self._lessons_path or context.root / LESSONS, context.tell)
         self._client = self._connect(context)
 

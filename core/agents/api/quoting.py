@@ -37,16 +37,16 @@ def mark_of(secret: str, number: int) -> str:
     return hmac.digest(secret.encode(), str(number).encode(), "sha256").hex()[:16]
 
 
-def secret_in(folder: Path) -> str:
+def campaign_secret(folder: Path) -> str:
     """The campaign's own secret, made at the first call. `folder` must be out of every trial's reach."""
-    if (held := held_secret(folder)) is not None:
+    if (held := existing_secret(folder)) is not None:
         return held
     secret = secrets.token_hex(16)
     (folder / _FILE).write_text(secret + "\n", encoding="ascii")
     return secret
 
 
-def held_secret(folder: Path) -> str | None:
+def existing_secret(folder: Path) -> str | None:
     """The campaign's secret if it has one."""
     try:
         held = (folder / _FILE).read_text(encoding="ascii", errors="replace").strip()

@@ -42,6 +42,6 @@ def command(
     if lessons is not None:
         refuse_unusable(lessons)
     environment = command_environment(
-        command_line.parse(command), command_line.names(command_env), command_read, command_home
+        command_line.parse(command), command_line.split_names(command_env), command_read, command_home
     )
     return CommandAgent(environment, command_minutes, lessons)

@@ -136,6 +136,6 @@ def _unquoted(word: str) -> str:
     return word[1:-1] if quoted else word
 
 
-def names(listed: Iterable[str]) -> tuple[str, ...]:
+def split_names(listed: Iterable[str]) -> tuple[str, ...]:
     """The names in a repeatable option whose values may be comma-separated."""
     return tuple(dict.fromkeys(name.strip() for item in listed for name in item.split(",") if name.strip()))
