@@ -8,14 +8,19 @@ supervisor loads the module, only a trial's own process calls what stands below 
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from core.records import UserError
 
 # Python's own, NumPy's and PyTorch's error; what a framework says otherwise is its backend's to know.
 MEMORY_ERROR = re.compile(r"\b\w*MemoryError\b")
@@ -77,6 +82,35 @@ class Backend(Protocol):
 
     def logits_at(self, logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) -> Floats:
         """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
+
+
+# ---- What several backends do alike. -------------------------------------------------------------------------------
+
+
+def resolve_among(device: str, there: Sequence[str], framework: str) -> str:
+    """The device if it is among those that are there, for `auto` the first of them; else UserError."""
+    if device == "auto":
+        return there[0]
+    if device not in there:
+        raise UserError(
+            f"device {device!r} is not here; {framework} finds: {', '.join(there)}. Use --device auto or cpu"
+        )
+    return device
+
+
+def seed_numpy(seed: int) -> None:
+    """Seeds Python's generator and NumPy's legacy one."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  a trainer may draw from it
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """The versions of NumPy and of those packages that are installed."""
+    found = {"numpy": np.__version__}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def choices_of(trainer: ModuleType, device: str) -> dict[str, str]:

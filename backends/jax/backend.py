@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of
-from core.records import DeviceName, UserError
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of, installed, resolve_among, seed_numpy
+from core.records import DeviceName
 from core.system import hardware
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
         # The scoring process waits beside the training one on the same device: neither may take 75 % of it at start.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "TF_CPP_MIN_LOG_LEVEL": "2",  # errors: a cache from this machine's other processor modes is told at length
+        "TF_CPP_MIN_LOG_LEVEL": "2",  # errors: a cache from this machine's other processor modes is reported at length
     }
     # A trial on the CPU does not open the accelerator, which another process may hold.
     return {**extra, "JAX_PLATFORMS": "cpu"} if device == "cpu" else extra
@@ -69,12 +69,7 @@ def resolve(device: str) -> str:
         except RuntimeError:
             continue
         there += [kind] if kind == "cpu" else [kind, *(f"{kind}:{index}" for index in range(count))]
-    if device == "auto":
-        return there[0]
-    if device not in there:
-        built = f"JAX {jax.__version__}"
-        raise UserError(f"device {device!r} is not here; {built} finds: {', '.join(there)}. Use --device auto or cpu")
-    return device
+    return resolve_among(device, there, f"JAX {jax.__version__}")
 
 
 def choose(device: str) -> dict[str, str]:
@@ -84,24 +79,13 @@ def choose(device: str) -> dict[str, str]:
 
 def seed(seed: int) -> None:
     """Seeds NumPy's and Python's generators. JAX has none of its own: a trainer makes its keys."""
-    import random
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  a trainer may draw from it
+    seed_numpy(seed)
 
 
 def versions() -> dict[str, str]:
     """JAX, what it rests on, and the driver libraries that came as packages."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"numpy": np.__version__}
     drivers = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin")
-    for package in ("jax", "jaxlib", "flax", "optax", *drivers, "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed("jax", "jaxlib", "flax", "optax", *drivers, "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 
 
 def device_name(device: str) -> str:
@@ -113,8 +97,8 @@ def peak_memory_mb(device: str) -> float | None:
     """Peak of the memory that JAX held on the device, in MB; None on the CPU."""
     if device == "cpu":
         return None
-    told = _device(device).memory_stats()
-    return told["peak_bytes_in_use"] / 2**20 if told else None
+    stats = _device(device).memory_stats()
+    return stats["peak_bytes_in_use"] / 2**20 if stats else None
 
 
 def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of
-from core.records import UserError
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of, installed, resolve_among, seed_numpy
 from core.system import hardware
 
 if TYPE_CHECKING:
@@ -62,12 +61,7 @@ def resolve(device: str) -> str:
     import mlx.core as mx
 
     there = ["gpu", "cpu"] if mx.is_available(mx.Device(mx.gpu)) else ["cpu"]
-    if device == "auto":
-        return there[0]
-    if device not in there:
-        built = f"MLX {version('mlx')}"
-        raise UserError(f"device {device!r} is not here; {built} finds: {', '.join(there)}. Use --device auto or cpu")
-    return device
+    return resolve_among(device, there, f"MLX {version('mlx')}")
 
 
 def choose(device: str) -> dict[str, str]:
@@ -77,25 +71,15 @@ def choose(device: str) -> dict[str, str]:
 
 def seed(seed: int) -> None:
     """Seeds NumPy's, Python's and MLX's generators."""
-    import random
-
     import mlx.core as mx
 
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  a trainer may draw from it
+    seed_numpy(seed)
     mx.random.seed(seed)
 
 
 def versions() -> dict[str, str]:
     """MLX, the packages that hold its kernels, and macOS."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"numpy": np.__version__}
-    for package in ("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    found = installed("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
     if macos := platform.mac_ver()[0]:
         found["macos"] = macos
     return found

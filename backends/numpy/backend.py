@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits, seed_numpy
 from core.records import UserError
 from core.system import hardware
 
@@ -48,8 +47,7 @@ def choose(device: str) -> dict[str, str]:
 
 def seed(seed: int) -> None:
     """Seeds NumPy's legacy generator and Python's own."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  a trainer may draw from it
+    seed_numpy(seed)
 
 
 def versions() -> dict[str, str]:
@@ -58,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: str) -> str:
-    """The processor's name as the platform tells it."""
+    """The processor's name as the platform reports it."""
     return hardware.processor()
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of
-from core.records import DeviceName, UserError
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of, installed, resolve_among, seed_numpy
+from core.records import DeviceName
 from core.system import hardware
 
 if TYPE_CHECKING:
@@ -103,12 +103,7 @@ def resolve(device: str) -> str:
         there.insert(0, "mps")
     if torch.cuda.is_available():
         there[:0] = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if device == "auto":
-        return there[0]
-    if device not in there:
-        built = f"PyTorch {torch.__version__}"
-        raise UserError(f"device {device!r} is not here; {built} finds: {', '.join(there)}. Use --device auto or cpu")
-    return device
+    return resolve_among(device, there, f"PyTorch {torch.__version__}")
 
 
 def choose(device: str) -> dict[str, str]:
@@ -118,12 +113,9 @@ def choose(device: str) -> dict[str, str]:
 
 def seed(seed: int) -> None:
     """Seeds NumPy's, Python's and PyTorch's generators on every device."""
-    import random
-
     import torch
 
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  a trainer may draw from it
+    seed_numpy(seed)
     torch.manual_seed(seed)
 
 
@@ -131,18 +123,11 @@ def versions() -> dict[str, str]:
     """PyTorch, what it was built for, and the kernels and compilers that are installed."""
     import torch
 
-    found = {"torch": torch.__version__, "numpy": np.__version__}
+    found = {"torch": torch.__version__, **installed("triton", "kernels")}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
     if torch.version.hip:
         found["hip"] = torch.version.hip
-    from importlib.metadata import PackageNotFoundError, version
-
-    for package in ("triton", "kernels"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

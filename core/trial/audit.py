@@ -1,8 +1,8 @@
-"""Holds the losses that a score rests on against a fresh process, which is asked for whole logits.
+"""Checks the claimed losses of a score against a fresh process, which has to give whole logits.
 
-What it is shown ends, at each place asked about, with the last token that a causal model may use; what follows there
-is random. So it has never seen a token that it is to predict, and shares nothing writable with the process that
-claimed. Which differences matter is decided in `audit_math.py`.
+The rows that it sees end, at each audited place, with the last token that a causal model may use; random tokens follow.
+So it never sees a token that it has to predict, and it shares nothing writable with the process that claimed the
+losses. `audit_math.py` decides which differences matter.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from core.trial.child.client import Batch
 from core.trial.process import TrialFailed
 from core.trial.scoring import REQUEST_TOKENS, Scorer, claimed_losses, rows_at_once
 
-SMALL_DRAWS = 8  # alike, and as many by gain
+SMALL_DRAWS = 8  # uniform draws, and as many weighted by gain
 DEEP_DRAWS = (128, 1024)  # of each kind, at least and at most
-LEAST_NOISE = 0.002  # bits per byte: the least that seeds were seen to differ by, where a campaign's noise is unknown
+LEAST_NOISE = 0.002  # bits per byte, for a campaign whose noise is unknown: the least difference between seeds seen
 PERMUTED_ROWS = 32
-# Beyond what later answers take, restore and the first answer may take so long: to build a model, compile it, warm up.
+# What restore and the first answer may take beyond a later answer: time to build a model, compile it and warm up.
 RESTORE_SECONDS, RESTORE_SHARE = 20.0, 0.05  # or this share of the trial's budget
-_COLLAPSED = 0.5  # of what was learned must be gone with the weights in another order
-_ASKED_AGAIN = 6
-_LEARNED = 0.1  # of a uniform guess's loss: who learned less has nothing that could collapse
+_COLLAPSED = 0.5  # share of what was learned that permuted weights must lose
+_REPEATED_QUESTIONS = 6
+_LEARNED = 0.1  # share of a uniform guess's loss; a model that learned less has nothing to lose
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedLosses:
-    """What is to be audited: a model's losses on the scored rows, float32 [B, T], and whose they are."""
+    """A model's losses on the scored rows as its process claims them, float32 [B, T], to be audited."""
 
     rows: Rows
     losses_BT: npt.NDArray[np.float32]  # noqa: N815
     vocabulary: int
-    dtype: str  # as the trainer told it: "bfloat16"
-    reference: npt.NDArray[np.float32] | None = None  # losses of what it is held against, flat, float32 [N]
+    dtype: str  # as the trainer describes it: "bfloat16"
+    reference: npt.NDArray[np.float32] | None = None  # losses of the model that it is compared with, flat, float32 [N]
 
     @property
     def nats_per_bpb(self) -> float:
-        """Nats a counted token that one bit per byte comes to."""
+        """Nats a counted token in one bit per byte."""
         return math.log(2) * int(self.rows.bytes_BT.sum()) / max(1, int((self.rows.bytes_BT > 0).sum()))
 
-    def gained_on(self) -> npt.NDArray[np.float32]:
+    def reference_losses(self) -> npt.NDArray[np.float32]:
         """The reference's losses where they fit these rows, else those of token frequencies; flat, float32 [N]."""
         if self.reference is not None and self.reference.size == self.losses_BT.size:
             return self.reference
@@ -60,19 +60,19 @@ class ClaimedLosses:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """An audit, None where it could not be had; and what is wrong with the claim, empty if nothing is."""
+    """The record of an audit, None if there is none; `fault` says what is wrong with the claim, empty if nothing is."""
 
     audit: Audit | None
     fault: str
 
 
 def small(auditor: Scorer, claim: ClaimedLosses, random: Random | None = None) -> AuditResult:
-    """What every trial gets: enough to see a claim that is wrong in general."""
+    """The audit of every trial: enough places to find a claim that is wrong in general."""
     return _examine(auditor, claim, "small", (SMALL_DRAWS, SMALL_DRAWS), math.inf, random or _unpredictable())
 
 
 def trained_late(scorer: Scorer, auditor: Scorer, budget_seconds: float | None) -> str:
-    """The fault if a model takes so long to be there that it may be training still; both have answered."""
+    """The fault if restoring took so long that the model may still have been training. Both have answered before."""
     steady = statistics.median(scorer.answer_seconds[1:] or [0.0])
     late = auditor.restore_seconds + auditor.answer_seconds[0] - steady
     allowed = max(RESTORE_SECONDS, RESTORE_SHARE * (budget_seconds or 0.0))
@@ -82,18 +82,18 @@ def trained_late(scorer: Scorer, auditor: Scorer, budget_seconds: float | None) 
 
 
 def deep(auditor: Scorer, claim: ClaimedLosses, noise_bpb: float, random: Random | None = None) -> AuditResult:
-    """What would be kept gets: as many positions as bound a hidden gain below the noise, within limits."""
+    """The audit of a candidate to keep: enough positions to bound a hidden gain below the noise, within limits."""
     random = random or _unpredictable()
     noise = max(noise_bpb, LEAST_NOISE) * claim.nats_per_bpb
     claimed, reference, counted = _flat(claim)
     gain = float(audit_math.gains_on(claimed[counted], reference[counted]).mean())
-    alike, gaining = (_within(audit_math.needed(most, noise)) for most in (audit_math.TRADED, gain))
+    uniform, weighted = (_within(audit_math.draws_needed(most, noise)) for most in (audit_math.TRADED, gain))
     while True:
-        found = _examine(auditor, claim, "deep", (alike, gaining), noise, random)
-        told = found.audit
-        if found.fault or told is None or audit_math.scatter(told.mean, told.standard_error) <= noise:
-            return found
-        alike = _within(4 * alike)
+        result = _examine(auditor, claim, "deep", (uniform, weighted), noise, random)
+        found = result.audit
+        if result.fault or found is None or audit_math.scatter(found.mean, found.standard_error) <= noise:
+            return result
+        uniform = _within(4 * uniform)
 
 
 def permuted(permuted_model: Scorer, claim: ClaimedLosses, random: Random | None = None) -> tuple[float | None, str]:
@@ -113,12 +113,12 @@ def permuted(permuted_model: Scorer, claim: ClaimedLosses, random: Random | None
         if failure.verdict == "invalid":
             return None, str(failure)
         return None, ""
-    told = after / claim.nats_per_bpb
+    bpb = after / claim.nats_per_bpb
     uniform = math.log(claim.vocabulary)
     if uniform - before < _LEARNED * uniform or after - before >= _COLLAPSED * (uniform - before):
-        return told, ""
-    return told, (
-        f"with its weights in another order it still scores {told:.4f} bpb, against {before / claim.nats_per_bpb:.4f}: "
+        return bpb, ""
+    return bpb, (
+        f"with its weights in another order it still scores {bpb:.4f} bpb, against {before / claim.nats_per_bpb:.4f}: "
         "restore gives a model that does not come from the weights"
     )
 
@@ -138,19 +138,19 @@ def _examine(
     places = drawn.places
     audited = _audited(auditor, claim, places, random)
     difference = audited - claimed[places]
-    alike = difference[np.isin(places, drawn.alike)]
-    mean = float(alike.mean())
-    error = float(alike.std(ddof=1)) / math.sqrt(len(alike)) if len(alike) > 1 else 0.0
+    uniform = difference[np.isin(places, drawn.uniform)]
+    mean = float(uniform.mean())
+    error = float(uniform.std(ddof=1)) / math.sqrt(len(uniform)) if len(uniform) > 1 else 0.0
     worst = int(np.abs(difference).argmax())
     fault = ""
     if abs(difference[worst]) > allowed:
         beyond = int((np.abs(difference) > allowed).sum())
-        why = _why(auditor, claim, int(places[worst]), allowed, random)
+        why = _explain(auditor, claim, int(places[worst]), allowed, random)
         fault = (
             f"{why}; at {beyond} of {len(places)} places the loss is not what it claimed: at one "
             f"{claimed[places[worst]]:.3f} nats were claimed and {audited[worst]:.3f} found"
         )
-    elif audit_math.biased(mean, error, len(alike), allowed):
+    elif audit_math.biased(mean, error, len(uniform), allowed):
         fault = f"the claimed losses are off by {mean:.4f} nats a token on average: more than rounding comes to"
     elif kind == "deep" and draws[0] == DEEP_DRAWS[1] and audit_math.scatter(mean, error) > noise:
         fault = f"the claimed losses scatter by {error:.4f} nats about those found: too much to bound a hidden gain"
@@ -192,8 +192,8 @@ def _logits(auditor: Scorer, claim: ClaimedLosses, tokens_BT: Batch, positions_N
     return logits_NV
 
 
-def _why(auditor: Scorer, claim: ClaimedLosses, place: int, allowed: float, random: Random) -> str:
-    """What the claim at a place depends on, found out by questions that the audit itself must not ask."""
+def _explain(auditor: Scorer, claim: ClaimedLosses, place: int, allowed: float, random: Random) -> str:
+    """What the claim at a place depends on. Asks questions that the audit itself must not ask."""
     length = claim.rows.inputs_BT.shape[1]
     row, at = divmod(place, length)
     target = claim.rows.targets_BT[row, at : at + 1]
@@ -206,7 +206,7 @@ def _why(auditor: Scorer, claim: ClaimedLosses, place: int, allowed: float, rand
         return float(audit_math.losses_from(logits_NV[index : index + 1], target)[0])
 
     past = audit_math.replaced(claim.rows, np.array([place]), claim.vocabulary, random)
-    again = np.array([loss(past, 0) for _ in range(_ASKED_AGAIN)])
+    again = np.array([loss(past, 0) for _ in range(_REPEATED_QUESTIONS)])
     if np.ptp(again) > allowed:
         steps = np.diff(again)
         if (steps <= 0).all() or (steps >= 0).all():
@@ -228,7 +228,7 @@ def _why(auditor: Scorer, claim: ClaimedLosses, place: int, allowed: float, rand
 
 
 def _neighbours(row: int, count: int, at_once: int) -> Iterator[tuple[slice, int]]:
-    """Batches that hold the row among others, as the claims were asked for and as few as a device may have taken."""
+    """Batches that hold the row among others: the one of the claims, and smaller ones that a device may have taken."""
     first = row - row % at_once
     yield slice(first, first + at_once), row - first
     for size in (2, 4, 8):
@@ -242,9 +242,9 @@ def _within(draws: int) -> int:
 
 
 def _flat(claim: ClaimedLosses) -> tuple[audit_math.Losses, audit_math.Losses, npt.NDArray[np.bool_]]:
-    return claim.losses_BT.ravel(), claim.gained_on(), claim.rows.bytes_BT.ravel() > 0
+    return claim.losses_BT.ravel(), claim.reference_losses(), claim.rows.bytes_BT.ravel() > 0
 
 
 def _unpredictable() -> Random:
-    """From the system's entropy: where it looks is nothing that a trainer could know."""
+    """Seeded by the system: no trainer can know where an audit looks."""
     return np.random.default_rng()

@@ -1,6 +1,6 @@
-"""The deep audit of a trial that is there already: its claims against fresh processes, from its own files alone.
+"""The deep audit of a finished trial, from its files alone.
 
-What would be kept passes here first; a finished campaign can be reviewed the same way at any later time.
+A candidate passes it before it is kept; a finished campaign can be audited the same way at any later time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from core.data import Dataset
 from core.records import LOSSES, Facts, UserError
 from core.trial import audit
-from core.trial import weights as handed
+from core.trial import weights as weight_file
 from core.trial.process import TrialFailed
 from core.trial.scoring import Scorer
 from core.trial.spec import AuditSpec, read_facts, trainer_file
@@ -26,7 +26,7 @@ from core.trial.supervisor import backend_environment
 
 
 def review(spec: AuditSpec, dataset: Dataset, random: np.random.Generator | None = None) -> audit.AuditResult:
-    """Audits deeply, then asks whether the model comes from its weights at all.
+    """Audits many positions, then checks that permuted weights give a worse model.
 
     UserError where a file is missing or the backend can't run here. KeyboardInterrupt passes through; all processes
     have ended on return.
@@ -39,7 +39,7 @@ def review(spec: AuditSpec, dataset: Dataset, random: np.random.Generator | None
     claim = claim_of(spec, dataset, facts)
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as scratch:
         try:
-            if handed.inspect(spec.weights).sha256 != spec.trial.weights_sha256:
+            if weight_file.inspect(spec.weights).sha256 != spec.trial.weights_sha256:
                 return audit.AuditResult(None, "the weights are not those that the score was recorded of")
             with _restored(spec, facts, spec.weights, Path(scratch)) as auditor:
                 found = audit.deep(auditor, claim, spec.noise_bpb or 0.0, random)
@@ -104,7 +104,7 @@ def _permuted(
     draw = random or np.random.default_rng()
     # Arrays of integers may be indices, which mean nothing in another order: without them if with them it fails.
     for kinds in ("fiu", "f"):
-        other = handed.permuted(spec.weights, scratch / f"permuted-{kinds}.safetensors", draw, kinds)
+        other = weight_file.permuted(spec.weights, scratch / f"permuted-{kinds}.safetensors", draw, kinds)
         try:
             with _restored(spec, facts, other, scratch) as permuted_model:
                 return audit.permuted(permuted_model, claim, draw)

@@ -1,6 +1,6 @@
-"""What a score's claimed losses are held against: where to look, in which order, and what a difference may be.
+"""The arithmetic of an audit: where to look, in which order, and how large a difference may be.
 
-Pure functions over arrays; who is asked is `audit.py`'s business. N counts predictions of the scored rows, laid flat.
+Pure functions over arrays; `audit.py` asks the process. N counts predictions of the flattened scored rows.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Places = npt.NDArray[np.int64]  # row * T + time
 Random = np.random.Generator
 
 # Nats by which one loss may differ when the same weights see the same past in another batch: what other orders of
-# summation come to after the layers of a model, several times over. A dtype that isn't told counts as the coarsest.
+# summation come to after the layers of a model, several times over. An unknown dtype counts as the coarsest.
 TOLERANCES = {"float32": 0.02, "float16": 0.1, "bfloat16": 0.25}
-MISSED = 0.01  # chance that a gain of the size that `hidden_nats` tells went unseen
+MISSED = 0.01  # chance that a gain as large as `hidden_nats` was not seen
 # Nats that a place can profit by although its claim is no lower than the reference's: a distribution that gives up a
 # share s of its mass gains -ln(1 - s) where it keeps, and has to lie at a share s of all places, so less than 1 each.
 TRADED = 1.0
@@ -31,17 +31,17 @@ _Z_BIASED = 4.0  # standard errors beyond which a mean difference is no accident
 
 @dataclass(frozen=True)
 class Drawn:
-    """Places to look at: some drawn alike, some by what they gain on a reference, so that rare gains are met."""
+    """Places to look at: some drawn uniformly, some weighted by their gain, so that rare gains are found."""
 
-    alike: Places
-    gaining: Places
-    gaining_draws: int
+    uniform: Places
+    weighted: Places
+    weighted_draws: int
     gain: float  # as `gain_on` has it
 
     @property
     def places(self) -> Places:
         """All of them once, ascending."""
-        return np.union1d(self.alike, self.gaining)
+        return np.union1d(self.uniform, self.weighted)
 
 
 def tolerance(dtype: str) -> float:
@@ -50,7 +50,7 @@ def tolerance(dtype: str) -> float:
 
 
 def unigram_losses(rows: Rows) -> Losses:
-    """Nats a target costs whoever knows only how often each token occurs among the counted ones; flat, float32 [N]."""
+    """Nats of each target for a model of token frequencies in the counted targets; flat, float32 [N]."""
     targets, counted = rows.targets_BT.ravel(), rows.bytes_BT.ravel() > 0
     times = np.bincount(targets[counted], minlength=int(targets.max(initial=0)) + 1)
     found: Losses = -np.log(np.maximum(times[targets], 1) / max(1, counted.sum())).astype(np.float32)
@@ -63,18 +63,18 @@ def gains_on(claimed: Losses, reference: Losses) -> npt.NDArray[np.float64]:
 
 
 def draw(
-    claimed: Losses, reference: Losses, counted: npt.NDArray[np.bool_], alike: int, gaining: int, random: Random
+    claimed: Losses, reference: Losses, counted: npt.NDArray[np.bool_], uniform: int, weighted: int, random: Random
 ) -> Drawn:
-    """`alike` places with equal chances, `gaining` ones by what the claim gains on the reference (flat arrays [N])."""
+    """`uniform` places with equal chances, `weighted` ones by the gain of the claim on the reference; flat arrays [N]."""
     places = np.flatnonzero(counted)
-    some = random.choice(places, min(len(places), alike), replace=False)
+    some = random.choice(places, min(len(places), uniform), replace=False)
     gains = gains_on(claimed[places], reference[places])
     total = float(gains.sum())
-    others = random.choice(places, gaining, p=gains / total if total > 0 else None)
-    return Drawn(np.sort(some), np.unique(others), gaining, total / len(places))
+    others = random.choice(places, weighted, p=gains / total if total > 0 else None)
+    return Drawn(np.sort(some), np.unique(others), weighted, total / len(places))
 
 
-def needed(gain: float, noise: float) -> int:
+def draws_needed(gain: float, noise: float) -> int:
     """Draws after which a hidden gain of `noise` nats, out of the `gain` that they follow, was met (see `MISSED`)."""
     share = min(1.0, noise / gain) if gain > 0 else 1.0
     return 1 if share >= 1.0 else math.ceil(math.log(MISSED) / math.log1p(-share))
@@ -82,8 +82,8 @@ def needed(gain: float, noise: float) -> int:
 
 def hidden_nats(drawn: Drawn, mean: float, standard_error: float) -> float:
     """The gain, in nats a token, that these draws could have missed with a chance of `MISSED`."""
-    by_gain = _unseen(drawn.gaining_draws) * drawn.gain
-    return max(by_gain, _unseen(len(drawn.alike)) * TRADED) + scatter(mean, standard_error)
+    by_gain = _unseen(drawn.weighted_draws) * drawn.gain
+    return max(by_gain, _unseen(len(drawn.uniform)) * TRADED) + scatter(mean, standard_error)
 
 
 def _unseen(draws: int) -> float:
@@ -98,7 +98,7 @@ def scatter(mean: float, standard_error: float) -> float:
 
 def biased(mean: float, standard_error: float, count: int, allowed: float) -> bool:
     """Whether the mean of `count` differences is too far from zero to be rounding."""
-    # Few values tell their own scatter badly: Student's t, roughly.
+    # Few values estimate their own scatter badly: Student's t, roughly.
     return abs(mean) > _Z_BIASED * (1 + 8 / count) * standard_error + allowed / 100
 
 
@@ -114,8 +114,8 @@ def losses_from(logits_NV: npt.NDArray[np.float32], targets_N: npt.NDArray[np.in
 def batches(places: Places, length: int, at_once: int) -> Iterator[Places]:
     """The places in batches of at most `at_once` rows, each row once a batch.
 
-    Whoever is asked in this order has never been shown the token after a place before it is asked about that place:
-    a row's places come in order, and its last one comes before the row that goes on from there.
+    In this order a process answers about a place before it sees the token after it: a row's places come in order, and
+    its last one comes before the next row, which begins with that token.
     """
     left = np.sort(places)
     while len(left):

@@ -1,7 +1,7 @@
 """What backends compiled: a store that only the supervisor writes, and a copy of it for each process of a trial.
 
-A trial could leave itself a note in a cache that it shares with the next one. So what it wrote is taken back only as it
-was before the first real batch, when it knew nothing yet, and only after its score was believed.
+A trial could pass information to the next one through a shared cache. So its entries are copied before its first real
+batch, when it knows nothing yet, and enter the store only after its audit has passed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _CHUNK = 1 << 20
 
 
 def store(backend: str) -> Path:
-    """The folder of what trials of the backend compiled."""
+    """The store of the backend."""
     return cache_root() / "compiled" / backend
 
 
 def fetched(backend: str) -> Path:
-    """The folder of what the backend fetched: trials read it in place."""
+    """The folder of downloads of the backend, which trials read in place."""
     return cache_root() / "fetched" / backend
 
 
@@ -43,9 +43,9 @@ def copy(source: Path, target: Path) -> None:
 
 
 class PendingEntries:
-    """What one training process compiled, kept in the folder `aside` until the trial is believed.
+    """Cache entries of one training process, held in the folder `aside` until the trial has passed its audit.
 
-    Use as a context manager; what wasn't merged is forgotten on leaving.
+    A context manager: entries that were not merged are deleted on leaving.
     """
 
     def __init__(self, store: Path, aside: Path) -> None:
@@ -53,7 +53,7 @@ class PendingEntries:
         self._aside = aside
 
     def take(self, cache: Path) -> None:
-        """Copies aside what is in a process's cache and not in the store, whatever the process does meanwhile."""
+        """Copies the entries of a process's cache that the store lacks, whatever the process does meanwhile."""
         room, files = STORE_BYTES, MOST_FILES
         for path, content in _new_files(cache, self._store):
             to = self._aside / path
@@ -64,12 +64,12 @@ class PendingEntries:
                     if room < 0:
                         break
             files -= 1
-            if room < 0 or files < 0:  # no compiler's cache: nothing of it is kept
+            if room < 0 or files < 0:  # too much for a compiler's cache: all of it is dropped
                 self._forget()
                 return
 
     def merge(self) -> None:
-        """Puts what was taken into the store, file by file, and evicts the oldest if it has grown too large."""
+        """Moves the entries into the store, file by file, and evicts the oldest ones if it has grown too large."""
         for path in _files(self._aside):
             if not (self._store / path).exists():
                 with (self._aside / path).open("rb") as source, replacing(self._store / path) as target:
@@ -89,9 +89,9 @@ class PendingEntries:
 
 
 def evict(store: Path, most_bytes: int) -> None:
-    """Deletes what was merged longest ago until the store has at most so many bytes.
+    """Deletes the entries that were merged first until the store has at most so many bytes.
 
-    What lies in one folder of the second level goes as a whole: compilers keep an entry's files together.
+    A folder of the second level is one entry: compilers keep an entry's files together.
     """
     entries: dict[Path, tuple[float, int]] = {}  # time of the newest file, bytes
     for path in _files(store):

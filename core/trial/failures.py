@@ -1,4 +1,4 @@
-"""What becomes of a failed trial: another attempt with less memory; a full disk that is not the trial's own doing."""
+"""Failures that are not the trainer's last word: out of memory (another attempt), and a full disk (a user's error)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from core.trial.shared_arrays import NoSpace
 from core.trial.training_state import TrainingState
 
 _LAST_WORDS = 2000  # characters of output: a framework that takes the process down with it says why there
-# As Python, NumPy and safetensors tell it; a mapped file that the disk has no block for ends a process with SIGBUS.
+# As Python, NumPy and safetensors report it; a mapped file that the disk has no block for ends a process with SIGBUS.
 _WORDS = re.compile(r"No space left|Disk quota exceeded|Errno 28\b|os error 28\b|ended by SIGBUS|while scored: OSError")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """What the second attempt is held to."""
+    """The limits of the second attempt."""
 
     device_rows: int  # granted at most
     shape: tuple[int, int] | None  # rows x length of the first attempt's batches, if it came so far
@@ -29,12 +29,12 @@ class Retry:
 
 
 def retry(failure: TrialFailed, state: TrainingState, backend: Backend, into: Path) -> Retry | None:
-    """The terms of a second attempt; None where memory was not what failed, or no fewer rows can be granted.
+    """The limits of a second attempt; None if memory was not the cause, or fewer rows are not possible.
 
     `into` holds the first attempt's output, which stays under another name.
     """
-    asked = state.device_rows
-    if asked is None or asked < 2 or state.stopped is not None or failure.verdict != "crash":
+    rows = state.device_rows
+    if rows is None or rows < 2 or state.stopped is not None or failure.verdict != "crash":
         return None
     said, output = str(failure), into / OUTPUT
     if said.startswith("ended ") and output.exists():
@@ -44,9 +44,9 @@ def retry(failure: TrialFailed, state: TrainingState, backend: Backend, into: Pa
     if output.exists():
         output.replace(into / FIRST_OUTPUT)
     shape = None if state.rows is None or state.length is None else (state.rows, state.length)
-    granted = asked // 2
+    granted = rows // 2
     when = "before the first step" if state.started is None else f"at step {state.step}"
-    note = f"out of memory {when} with {asked} rows on the device at once; trained again with {granted}"
+    note = f"out of memory {when} with {rows} rows on the device at once; trained again with {granted}"
     if shape is not None:
         note += f", the same {shape[0]} x {shape[1]} tokens a step"
     return Retry(device_rows=granted, shape=shape, note=note)

@@ -1,4 +1,4 @@
-"""What a backend needs from the network, fetched ahead of time in a process of its own: trials have no network."""
+"""Fetches what a backend needs from the network, in a process of its own, because trials have no network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.records import Preset, UserError
 
 
 def fetch(preset: Preset, into: Path) -> str | None:
-    """Has the preset's backend fetch below `into`. Returns what to tell, if anything; UserError when it failed."""
+    """Has the preset's backend fetch below `into`. Returns a line for the user, or None; UserError if it failed."""
     if preset.device == "cpu" or backends.get(preset.backend).missing():
         return None
     command = [sys.executable, "-P", "-m", "core.trial.fetch", preset.backend, str(into)]

@@ -1,4 +1,4 @@
-"""What a trial's MFU is held against: a peak of the very device that it ran on, or none at all."""
+"""The peak that a trial's MFU is a share of: that of the device it ran on, or none."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def peak_flops(preset: Preset, device: str, device_name: str, choices: Mapping[s
     if preset.peak_tflops is None or wanted not in (kind, "auto"):
         return None
     tflops: float | None = preset.peak_tflops
-    if kind != "cpu" and (facts := _meant(preset)) is not None:
+    if kind != "cpu" and (facts := _source_device(preset)) is not None:
         here = devices.matching(device_name)
         dtype = choices.get("dtype", Choice(facts.dtype)).value
         tflops = here.tflops.get(dtype) if here is not None else None
     return None if tflops is None else tflops * 1e12
 
 
-def _meant(preset: Preset) -> devices.Device | None:
-    """The device whose peak the preset has; None for a peak that somebody set."""
+def _source_device(preset: Preset) -> devices.Device | None:
+    """The device that `preset.peak_tflops` was copied from; None if the user set it."""
     key = presets.origin(preset.name).device if preset.name in presets.names() else ""
     facts = devices.named(key) if key else None
     return facts if facts is not None and preset.peak_tflops in facts.tflops.values() else None

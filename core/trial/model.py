@@ -1,4 +1,4 @@
-"""A model restored from recorded weights, to ask it for logits: sampling, and later checks of a score."""
+"""A model restored from recorded weights, for sampling and for later checks of a score."""
 
 from __future__ import annotations
 

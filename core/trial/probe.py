@@ -1,4 +1,4 @@
-"""What a backend would run with here: its device, versions and choices, found out by a process that loads it.
+"""What a backend runs with here: its device, versions and choices, found out by a process that loads it.
 
 `python -P -m core.trial.probe BACKEND DEVICE` prints one line of JSON: device, device_name, versions and choices, or
 error. A framework that is broken, or takes the process down with it, breaks nothing else.

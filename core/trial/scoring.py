@@ -81,10 +81,10 @@ class Scorer:
         allowance = max(self._preset.silence_seconds, self._preset.startup_seconds)
         what = f"an answer while scored took longer than {allowance:g} s"
         begun = time.monotonic()
-        told = self._process.expect("answered", begun + allowance, math.inf, what)
+        answer = self._process.expect("answered", begun + allowance, math.inf, what)
         self.answer_seconds.append(time.monotonic() - begun)
-        if told.get("shape") != list(shape):
-            raise TrialFailed(f"{kind} are {_shown(told.get('shape'))}, not {list(shape)}")
+        if answer.get("shape") != list(shape):
+            raise TrialFailed(f"{kind} are {_shown(answer.get('shape'))}, not {list(shape)}")
         try:
             return self._answer.read(shape)
         except OSError as error:

@@ -42,7 +42,7 @@ from core.sandbox import tier
 from core.system.conditions import Sampler
 from core.system.files import disk_full_as_user_error
 from core.trial import audit, compile_cache, failures
-from core.trial import weights as handed
+from core.trial import weights as weight_file
 from core.trial.environment import TrialEnvironment
 from core.trial.mfu import peak_flops
 from core.trial.process import Process, TrialFailed
@@ -64,7 +64,7 @@ class _Outcome:
     versions: dict[str, str] = field(default_factory=dict)
     device_name: str = ""
     process_peak_mb: float | None = None
-    weights: handed.Weights | None = None
+    weights: weight_file.Weights | None = None
     score: Score | None = None
     test: Score | None = None
     conditions: dict[str, float] = field(default_factory=dict)
@@ -116,7 +116,7 @@ def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambd
 
 
 def backend_environment(preset: Preset, *, hidden: tuple[Path, ...] = ()) -> TrialEnvironment:
-    """What the preset's processes live in; UserError if its backend can't run here."""
+    """The environment of the preset's processes; UserError if its backend can't run here."""
     if reason := backends.get(preset.backend).missing():
         raise UserError(f"backend {preset.backend!r} can't run here: {reason}")
     return TrialEnvironment(backend=preset.backend, device=preset.device, hidden=hidden)
@@ -144,7 +144,7 @@ class _Attempt:
             trainer = Process("train", self.trainer, environment, into / "usage.json")
             stack.callback(_keep_output, trainer, into / OUTPUT)
             stack.callback(trainer.end)
-            # What these two print has seen held-out text and is kept nowhere.
+            # These two see held-out text, so their output is saved nowhere.
             scorer, auditor = (
                 stack.enter_context(Scorer(self.trainer, preset, environment, into / usage))
                 for usage in ("usage-score.json", "usage-audit.json")
@@ -156,7 +156,7 @@ class _Attempt:
             np.save(into / LOSSES, claim.losses_BT.ravel()[: len(text.stream) - 1], allow_pickle=False)
 
     def _train(self, trainer: Process, parked: tuple[Scorer, ...], deadline: float) -> Facts:
-        """Trains until the weights lie in the trial's folder, and ends the process. What `restore` is told."""
+        """Trains until the weights lie in the trial's folder, and ends the process. Returns the facts for `restore`."""
         spec, preset, outcome = self.spec, self.spec.preset, self.outcome
         ready = trainer.expect(
             "ready",
@@ -190,10 +190,10 @@ class _Attempt:
             outcome.training = training.state
             arrived = training.serve(deadline)
             sampler.stop()
-            handed.take(arrived, spec.into / WEIGHTS)
+            weight_file.take(arrived, spec.into / WEIGHTS)
         finally:
             outcome.conditions = sampler.stop()
-            # Nothing of training is left while the weights are judged, on the device neither.
+            # Nothing of training is left while the weights are scored, also not on the device.
             trainer.end()
             outcome.process_peak_mb = trainer.outcome().peak_memory_mb
         assert outcome.training.length is not None, "weights come after a batch"
@@ -215,7 +215,7 @@ class _Attempt:
             return rows, losses_BT, score_of(losses_BT, rows, text)
 
         try:
-            outcome.weights = handed.inspect(spec.into / WEIGHTS)
+            outcome.weights = weight_file.inspect(spec.into / WEIGHTS)
             (spec.into / FACTS).write_text(json.dumps(to_json(facts)), encoding="utf-8")
             scorer.restore(spec.into / WEIGHTS, facts)
             rows, losses_BT, outcome.score = score(text)
@@ -224,7 +224,7 @@ class _Attempt:
         except TrialFailed as failure:
             raise TrialFailed(f"while scored: {failure}", failure.verdict) from None
         finally:
-            # Before the auditor is shown anything: the two share no moment either.
+            # Before the auditor sees anything: the two are never at work at the same time.
             scorer.end()
             outcome.score_seconds = time.monotonic() - begun
         dtype = training.choices.get("dtype", Choice("")).value
@@ -235,7 +235,7 @@ class _Attempt:
         outcome = self.outcome
         assert outcome.weights is not None
         try:
-            handed.check_unchanged(outcome.weights)
+            weight_file.check_unchanged(outcome.weights)
             auditor.restore(outcome.weights.path, facts)
             result = audit.small(auditor, claim)
             outcome.audit = result.audit

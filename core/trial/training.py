@@ -1,4 +1,4 @@
-"""The supervisor's side of training: serves warm-up and batches, holds the clock, hears losses, takes the weights."""
+"""The supervisor's side of training: serves warm-up and batches, holds the clock, records losses, takes the weights."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Training:
         self._shards = shards
         self._before_clock = before_clock
         self._on_progress = on_progress
-        self._told = 0.0
+        self._reported = 0.0
         self._last_request = 0.0
         self._warmups = 0
         self._random = np.random.default_rng(facts.seed)
@@ -81,9 +81,9 @@ class Training:
                     case "batch":
                         self._answer_batch(message)
                     case "report":
-                        self._hear_loss(message)
+                        self._record_loss(message)
                     case "describe":
-                        self._hear_choices(message)
+                        self._record_choices(message)
                     case "finish":
                         return self._take_weights(message)
                     case "returned":
@@ -134,7 +134,7 @@ class Training:
         shape = (rows, length + 1)
         batch = self._random.integers(0, self._facts.vocabulary, shape, dtype=np.int32)
         self._hand_over("warmup", batch, 0.0)
-        self._tell("startup", self._warmups / WARMUP_BATCHES)
+        self._report("startup", self._warmups / WARMUP_BATCHES)
 
     def _answer_batch(self, message: Message) -> None:
         state = self.state
@@ -164,7 +164,7 @@ class Training:
         self._hand_over("batch", batch, progress)
         state.step += 1
         self._next = self._packing.submit(self._packer.next_batch)
-        self._tell("train", progress)
+        self._report("train", progress)
 
     def _spent(self) -> bool:
         """Whether no further step fits, by the median of the last ones."""
@@ -179,7 +179,7 @@ class Training:
         assert self._budget.seconds is not None
         return min(1.0, self.state.seconds / self._budget.seconds)
 
-    def _hear_loss(self, message: Message) -> None:
+    def _record_loss(self, message: Message) -> None:
         state = self.state
         loss = _number(message, "loss")
         if state.started is None:
@@ -197,7 +197,7 @@ class Training:
         else:
             state.curve.append(point)
 
-    def _hear_choices(self, message: Message) -> None:
+    def _record_choices(self, message: Message) -> None:
         flops = _number(message, "flops_per_token")
         choices = message.get("choices")
         if not isinstance(choices, dict) or len(choices) > MAX_CHOICES:
@@ -219,11 +219,11 @@ class Training:
             raise TrialFailed(f"overran: {state.seconds:.1f} s of a budget of {budget:g} s", "invalid")
         return self._process.scratch / "weights.safetensors"
 
-    def _tell(self, phase: Literal["startup", "train"], fraction: float) -> None:
+    def _report(self, phase: Literal["startup", "train"], fraction: float) -> None:
         now = time.monotonic()
-        if now - self._told < PROGRESS_SECONDS:
+        if now - self._reported < PROGRESS_SECONDS:
             return
-        self._told = now
+        self._reported = now
         state = self.state
         speed = state.tokens / state.seconds if state.seconds > PROGRESS_SECONDS else None
         self._on_progress(

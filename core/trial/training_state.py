@@ -1,4 +1,4 @@
-"""What the supervisor sees of a training run: a leaf that training fills and others read."""
+"""The state of a training run as the supervisor sees it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.records import Choice
 
 @dataclass
 class TrainingState:
-    """What was seen of a training run so far. The supervisor's own numbers, but for the claims in the last group."""
+    """A training run so far: what the supervisor measured, and in the last group what the trainer claims."""
 
     started: float | None = None  # monotonic seconds; None: before the first real batch
     stopped: float | None = None

@@ -65,16 +65,16 @@ def test_draws_take_counted_places_alike_and_by_gain() -> None:
     claimed[:100] = 1.0  # 50 counted places gain 2 nats
     claimed[9000:] = 9.0  # a place that is worse is no negative gain
     drawn = audit_math.draw(claimed, reference, counted, 400, 30, random)
-    assert len(drawn.alike) == 400
-    assert len(np.unique(drawn.alike)) == 400
+    assert len(drawn.uniform) == 400
+    assert len(np.unique(drawn.uniform)) == 400
     assert counted[drawn.places].all()
     assert drawn.gain == pytest.approx(2 * 50 / 5000)
-    assert set(drawn.gaining.tolist()) <= set(range(0, 100, 2))
+    assert set(drawn.weighted.tolist()) <= set(range(0, 100, 2))
     assert (np.diff(drawn.places) > 0).all()
-    assert abs(drawn.alike.mean() - 5000) < 4 * 2887 / math.sqrt(400)
+    assert abs(drawn.uniform.mean() - 5000) < 4 * 2887 / math.sqrt(400)
     nowhere = audit_math.draw(reference, reference, counted, 5, 7, random)
-    assert (nowhere.gain, nowhere.gaining_draws) == (0.0, 7)
-    assert len(audit_math.draw(claimed, reference, np.arange(10_000) < 3, 8, 8, random).alike) == 3
+    assert (nowhere.gain, nowhere.weighted_draws) == (0.0, 7)
+    assert len(audit_math.draw(claimed, reference, np.arange(10_000) < 3, 8, 8, random).uniform) == 3
 
 
 @pytest.mark.parametrize(("hidden", "gain"), [(0.01, 1.0), (0.01, 0.1), (0.2, 2.0)])
@@ -87,9 +87,9 @@ def test_a_gain_of_the_size_looked_for_is_missed_once_in_a_hundred(hidden: float
     gains = np.where(faked, 2.0, (gain * count - 2 * faked.sum()) / (~faked).sum())
     claimed = (reference - gains).astype(np.float32)
     counted = np.ones(count, bool)
-    draws = audit_math.needed(gain, hidden)
+    draws = audit_math.draws_needed(gain, hidden)
     missed = sum(
-        not faked[audit_math.draw(claimed, reference, counted, 1, draws, np.random.default_rng(seed)).gaining].any()
+        not faked[audit_math.draw(claimed, reference, counted, 1, draws, np.random.default_rng(seed)).weighted].any()
         for seed in range(trials)
     )
     assert abs(missed - 0.01 * trials) < 4 * math.sqrt(0.01 * trials)
@@ -115,10 +115,10 @@ def test_a_place_that_beats_no_reference_can_still_profit_less_than_a_nat() -> N
 
 def test_needed_and_hidden_are_each_others_inverse() -> None:
     for gain, noise in ((1.0, 0.003), (0.08, 0.003), (2.5, 0.1)):
-        draws = audit_math.needed(gain, noise)
+        draws = audit_math.draws_needed(gain, noise)
         drawn = audit_math.Drawn(np.arange(10**6), np.arange(1), draws, gain)
         assert audit_math.hidden_nats(drawn, 0.0, 0.0) == pytest.approx(noise, rel=0.02)
-    assert audit_math.needed(0.0, 0.01) == audit_math.needed(0.01, 0.1) == 1
+    assert audit_math.draws_needed(0.0, 0.01) == audit_math.draws_needed(0.01, 0.1) == 1
     few = audit_math.Drawn(np.arange(100), np.arange(1), 10**6, 0.01)
     assert audit_math.hidden_nats(few, 0.0, 0.0) == pytest.approx(0.045, abs=0.001)
     assert audit_math.hidden_nats(few, -0.01, 0.001) == pytest.approx(0.045 + 0.01 + 0.00233, abs=0.001)
