@@ -65,7 +65,7 @@ def gains_on(claimed: Losses, reference: Losses) -> npt.NDArray[np.float64]:
 def draw(
     claimed: Losses, reference: Losses, counted: npt.NDArray[np.bool_], uniform: int, weighted: int, random: Random
 ) -> Drawn:
-    """`uniform` places with equal chances, `weighted` ones by the gain of the claim on the reference; flat arrays [N]."""
+    """`uniform` places with equal chances, `weighted` ones by the claim's gain on the reference; flat arrays [N]."""
     places = np.flatnonzero(counted)
     some = random.choice(places, min(len(places), uniform), replace=False)
     gains = gains_on(claimed[places], reference[places])
