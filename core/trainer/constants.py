@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import combinations
 
 from core.records import Constant, UserError
-from core.trainer.literals import evaluate, literal, plain_number, same
+from core.trainer.literals import evaluate, is_number, literal, plain_number, same
 
 _TUNE = re.compile(r"#\s*tune\s*:\s*(?P<body>[^;]*)")
 _RANGE = re.compile(r"(?P<kind>log|linear)?\s*(?P<integer>int)?\s*(?P<low>\S+)\s*\.\.\s*(?P<high>\S+)")
@@ -211,6 +211,6 @@ def _tunable(name: str, value: Constant, body: str, where: str) -> Tunable:
         raise UserError(f"{where}: the ends of an int range lie within 2**45 of 0, not {given}")
     if not log and not math.isfinite(2 * (high - low)):  # a step is reflected within twice the range
         raise UserError(f"{where}: expected a range of less than 8.9e307, not {given}")
-    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
+    if not is_number(value) or (integer and isinstance(value, float)):
         raise UserError(f"{where}: a range needs {'a whole' if integer else 'a'} number before it, not {value!r}")
     return Tunable(name=name, value=value, low=low, high=high, log=log, integer=integer)

@@ -6,7 +6,7 @@ import ast
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from core.records import Constant, UserError
 
@@ -40,6 +40,11 @@ def same(one: Constant, other: Constant) -> bool:
     return one == other
 
 
+def is_number(value: Constant) -> TypeGuard[int | float]:
+    """Whether it is an int or a float, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def evaluate(node: ast.expr) -> Constant:
     """The value of a literal, or of arithmetic on numbers; ValueError says what the expression is instead."""
     try:
@@ -53,7 +58,7 @@ def _literal_value(node: ast.expr) -> Constant:
         return node.value if isinstance(node.value, (bool, str)) else _bounded(node.value, node)
     if isinstance(node, (ast.Tuple, ast.List)):
         items = [_literal_value(item) for item in node.elts]
-        numbers = [item for item in items if isinstance(item, (int, float)) and not isinstance(item, bool)]
+        numbers = [item for item in items if is_number(item)]
         if isinstance(node, ast.List) or len(numbers) < len(items):
             raise ValueError("not a list or a mixed tuple")
         return tuple(numbers)
@@ -91,6 +96,6 @@ def _bounded(value: float, node: ast.expr) -> int | float:
 def plain_number(node: ast.expr) -> int | float:
     """The value of a number or of arithmetic on numbers; ValueError for anything else."""
     value = _literal_value(node)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise ValueError(f"not arithmetic on {type(value).__name__}")
     return value

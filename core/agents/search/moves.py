@@ -12,7 +12,7 @@ import numpy as np
 
 from core.records import Constant
 from core.trainer.constants import Tunable
-from core.trainer.literals import same
+from core.trainer.literals import is_number, same
 
 STEP_WIDTHS = (0.05, 0.5)  # of a constant's range (its logarithm's if `log`); log-uniform, so small steps are common
 DIGITS = 3  # of a proposed float
@@ -23,15 +23,13 @@ def allowed(tunable: Tunable, value: Constant) -> bool:
     """Whether the value is of the constant's kind and within its range or among its choices."""
     if tunable.choices is not None:
         return any(same(choice, value) for choice in tunable.choices)
-    if isinstance(value, bool) or not isinstance(value, int if tunable.integer else (int, float)):
-        return False
     low, high = ends(tunable)
-    return low <= value <= high
+    return is_number(value) and not (tunable.integer and isinstance(value, float)) and low <= value <= high
 
 
 def ordered(tunable: Tunable) -> bool:
     """Whether its values are numbers, so that some lie nearer to each other than others."""
-    return tunable.choices is None or all(map(_is_number, (*tunable.choices, tunable.value)))
+    return tunable.choices is None or all(map(is_number, (*tunable.choices, tunable.value)))
 
 
 def place(tunable: Tunable, value: Constant) -> float | None:
@@ -41,11 +39,10 @@ def place(tunable: Tunable, value: Constant) -> float | None:
     """
     if tunable.choices is not None and not ordered(tunable):
         return next((float(at) for at, choice in enumerate(tunable.choices) if same(choice, value)), -1.0)
-    if not _is_number(value):
+    if not is_number(value):
         return None
-    assert isinstance(value, (int, float))
     if tunable.choices is not None:
-        steps = sorted(choice for choice in tunable.choices if isinstance(choice, (int, float)))
+        steps = sorted(filter(is_number, tunable.choices))
         return float(np.interp(min(max(value, steps[0]), steps[-1]), steps, np.linspace(0, 1, len(steps))))
     low, high = ends(tunable)
     if not tunable.log:
@@ -62,7 +59,7 @@ def draw(rng: np.random.Generator, tunable: Tunable) -> Constant:
     low, high = ends(tunable)
     if tunable.integer and not tunable.log:
         return int(rng.integers(round(low), round(high) + 1))
-    return _finished(
+    return _rounded(
         tunable, math.exp(rng.uniform(math.log(low), math.log(high))) if tunable.log else rng.uniform(low, high)
     )
 
@@ -71,7 +68,7 @@ def step(rng: np.random.Generator, tunable: Tunable) -> Constant:
     """A step from the champion's value: Laplace in the constant's own scale, its width log-uniform over STEP_WIDTHS."""
     if tunable.choices is not None:
         return _neighbour(rng, tunable.choices, tunable.value)
-    assert isinstance(tunable.value, (int, float))
+    assert is_number(tunable.value)
     scale = math.log if tunable.log else float
     low, high = map(scale, ends(tunable))
     here = scale(min(max(tunable.value, ends(tunable)[0]), ends(tunable)[1]))  # a preset may start outside the range
@@ -82,9 +79,9 @@ def step(rng: np.random.Generator, tunable: Tunable) -> Constant:
     span = high - low
     offset = (there - low) % (2 * span)
     there = low + (offset if offset <= span else 2 * span - offset)
-    value = _finished(tunable, math.exp(there) if tunable.log else there)
+    value = _rounded(tunable, math.exp(there) if tunable.log else there)
     if tunable.integer and value == tunable.value:
-        value = _finished(tunable, tunable.value + (1 if there > here else -1))
+        value = _rounded(tunable, tunable.value + (1 if there > here else -1))
     return value
 
 
@@ -97,21 +94,15 @@ def ends(tunable: Tunable) -> tuple[float, float]:
 def _neighbour(rng: np.random.Generator, choices: Sequence[Constant], value: Constant) -> Constant:
     """Another choice: for numbers mostly the next one up or down, else any."""
     others = [choice for choice in choices if not same(choice, value)]
-    numbers = sorted(choice for choice in choices if isinstance(choice, (int, float)) and not isinstance(choice, bool))
-    if len(numbers) == len(choices) and isinstance(value, (int, float)) and rng.random() < 0.75:
-        below = [number for number in numbers if number < value][-1:]
-        above = [number for number in numbers if number > value][:1]
-        others = [*below, *above]
+    numbers = sorted(filter(is_number, choices))
+    if len(numbers) == len(choices) and is_number(value) and rng.random() < 0.75:
+        others = [*[n for n in numbers if n < value][-1:], *[n for n in numbers if n > value][:1]]
     return others[int(rng.integers(len(others)))]
 
 
-def _finished(tunable: Tunable, value: float) -> Constant:
+def _rounded(tunable: Tunable, value: float) -> Constant:
     """The value rounded, to a whole number for an int range, and clipped to the range."""
     low, high = ends(tunable)
     if tunable.integer:
         return int(min(max(round(value), round(low)), round(high)))
     return min(max(float(f"{value:.{DIGITS}g}"), low), high)
-
-
-def _is_number(value: Constant) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
