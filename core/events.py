@@ -1,7 +1,4 @@
-"""What a campaign tells while it goes on: small frozen events, and the earlier result that a repeat gets.
-
-Nothing here decides or prints: the command line and the views choose how an event looks.
-"""
+"""The events of a running campaign: small frozen records that the command line shows."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from core.records import Experiment, Measurement, Trial
 
 @dataclass(frozen=True)
 class Preparing:
-    """The corpus is being prepared: told before the first experiment, and only where something is missing."""
+    """The corpus is being prepared. Sent before the first experiment, only if something is missing."""
 
     stage: str
     done: int
@@ -40,7 +37,7 @@ class TrialStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a trial stands, told a few times a second."""
+    """Where a trial stands, a few times a second."""
 
     phase: Literal["startup", "train", "score"]
     fraction: float
@@ -88,7 +85,7 @@ class Repeat:
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """The median speed of the last five trials of one cost, against that of the first five. Both in tokens/s."""
+    """Median speeds, in tokens/s, of the first five and the last five trials whose step costs the same."""
 
     before: float
     now: float
@@ -102,18 +99,18 @@ class Moved:
 class Drifted:
     """The device's speed moved, so baseline and champion are measured again."""
 
-    moved: Moved | None  # None: this was told before, and the re-measurement is taken up again
+    moved: Moved | None  # None: a re-measurement that was cut off is resumed
     trials: int
 
 
 @dataclass(frozen=True)
 class Confirming:
-    """Champion and baseline are about to run with fresh seeds. All recorded trials of it count as done."""
+    """Champion and baseline are about to run with fresh seeds. Recorded trials count as done."""
 
     champion: int
     seeds: tuple[int, ...]
     trials: int  # still to run
-    seconds: float  # that they will take, as their like did
+    seconds: float  # that they will take, by earlier trials
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Working:
-    """What the agent does while it makes up its mind."""
+    """What the agent does before it proposes."""
 
     agent: str
     what: str

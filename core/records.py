@@ -1,7 +1,4 @@
-"""What all rooms speak: frozen records, and the JSON they are stored as.
-
-A record is written once and never edited. Nothing here does I/O or decides anything.
-"""
+"""The records that every package uses, and their JSON. A record is frozen: written once, never edited. No I/O here."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ Constant = int | float | str | bool | tuple[float, ...]
 
 
 class UserError(Exception):
-    """A user's mistake: says what was expected, what came, and the command that mends it. Exit status 2."""
+    """A user's mistake: says what was expected, what came, and the command that fixes it. Exit status 2."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,9 @@ class Preset:
     device_batch_size: int  # rows that the device takes at once
     budget_seconds: float
     startup_seconds: float  # allowance before the first real batch; past it the trial is a crash
-    silence_seconds: float  # a trainer that says nothing for so long is ended
+    silence_seconds: float  # a trainer that reports nothing for so long is ended
     score_bytes: int  # validation text that a score covers, rounded up to whole documents
-    peak_tflops: float | None = None  # dense peak that MFU is held against; None: a measured matrix product
+    peak_tflops: float | None = None  # dense peak that MFU is relative to; None: that of a measured matrix product
     seeds: tuple[int, ...] = (1, 2)  # the baseline runs with each; candidates with the first
     constants: Mapping[str, Constant] = field(default_factory=dict)  # further constants of the trainer
 
@@ -111,14 +108,14 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a trainer and its `restore` are told. All of it comes from the supervisor."""
+    """What a trainer and its `restore` get to know. All of it comes from the supervisor."""
 
     vocabulary: int
     bos: int  # the id that every document starts with
     seed: int
     backend: str
     device: str  # resolved: never "auto"
-    sequence_length: int  # of the batches that were asked for; the preset's before that
+    sequence_length: int  # of the batches; the preset's until the first was requested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,20 +130,20 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """How the losses that a score rests on held against a process that never saw what they were to predict.
+    """How a score's losses compare with those of a process that never saw the tokens to predict.
 
     A difference is the audited loss minus the claimed one, in nats a token: positive where the claim was too good.
     """
 
     kind: Literal["small", "deep"]
-    positions: int  # predictions that were held against their claims
+    positions: int  # predictions that were compared with their claims
     dtype: str  # of the model, which the tolerance comes from
     tolerance: float  # of a single difference
     largest: float  # single difference, as it was found, without its sign
     mean: float  # difference over positions drawn alike
     standard_error: float  # of that mean
     hidden_bpb: float  # a gain that the claims could still hide, in bits per byte
-    permuted_bpb: float | None  # the score of the same weights in another order; None: not asked for
+    permuted_bpb: float | None  # the score of the same weights in another order; None: not measured
     seconds: float
 
 
@@ -167,7 +164,7 @@ class Trial:
     tokens_per_second: float | None
     flops_per_token: float | None  # forward and backward, as the trainer declares it
     mfu: float | None  # tokens_per_second * flops_per_token over the peak
-    peak_flops: float | None  # what mfu is held against, in FLOP/s
+    peak_flops: float | None  # what mfu is relative to, in FLOP/s
     peak_memory_mb: float | None
     weights_sha256: str | None
     seed: int
@@ -193,7 +190,7 @@ class Trial:
     device_rows: int | None = None  # rows that the device took at once
     notes: tuple[str, ...] = ()  # what a person should know about this trial, such as a retry
     conditions: Mapping[str, float | str | None] = field(default_factory=dict)  # of the device while it trained
-    test_bpb: float | None = None  # only where the test split was asked for: in a confirmation
+    test_bpb: float | None = None  # only in a confirmation
     test_yardstick: str = ""
 
     def choice(self, name: str) -> str:
@@ -228,7 +225,7 @@ class Experiment:
 
     number: int
     commit: str
-    parent: str  # the champion that it was held against; for the baseline its own commit
+    parent: str  # the champion that it was compared with; for the baseline its own commit
     hypothesis: str
     agent: str
     verdict: Verdict

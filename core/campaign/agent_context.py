@@ -9,11 +9,12 @@ from pathlib import Path
 
 from core.agents.base import CheckResult
 from core.campaign.session import Session
-from core.records import OUTPUT, Budget
+from core.records import Budget
+from core.store import trial_files
 from core.trainer.check import refusal
 from core.trial.spec import TrialSpec
 
-SCORED_BYTES = 65_536  # enough to see that `restore` works; the score itself is looked at by nobody
+SCORED_BYTES = 65_536  # enough to see that `restore` works; the score itself is not used
 SHOWN_CHARACTERS = 8_000
 
 
@@ -34,7 +35,7 @@ class CampaignContext:
         return self._until - time.monotonic()
 
     def check(self, text: str) -> CheckResult:
-        """Parses a trainer, holds it against program.md's fixed constants and runs one step of it in the sandbox."""
+        """Parses a trainer, compares program.md's fixed constants and runs one step in the sandbox."""
         begun = time.monotonic()
         if (refused := refusal(text, self._campaign.champion_text, self._campaign.program.fixed)) is not None:
             return CheckResult(fault=refused.reason, seconds=time.monotonic() - begun)
@@ -50,8 +51,7 @@ class CampaignContext:
                     into=into,
                 )
             )
-            printed = into / OUTPUT
-            output = printed.read_text(encoding="utf-8", errors="replace") if printed.exists() else ""
+            output = trial_files.printed(into)
         return CheckResult(
             fault="" if record.verdict == "scored" else record.reason or record.verdict,
             output=output[-SHOWN_CHARACTERS:],

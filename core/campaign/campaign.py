@@ -1,6 +1,6 @@
-"""A campaign: makes or opens one, runs an agent or one edit on it, and answers what it knows.
+"""A campaign: makes or opens one, runs an agent or a single edit on it, confirms and verifies it.
 
-The loop and its limits live here. How one experiment is carried out is `core.campaign.experiment`'s.
+The loop and its limits live here; one experiment is in `core.campaign.experiment`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from core.campaign.status import Status, status_of
 from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
 from core.records import Experiment, Preset, Proposal, UserError
 from core.store import program as programs
-from core.store.layout import CampaignFolder, existing, found
+from core.store.layout import CampaignFolder, existing
+from core.store.layout import create as create_folder
 from core.store.reader import CampaignReader
 from core.system.files import disk_full_as_user_error
 from core.trainer.check import check, refusal
@@ -67,7 +68,7 @@ class Campaign(CampaignReader):
         check(text)
         prose = presets.program() if program is None else program
         programs.parse(prose)
-        folder = found(root, preset, tag, prose, text)
+        folder = create_folder(root, preset, tag, prose, text)
         return cls(folder, engine=engine, policy=policy)
 
     @classmethod
@@ -75,14 +76,14 @@ class Campaign(CampaignReader):
         """The campaign in `root`. Raises UserError, with the command that makes one, where none is."""
         return cls(existing(root), engine=engine, policy=policy)
 
-    # What it knows
+    # Reading
 
     def status(self) -> Status:
         """Sums by the ledger's SQL: nearly the same cost at ten experiments and at ten thousand."""
         return status_of(self, self.confirmation())
 
     def confirmation(self) -> Confirmation | None:
-        """What came of the last confirmation; None if there was none. Its champion may not be the present one."""
+        """The last confirmation's result; None if there was none. Its champion may not be the present one."""
         recorded = self.ledger.measurements("confirm")
         if not recorded:
             return None
@@ -91,11 +92,11 @@ class Campaign(CampaignReader):
         return conclude(self.experiment(0), self.experiment(recorded[-1].series), recorded)
 
     def transcripts(self) -> list[Path]:
-        """A file for each proposal that a model worked on, the newest last; also of what became no experiment."""
+        """A file for each proposal that a model worked on, the newest last, experiment or not."""
         return sorted((self.files.agents / transcript.FOLDER).glob("*.md"))
 
     def verify(self, on_event: OnEvent | None = None, *, scores: bool = True) -> Iterator[Check]:
-        """Holds the campaign against its own records, refs and hashes, and with `scores` its champions' scores anew."""
+        """Checks the campaign's records, refs and hashes, and with `scores` measures its champions' scores again."""
         from core.campaign import verify
 
         try:
@@ -106,7 +107,7 @@ class Campaign(CampaignReader):
         finally:
             self.repo.close()
 
-    # What it does
+    # Writing, one process at a time
 
     def run(
         self,
@@ -116,12 +117,12 @@ class Campaign(CampaignReader):
         hours: float | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        """Asks the agent, tries what it proposes and keeps what wins, until a limit or until it has nothing more.
+        """Tries what the agent proposes and keeps what wins, until a limit or until it has nothing more to propose.
 
         The baseline comes first where it is missing, and a candidate that a kill left behind is finished and counts.
-        `experiments` is how many rows this call adds beside the baseline; `hours` is after how long it starts nothing
-        new; program.md's limits hold too, the lower ones winning. KeyboardInterrupt ends the trial and passes through:
-        the candidate is pending then, and the next run goes on with it.
+        `experiments` limits the rows that this call adds beside the baseline; after `hours` it starts nothing new. Of
+        these limits and program.md's the lower ones hold. KeyboardInterrupt ends the trial and passes through: the
+        candidate is pending then, and the next run resumes it.
         """
         from core.store.recovery import recover
 
@@ -222,8 +223,8 @@ class Campaign(CampaignReader):
     def confirm(self, seeds: int, on_event: OnEvent | None = None) -> Confirmation:
         """Champion against baseline with `seeds` seeds that no trial had yet, on val and on the test split.
 
-        Every trial is recorded as it ends: a call that was cut off is gone on with by the next one, and a higher number
-        of seeds adds to what is there. A new champion begins anew. Raises UserError where the champion is the baseline.
+        Every trial is recorded as it ends: the next call resumes what was cut off, and a higher number of seeds adds to
+        what is there. A new champion starts a new confirmation. Raises UserError where the champion is the baseline.
         """
         from core.campaign import confirm
         from core.campaign.remeasure import RemeasurementRunner
@@ -259,7 +260,7 @@ class Campaign(CampaignReader):
                 self.repo.close()  # an interrupt may have cut its helper process off in the middle of an answer
 
     def _prepared(self, session: Session) -> ExperimentRunner:
-        """With the corpus prepared, what runs experiments."""
+        """Prepares the corpus and returns what runs experiments."""
         from core.campaign.experiment import ExperimentRunner
 
         self._engine.prepare(self.preset, session.tell)

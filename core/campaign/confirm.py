@@ -1,4 +1,4 @@
-"""Champion against baseline with fresh seeds: which trials it takes, and what came of them. Pure functions of records.
+"""Champion against baseline with fresh seeds: the trials that it takes, and their result. Pure functions of records.
 
 `remeasure.py` runs the trials. Scores are in bits per byte; a gain is the baseline's minus the champion's.
 """
@@ -80,7 +80,7 @@ def seeds_for(count: int, recorded: Sequence[Measurement], used: Collection[int]
 
 
 def seconds_of(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement] = ()) -> float:
-    """How long these trials will take: each as its like did (median), and the test text as long as the other one."""
+    """How long these trials will take: each as the median of its role so far, and the test text as the other."""
     total = 0.0
     for one in planned:
         again = [m.trial.wall_seconds for m in recorded if m.role == one.role and m.trial.val_bpb is not None]
@@ -90,7 +90,7 @@ def seconds_of(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement] 
 
 
 def conclude(baseline: Experiment, champion: Experiment, recorded: Sequence[Measurement]) -> Confirmation:
-    """What the recorded trials of one confirmation say. `recorded` are in the order they ran."""
+    """The result of one confirmation. `recorded` are its trials in the order they ran."""
     assert baseline.val_bpb is not None and champion.val_bpb is not None, "both were kept"
     pairs, failed, unpaired = [], [], []
     for seed in dict.fromkeys(one.trial.seed for one in recorded):
@@ -125,34 +125,35 @@ def conclude(baseline: Experiment, champion: Experiment, recorded: Sequence[Meas
         conclusion=conclusion(val, test),
         line="",
     )
-    return replace(found, line=in_a_line(found))
+    return replace(found, line=summary(found))
 
 
 def alarm(val: Interval | None, test: Interval | None, difference: Interval | None) -> str:
-    """What it means where val and test part; empty where they agree within noise, or where that is not known."""
+    """What a difference between val and test means; empty if they agree within noise or that is not known."""
     if val is None or test is None or difference is None:
         return ""
     if val.above_zero and not test.above_zero:
         return (
-            f"val and test part: the gain on the validation text ({told(val)}) is beyond the noise of seeds, that on "
-            f"the test text ({told(test)}) is not. The changes were chosen for their score on the validation text and "
+            f"val and test part: the gain on the validation text ({val}) is beyond the noise of seeds, that on "
+            f"the test text ({test}) is not. The changes were chosen for their score on the validation text and "
             "may fit that text alone: do not count on this gain elsewhere"
         )
     if difference.above_zero:
         return (
-            f"val and test part: the validation text gained {told(difference)} more than the test text, which seeds do "
+            f"val and test part: the validation text gained {difference} more than the test text, which seeds do "
             "not explain. Part of the gain is for the text that the changes were chosen on, or the two texts differ: "
-            f"the gain to believe is the test text's, {told(test)}"
+            f"the gain to believe is the test text's, {test}"
         )
     return ""
 
 
 def note(difference: Interval | None) -> str:
-    """What it means where the test text gained more than seeds explain; empty otherwise."""
+    """What it means if the test text gained more than seeds explain; empty otherwise."""
     if difference is None or not difference.mean + difference.half_width < 0:
         return ""
+    gained = replace(difference, mean=-difference.mean)
     return (
-        f"the test text gained {told(difference, -1)} more than the validation text, which seeds do not explain: the "
+        f"the test text gained {gained} more than the validation text, which seeds do not explain: the "
         "two texts differ, and nothing was fitted to the one that the changes were chosen on"
     )
 
@@ -170,17 +171,12 @@ def conclusion(val: Interval | None, test: Interval | None) -> str:
     return f"on {val.count} fresh seeds the gain can't be told from luck; more of them tell more: --seeds N"
 
 
-def told(one: Interval, sign: int = 1) -> str:
-    """`0.0123 +- 0.0040`."""
-    return f"{sign * one.mean:.4f} +- {one.half_width:.4f}"
-
-
-def in_a_line(one: Confirmation) -> str:
-    """The whole of it for `status` and the README of a model."""
+def summary(one: Confirmation) -> str:
+    """The result in a line, for `status` and a model's README."""
     if one.val_gain is None or one.test_gain is None:
         return f"not confirmed: {one.conclusion}"
-    val = f"{one.val_gain:.4f}" if one.val is None else told(one.val)
-    test = f"{one.test_gain:.4f}" if one.test is None else told(one.test)
+    val = f"{one.val_gain:.4f}" if one.val is None else str(one.val)
+    test = f"{one.test_gain:.4f}" if one.test is None else str(one.test)
     seeds = f"{len(one.pairs)} fresh seed{'s' * (len(one.pairs) != 1)}"
     kept = one.val is not None and one.val.above_zero
     share = "" if one.share is None else f", {one.share:.0%} of the claim"

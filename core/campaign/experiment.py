@@ -16,8 +16,8 @@ from core.campaign.judge import AnotherTrial, Decision, Evidence, champion_bpb, 
 from core.campaign.remeasure import ReferenceScores
 from core.campaign.session import Session
 from core.events import Judged, Notice, Proposed, Reviewing, TrialEnded, TrialProgress, TrialStarted
-from core.records import OUTPUT, TRAINER, Audit, Budget, Constant, Experiment, Proposal, Trial, UserError
-from core.store import commit_message
+from core.records import TRAINER, Audit, Budget, Constant, Experiment, Proposal, Trial, UserError
+from core.store import commit_message, trial_files
 from core.store.recovery import Candidate, branch_elsewhere, finish, pending
 from core.store.repository import GitFailed
 from core.system.text import clean
@@ -54,7 +54,7 @@ class ExperimentRunner:
             check(self._repo.text(head))
         except UserError as error:
             raise UserError(
-                f"the baseline can't run: {error}; mend {TRAINER} and commit it: git commit -am baseline"
+                f"the baseline can't run: {error}; fix {TRAINER} and commit it: git commit -am baseline"
             ) from None
         candidate = Candidate(number=0, commit=head, hypothesis="baseline", agent="preset")
         return self._conclude(candidate, None)
@@ -68,7 +68,8 @@ class ExperimentRunner:
     def experiment(self, proposal: Proposal, champion: Experiment) -> Experiment:
         """Runs a proposal to its verdict. The caller has seen that it is no repeat.
 
-        Before that, what it is to be held against is measured again if the device's speed moved: no experiment's time.
+        First, the scores that it is compared with are measured again if the device's speed moved. That time counts for
+        no experiment.
         """
         self._since += self._reference.refresh(champion)
         number = self._ledger.count()
@@ -79,7 +80,7 @@ class ExperimentRunner:
         return self._conclude(Candidate(number=number, commit=commit, hypothesis=hypothesis, agent=agent), champion)
 
     def _conclude(self, candidate: Candidate, champion: Experiment | None, *, resumed: bool = False) -> Experiment:
-        """One candidate, from its ref to the end."""
+        """From a pinned candidate to its row, the branch and the work tree."""
         number, commit = candidate.number, candidate.commit
         trials = list(self._ledger.trials(number))
         earlier_seconds = sum(trial.wall_seconds for trial in trials)  # before the process that was killed
@@ -136,7 +137,7 @@ class ExperimentRunner:
         return experiment
 
     def _without_trial(self, text: str, evidence: Evidence) -> Decision | None:
-        """The verdict of a candidate's text that needs no process to fail."""
+        """The verdict of a text that is refused without a trial; None if trials decide."""
         champion = evidence.champion
         if champion is None:
             return None
@@ -169,9 +170,10 @@ class ExperimentRunner:
     def _reviewed(
         self, number: int, text: str, decision: Decision, trials: Sequence[Trial], champion: Experiment | None
     ) -> tuple[Decision, Audit | None]:
-        """What becomes of a keep: it stays one if a deep audit finds nothing wrong with the score that it rests on."""
+        """The decision to keep, or `invalid` where a deep audit finds a fault in the score. With the audit."""
         self._tell(Reviewing(number))
-        place = _with_seed(trials, self._preset.seeds[0]) or 0
+        first = self._preset.seeds[0]
+        place = next((place for place, trial in enumerate(trials) if trial.seed == first), 0)
         found = self._session.engine.review(
             AuditSpec(
                 trainer=text,
@@ -189,8 +191,7 @@ class ExperimentRunner:
                 f"the baseline's score does not hold: {found.fault}; start a new campaign with another trainer: "
                 "autoresearch init DIR --trainer FILE"
             )
-        failed = replace(decision, verdict="invalid", reason=f"the audit: {found.fault}", val_bpb=None)
-        return failed, found.audit
+        return replace(decision, verdict="invalid", reason=f"the audit: {found.fault}", val_bpb=None), found.audit
 
     def _tidy(self) -> None:
         try:
@@ -199,20 +200,12 @@ class ExperimentRunner:
             self._tell(Notice(f"the repository was not packed: {error}"))
 
     def _no_baseline(self, record: Trial, trial: int) -> UserError:
-        output = self._files.trial(0, trial) / OUTPUT
-        try:
-            lines = clean(output.read_text(encoding="utf-8", errors="replace")).splitlines()[-_SHOWN_LINES:]
-        except FileNotFoundError:
-            lines = []
+        lines = clean(trial_files.printed(self._files.trial(0, trial))).splitlines()[-_SHOWN_LINES:]
         shown = "".join(f"\n  {line}" for line in lines) or "\n  (no output)"
         return UserError(
             f"the baseline failed with seed {record.seed} ({record.verdict}: {record.reason}), so there is nothing to "
-            f"improve on; mend {TRAINER} and commit it, or its surroundings, and run again. Its last output:{shown}"
+            f"improve on; fix {TRAINER} and commit it, or what it depends on, and run again. Its last output:{shown}"
         )
-
-
-def _with_seed(trials: Sequence[Trial], seed: int) -> int | None:
-    return next((place for place, trial in enumerate(trials) if trial.seed == seed), None)
 
 
 def _constants(text: str) -> dict[str, Constant]:

@@ -1,6 +1,6 @@
 """Turns trials into a verdict: pure functions of records. Nothing here runs, reads or writes anything.
 
-A policy is any object with `decide`; the campaign asks it after every trial, and does what it answers.
+A policy is any object with `decide`, which the campaign calls after every trial.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from core.records import Experiment, Measurement, Trial, UserError, Verdict, one
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that a verdict may rest on."""
+    """All that a verdict may depend on."""
 
     seeds: tuple[int, ...]  # the preset's
     trials: tuple[Trial, ...]  # of the experiment that is judged, in the order they ran
     champion: Experiment | None  # None while the baseline itself is judged
     baseline: Experiment | None
-    remeasured: tuple[Measurement, ...] = ()  # the last time that baseline and champion were measured again
+    remeasured: tuple[Measurement, ...] = ()  # of baseline and champion, the last time
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AnotherTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A verdict with what it rests on. `val_bpb` and `champion_bpb` are on the same seeds, in bits per byte."""
+    """A verdict and its scores. `val_bpb` and `champion_bpb` are on the same seeds, in bits per byte."""
 
     verdict: Verdict
     reason: str
@@ -51,7 +51,7 @@ class Policy(Protocol):
 class LowerWins:
     """The strictly lower val_bpb on the first seed wins; the spread of the baseline's seeds stands beside every gain.
 
-    The baseline runs with every seed. Its val_bpb is that with the first seed, which candidates are held against.
+    The baseline runs with every seed. Its val_bpb is that with the first seed, which candidates are compared with.
     """
 
     def decide(self, evidence: Evidence) -> AnotherTrial | Decision:
@@ -63,22 +63,22 @@ class LowerWins:
         if not evidence.trials:
             return AnotherTrial(seed)
         trial = evidence.trials[-1]
-        held_against = champion_bpb(evidence, seed)
-        if held_against is None:
+        against = champion_bpb(evidence, seed)
+        if against is None:
             raise UserError(
                 f"the champion, experiment {evidence.champion.number}, has no score with seed {seed}: "
                 "the preset's seeds were changed after the campaign began"
             )
         spread = spread_of_seeds(evidence)
         if (failed := _failure(trial)) is not None:
-            return Decision(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=held_against, spread=spread)
+            return Decision(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=against, spread=spread)
         assert trial.val_bpb is not None
-        gain = held_against - trial.val_bpb
+        gain = against - trial.val_bpb
         return Decision(
             verdict="keep" if gain > 0 else "discard",
-            reason=_compared(gain, trial.val_bpb, held_against, spread),
+            reason=_compared(gain, trial.val_bpb, against, spread),
             val_bpb=trial.val_bpb,
-            champion_bpb=held_against,
+            champion_bpb=against,
             spread=spread,
         )
 
@@ -105,7 +105,7 @@ class LowerWins:
 
 
 def champion_bpb(evidence: Evidence, seed: int) -> float | None:
-    """The champion's score with the seed that candidates are held against: the newest one; None without any."""
+    """The champion's score with the seed that candidates are compared with: the newest one; None without any."""
     if evidence.champion is None:
         return None
     again = tuple(
@@ -151,10 +151,10 @@ def _score_with(trials: tuple[Trial, ...], seed: int) -> float | None:
 def _compared(gain: float, val_bpb: float, champion_bpb: float, spread: float | None) -> str:
     if gain == 0:
         return f"equal to the champion's {champion_bpb:.4f}"
-    told = f"gain {gain:.4f}" if gain > 0 else f"{-gain:.4f} worse"
-    told += f" ({champion_bpb:.4f} -> {val_bpb:.4f})"
+    line = f"gain {gain:.4f}" if gain > 0 else f"{-gain:.4f} worse"
+    line += f" ({champion_bpb:.4f} -> {val_bpb:.4f})"
     if spread is None:
-        return f"{told}; the spread of seeds is unknown"
+        return f"{line}; the spread of seeds is unknown"
     if spread == 0:
-        return f"{told}; the baseline's seeds do not differ"
-    return f"{told}, {abs(gain) / spread:.1f}x the spread of the baseline's seeds ({spread:.4f})"
+        return f"{line}; the baseline's seeds do not differ"
+    return f"{line}, {abs(gain) / spread:.1f}x the spread of the baseline's seeds ({spread:.4f})"

@@ -30,7 +30,7 @@ README = """# {title}
 |---|---|
 | `weights.safetensors` | the weights, by name |
 | `train.py` | the trainer that made them; its `restore(weights, facts)` gives the model |
-| `facts.json` | what `restore` is told: vocabulary, context, device |
+| `facts.json` | the facts that `restore` gets: vocabulary, context, device |
 | `tokenizer.json` | the ids' bytes, in the order of their merges |
 | `preset.toml` | the numbers that the campaign was frozen with |
 | `results.tsv` | every experiment of the campaign |

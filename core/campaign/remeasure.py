@@ -120,7 +120,7 @@ def _summary(again: Sequence[Measurement], champion: Experiment, baseline: Exper
     for one in again:
         if one.trial.verdict != "scored":
             line += f"; the {one.role} failed with seed {one.trial.seed} ({one.trial.reason}), so its old score holds"
-    return f"{line}; candidates are held against these from here on"
+    return f"{line}; candidates are compared with these from here on"
 
 
 def _bpb(value: float | None) -> str:

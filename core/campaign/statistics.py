@@ -18,6 +18,10 @@ class Interval:
     half_width: float
     count: int
 
+    def __str__(self) -> str:
+        """`0.0123 +- 0.0040`."""
+        return f"{self.mean:.4f} +- {self.half_width:.4f}"
+
     @property
     def above_zero(self) -> bool:
         """Whether all of it is above zero."""

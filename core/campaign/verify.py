@@ -1,6 +1,6 @@
 """Verifies a campaign again from its ledger, refs and weights alone: its records, and the scores that they rest on.
 
-Reads; changes nothing. What a check found is for whoever asked to judge.
+Changes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNREADABLE = (UserError, ValueError, TypeError, OSError)  # what damaged rows an
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was held against the records."""
+    """The result of one check."""
 
     subject: str  # the row: "experiment 3", "trial 0 of experiment 3"
     what: str
@@ -32,7 +32,7 @@ class Check:
 
 
 def of_records(campaign: CampaignReader) -> Iterator[Check]:
-    """Ledger, refs, hashes and sums. No model is run."""
+    """Checks ledger, refs, hashes and sums. No model is run."""
     ledger, repo = campaign.ledger, campaign.repo
     altered = ledger.altered()
     for row in altered:
@@ -68,7 +68,7 @@ def of_records(campaign: CampaignReader) -> Iterator[Check]:
 
 
 def of_scores(campaign: CampaignReader, engine: Engine) -> Iterator[Check]:
-    """Scores the weights of every champion again, and audits them again, deeply. `engine` has its corpus prepared."""
+    """Scores and audits the weights of every champion again. `engine` has its corpus prepared."""
     ledger, repo = campaign.ledger, campaign.repo
     champion: Experiment | None = None
     baseline = ledger.experiment(0)
@@ -76,7 +76,7 @@ def of_scores(campaign: CampaignReader, engine: Engine) -> Iterator[Check]:
         try:
             experiment = ledger.experiment(number)
             text = repo.text(experiment.commit) if experiment is not None else ""
-        except UNREADABLE:  # told by `of_records`
+        except UNREADABLE:  # `of_records` has reported it
             repo.close()
             continue
         if experiment is None or experiment.verdict != "keep":
@@ -122,13 +122,13 @@ def _contradiction(experiment: Experiment, champion: Experiment | None, repo: Re
     if champion is None:
         return "" if experiment.verdict == "keep" else "the first experiment was not kept"
     if experiment.champion_bpb is None:
-        return "it was held against no champion"
+        return "it was compared with no champion"
     better = experiment.val_bpb < experiment.champion_bpb
     return "" if better == (experiment.verdict == "keep") else f"{experiment.verdict} does not follow from its scores"
 
 
 def _files(at: Path, trial: Trial, subject: str) -> Check:
-    """The weights by their hash, and the sum of the losses."""
+    """Whether the weights are there, with the recorded hash, and their facts."""
     weights = at / WEIGHTS
     if not weights.is_file():
         return Check(subject=subject, what="weights", fault=f"{weights} is missing")
@@ -149,7 +149,7 @@ def _scored_again(engine: Engine, spec: AuditSpec, subject: str) -> Check:
     except UserError as error:
         return Check(subject=subject, what="score", fault=str(error))
     assert trial.val_bpb is not None
-    # Of a mean over the whole text far less is left of rounding than of a single loss.
+    # Rounding is far smaller in a mean over the whole text than in a single loss.
     allowed = audit_math.tolerance(trial.choice("dtype")) / 100 * again.tokens / again.bytes / math.log(2)
     if abs(again.val_bpb - trial.val_bpb) > allowed:
         fault = f"the weights score {again.val_bpb:.6f} bpb, the record says {trial.val_bpb:.6f}"

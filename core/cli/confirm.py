@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from core.campaign.confirm import DEFAULT_SEEDS, told
+from core.campaign.confirm import DEFAULT_SEEDS
 from core.cli import resolve
 from core.cli.options import CRASHED, AsJson, CampaignDir, NoSandbox, interruptible
 from core.cli.render import terminal
@@ -92,4 +92,4 @@ def _table(one: Confirmation) -> Table:
 def _gain(mean: float, interval: Interval | None) -> str:
     if interval is None:
         return f"{mean:.4f} on one seed: its uncertainty is unknown"
-    return f"{told(interval)} (95 % interval, Student's t over {interval.count} pairs of equal seeds)"
+    return f"{interval} (95 % interval, Student's t over {interval.count} pairs of equal seeds)"

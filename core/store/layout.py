@@ -1,6 +1,6 @@
-"""A campaign's folder: where things lie in it, and how a new one is founded so that a kill leaves none half made.
+"""A campaign's folder: the paths in it, and how a new one is made so that a kill leaves none half made.
 
-The root is the work tree; all state is under .git/autoresearch/. What the files mean is their own modules' business.
+The root is the work tree; all state is under .git/autoresearch/.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CampaignFolder:
         return self.experiment(number) / "trainer" / TRAINER
 
     def measurements(self, purpose: str, series: int) -> Path:
-        """Of trials that are no experiment's: a subfolder each, and the trainers that they ran."""
+        """Trials that are no experiment's: a subfolder each, and the trainers that they ran."""
         return self.state / "measurements" / purpose / str(series)
 
     @property
@@ -71,7 +71,7 @@ class CampaignFolder:
         return self.ledger.exists()
 
     def secure_weights(self, number: int) -> None:
-        """Makes the weights of an experiment durable, with what restores them: before a row says that they are kept."""
+        """Flushes an experiment's weights and facts to the disk, before a row says that they are kept."""
         for weights in self.experiment(number).glob(f"*/{WEIGHTS}"):
             for path in (weights, weights.with_name(FACTS)):
                 with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
@@ -85,12 +85,12 @@ class CampaignFolder:
         shutil.rmtree(self.trainer(number).parent, ignore_errors=True)
 
 
-def found(root: Path, preset: Preset, tag: str | None, program: str, trainer: str) -> CampaignFolder:
-    """A new campaign in `root`, which may be missing, empty, or what a killed founding left.
+def create(root: Path, preset: Preset, tag: str | None, program: str, trainer: str) -> CampaignFolder:
+    """Makes a campaign in `root`, which may be missing, empty, or hold what a killed call left.
 
-    All of it is built aside and appears by one rename. Raises UserError if `root` holds anything else.
+    All of it is built in a folder beside and appears by one rename. Raises UserError if `root` holds anything else.
     """
-    from core.store.repository import Repo  # GitPython takes a quarter of a second to import: only what needs git pays
+    from core.store.repository import Repo  # GitPython takes a quarter of a second to import
 
     folder = CampaignFolder(root.absolute())
     _refuse_occupied(folder)
@@ -157,7 +157,7 @@ def _refuse_occupied(folder: CampaignFolder) -> None:
     if (folder.root / ".git").exists():
         raise UserError(f"{folder.root} is a git repository already; a campaign has its own: name a new folder")
     partial = folder.root / _PARTIAL
-    # Moved out of an unfinished founding's folder: ours, to be written again.
+    # A killed call may have moved these two out of its folder already: they are written again.
     ours = {_PARTIAL} | ({PROGRAM, TRAINER} if (partial / ".git" / "autoresearch" / "ledger.db").exists() else set())
     if folder.root.exists() and (
         others := sorted(path.name for path in folder.root.iterdir() if path.name not in ours)

@@ -1,4 +1,4 @@
-"""One writer a campaign: the lock that `run` and `try` hold, and whom the next one is told about."""
+"""One writer a campaign: the lock that `run`, `try` and `confirm` hold, and the process that holds it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def only_writer(state: Path) -> Iterator[None]:
 
 def _name(holder: Path) -> str:
     try:
-        told = json.loads(holder.read_text(encoding="utf-8"))
-        return f"process {told['pid']}, since {told['started']}"
+        found = json.loads(holder.read_text(encoding="utf-8"))
+        return f"process {found['pid']}, since {found['started']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "its process has not said which it is"
+        return "its process is not known"

@@ -39,7 +39,7 @@ def recover(campaign: CampaignReader, tell: OnEvent) -> None:
     if last is not None and (pinned := repo.experiment(last.number)) not in {None, last.commit}:
         raise UserError(
             f"refs/experiments/{last.number} is {pinned}, the ledger has {last.commit}; "
-            f"mend it with: git update-ref refs/experiments/{last.number} {last.commit}"
+            f"fix it with: git update-ref refs/experiments/{last.number} {last.commit}"
         )
     if champion is not None and head != champion.commit:
         moving = last is not None and last.number == champion.number and head == champion.parent
@@ -67,12 +67,12 @@ def pending(campaign: CampaignReader, champion: Experiment) -> Candidate | None:
     if message is None or message[1] != number or campaign.repo.parent(commit) != champion.commit:
         raise UserError(
             f"refs/experiments/{number} is {commit}, which is no candidate on the champion {champion.commit}; "
-            f"mend it with: git update-ref -d refs/experiments/{number}"
+            f"fix it with: git update-ref -d refs/experiments/{number}"
         )
     if (ran := campaign.ledger.candidate_of_trials(number)) not in {None, commit}:
         raise UserError(
             f"refs/experiments/{number} is {commit}, its recorded trials ran {ran}; "
-            f"mend it with: git update-ref refs/experiments/{number} {ran}"
+            f"fix it with: git update-ref refs/experiments/{number} {ran}"
         )
     return Candidate(number=number, commit=commit, hypothesis=message[0], agent=message[2])
 
@@ -97,7 +97,7 @@ def sync_worktree(
 ) -> None:
     """The work tree's trainer becomes the champion's, if its text is one of the blobs in `known`.
 
-    A text that somebody edited stays, with a notice unless `quiet`.
+    An edited text stays, with a notice unless `quiet`.
     """
     try:
         outcome = repo.sync_worktree(champion.commit, known)
@@ -116,7 +116,7 @@ def sync_worktree(
 def branch_elsewhere(repo: Repo, head: str | None, expected: str) -> UserError:
     """The error for a branch that is at `head` where the ledger expects another commit."""
     if head is None:
-        return UserError(f"the branch {repo.branch} is gone; mend it with: git branch {repo.branch} {expected}")
+        return UserError(f"the branch {repo.branch} is gone; fix it with: git branch {repo.branch} {expected}")
     return UserError(
         f"the branch {repo.branch} is at {head}, the ledger's champion is {expected}; a commit of your own "
         f"is tried as edits of the work tree: git reset --soft {expected}, then autoresearch try"
@@ -126,7 +126,7 @@ def branch_elsewhere(repo: Repo, head: str | None, expected: str) -> UserError:
 def _restored(repo: Repo, ledger: Ledger) -> Iterator[str]:
     """Restores git files that are empty, cut short or locked; a line for each thing that was done or found."""
     if repo.restore_head():
-        yield f"HEAD was empty or cut short; it stands for the branch {repo.branch} again"
+        yield f"HEAD was empty or cut short; it points to the branch {repo.branch} again"
     for lock in repo.remove_stale_locks():
         yield f"removed {lock}, which a git that was killed left behind"
     ledger.check()

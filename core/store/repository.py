@@ -1,7 +1,6 @@
 """The campaign's git repository: candidates, their refs, the champion branch and the work tree's trainer.
 
-Git's own plumbing through GitPython, no shell, no hooks, no signing. Which commit deserves the branch is decided
-elsewhere.
+Runs git's plumbing commands through GitPython: no shell, no hooks, no signing.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from core.system.files import replacing
 try:
     import git
 except ImportError as error:  # also GitPython's way to say that there is no git
-    told = str(error).strip().splitlines()[0]
-    raise UserError(f"a campaign needs git on the PATH: {told}; install it and run the same command again") from error
+    reason = str(error).strip().splitlines()[0]
+    raise UserError(f"a campaign needs git on the PATH: {reason}; install it and run the same command again") from error
 
 _OURS = ("progress.png", "results.tsv", "lessons.md", ".lessons.md.lock")  # what is written beside the trainer
 _ZEROS = "0" * 40
@@ -44,11 +43,11 @@ _OPTIONS = {
     "gc.auto": "0",
 }
 
-Followed = Literal["same", "followed", "edited", "elsewhere"]
+WorktreeState = Literal["same", "followed", "edited", "elsewhere"]
 
 
 class GitFailed(UserError):
-    """Git refused: its own words, after the command that it was given."""
+    """A git command failed: the command, then git's own message."""
 
 
 class Repo:
@@ -73,7 +72,7 @@ class Repo:
     def create(cls, root: Path, branch: str, files: Mapping[str, str], message: str) -> Repo:
         """A new repository with one commit of `files` on `branch`. Writes nothing but `.git`; `root` must exist."""
         repo = cls(root, branch)
-        repo._run("check-ref-format", f"refs/heads/{branch}", said=f"{branch!r} is no name for a branch")
+        repo._run("check-ref-format", f"refs/heads/{branch}", subject=f"{branch!r} is no name for a branch")
         repo._run("init", "--quiet", "--template=", "--object-format=sha1", f"--initial-branch={branch}")
         repo._run("config", "core.autocrlf", "false")
         lines = [f"100644 blob {repo._store(text)}\t{name}" for name, text in files.items()]
@@ -92,7 +91,7 @@ class Repo:
     # Reading
 
     def ref(self, name: str) -> str | None:
-        """The commit that a full ref name, or any revision, stands for; None if there is none."""
+        """The commit of a full ref name or any other revision; None if there is none."""
         return self._look_up(f"{name}^{{commit}}")
 
     def head(self) -> str | None:
@@ -105,13 +104,13 @@ class Repo:
     def text(self, commit: str) -> str:
         """The trainer at a commit. Raises UserError if the commit is gone."""
         try:
-            return str(self._asked(self._git.get_object_data, f"{commit}:{TRAINER}")[3].decode("utf-8"))
+            return str(self._ask_git(self._git.get_object_data, f"{commit}:{TRAINER}")[3].decode("utf-8"))
         except ValueError as error:
             # GitPython guesses at a reason where git ended without an answer, over an object that is damaged.
-            told = str(error).partition(", possible")[0]
+            reason = str(error).partition(", possible")[0]
             raise UserError(
-                f"{self.root}: commit {commit} has no readable {TRAINER}: {told}; restore .git/objects from a copy of "
-                "the campaign's folder (git fsck names what is damaged)"
+                f"{self.root}: commit {commit} has no readable {TRAINER}: {reason}; restore .git/objects from a copy "
+                "of the campaign's folder (git fsck names what is damaged)"
             ) from None
 
     def blob(self, commit: str) -> str | None:
@@ -121,7 +120,7 @@ class Repo:
         return self.ref(f"{commit}^")
 
     def message(self, commit: str) -> str:
-        raw = self._asked(self._git.get_object_data, commit)[3].decode("utf-8", "replace")
+        raw = self._ask_git(self._git.get_object_data, commit)[3].decode("utf-8", "replace")
         return str(raw.partition("\n\n")[2])
 
     def diff(self, old: str, new: str) -> str:
@@ -149,7 +148,7 @@ class Repo:
     # The work tree
 
     def on_branch(self) -> bool:
-        """Whether HEAD stands for the campaign's branch."""
+        """Whether HEAD points to the campaign's branch."""
         try:
             return self._run("symbolic-ref", "--quiet", "HEAD") == f"refs/heads/{self.branch}"
         except GitFailed:
@@ -171,25 +170,25 @@ class Repo:
         except FileNotFoundError:
             return None
 
-    def sync_worktree(self, champion: str, known: Collection[str]) -> Followed:
+    def sync_worktree(self, champion: str, known: Collection[str]) -> WorktreeState:
         """Brings the work tree's trainer and its index entry to the champion's, each unless a person has edited it.
 
-        `known` are blobs of trainers that the two may hold; any other text is somebody's and stays.
+        `known` are blobs of trainers that the two may hold; any other text is a person's and stays.
         """
         if not self.on_branch():
             return "elsewhere"
         wanted, work = self.blob(champion), self.work_blob()
-        told: Followed = "same"
+        outcome: WorktreeState = "same"
         if work != wanted:
             if work in known:
                 self.write_work(self.text(champion))
-                told = "followed"
+                outcome = "followed"
             else:
-                told = "edited"  # its index entry moves all the same: a commit would undo the champion otherwise
+                outcome = "edited"  # its index entry moves all the same: a commit would undo the champion otherwise
         staged = self._run("ls-files", "--stage", "--", TRAINER).split(" ")
         if len(staged) > 1 and staged[1] != wanted and (staged[1] in known or self._was_champion(staged[1])):
             self._run("update-index", "--cacheinfo", f"100644,{wanted},{TRAINER}")
-        return told
+        return outcome
 
     def _was_champion(self, blob: str) -> bool:
         """Whether the branch once held this trainer: an index that was locked stays several champions behind."""
@@ -204,8 +203,8 @@ class Repo:
 
     def fsck(self) -> None:
         """Raises GitFailed if git finds an object damaged, malformed or missing."""
-        if told := self._run("fsck", "--strict", "--no-dangling", "--no-progress"):
-            raise GitFailed(told)
+        if damage := self._run("fsck", "--strict", "--no-dangling", "--no-progress"):
+            raise GitFailed(damage)
 
     def tidy(self) -> None:
         """Packs loose objects and refs: thousands of experiments stay a handful of files. Loses nothing."""
@@ -213,7 +212,7 @@ class Repo:
         self._run("pack-refs", "--all")
 
     def remove_stale_locks(self) -> list[Path]:
-        """Removes lock files of refs that a killed git left behind; what it removed.
+        """Removes lock files of refs that a killed git left behind. Returns the removed paths.
 
         Only for the holder of the campaign's lock. A lock is stale if it outlasts some seconds on the monotonic clock:
         the wall clock may have been set meanwhile. The index's lock is left alone: a person's `git commit` holds it for
@@ -240,12 +239,12 @@ class Repo:
                 found[path] = status.st_ino, status.st_mtime_ns
         return found
 
-    # Mending, for the holder of the campaign's lock
+    # Recovery, for the holder of the campaign's lock
 
     def pinned(self) -> dict[int, str]:
         """Commits under refs/experiments by number, but for refs that are empty. GitFailed where none can be read."""
-        told = self._run("for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/experiments")
-        pairs = (line.split(" ") for line in told.splitlines())
+        lines = self._run("for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/experiments")
+        pairs = (line.split(" ") for line in lines.splitlines())
         return {int(number): commit for commit, number in pairs if number.isdigit()}
 
     def broken(self, ref: str) -> bool:
@@ -257,17 +256,17 @@ class Repo:
 
     def restore_ref(self, ref: str, commit: str) -> None:
         """Sets a ref that is missing or broken. GitFailed if the commit can't be read."""
-        self._run("cat-file", "-e", f"{commit}^{{tree}}", said=f"commit {commit}")
+        self._run("cat-file", "-e", f"{commit}^{{tree}}", subject=f"commit {commit}")
         if self.broken(ref):
             (self._dir / ref).unlink()
         self._run("update-ref", ref, commit)
 
     def restore_head(self) -> bool:
-        """Has HEAD stand for the campaign's branch if its file is empty or cut short."""
+        """Points HEAD to the campaign's branch if its file is empty or cut short."""
         head, whole = self._dir / "HEAD", f"ref: refs/heads/{self.branch}".encode()
         with contextlib.suppress(FileNotFoundError):
-            said = head.read_bytes().strip()
-            if said == whole or not whole.startswith(said):
+            now = head.read_bytes().strip()
+            if now == whole or not whole.startswith(now):
                 return False  # a commit, or another branch of the person's
         with replacing(head, through=self._dir) as file:
             file.write(whole + b"\n")
@@ -289,13 +288,13 @@ class Repo:
 
     def _look_up(self, expression: str) -> str | None:
         try:
-            found: str | bytes = self._asked(self._git.get_object_header, expression)[0]
+            found: str | bytes = self._ask_git(self._git.get_object_header, expression)[0]
         except ValueError:
             return None
         return found.decode() if isinstance(found, bytes) else found
 
-    def _asked(self, question: Callable[[str], Any], expression: str) -> Any:
-        """What git's helper process answers; a new one where the last ended over a damaged object."""
+    def _ask_git(self, question: Callable[[str], Any], expression: str) -> Any:
+        """The answer of git's helper process; of a new one where the last ended on a damaged object."""
         try:
             return question(expression)
         except BrokenPipeError:
@@ -328,18 +327,18 @@ class Repo:
         return self._identity
 
     def _run(
-        self, *arguments: str, data: bytes | None = None, env: dict[str, str] | None = None, said: str | None = None
+        self, *arguments: str, data: bytes | None = None, env: dict[str, str] | None = None, subject: str | None = None
     ) -> str:
         options = [item for key, value in _OPTIONS.items() for item in ("-c", f"{key}={value}")]
         command = [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", *options, *arguments]
         process: Any = self._git.execute(command, istream=subprocess.PIPE, as_process=True, env=env, shell=False)
         out, err = process.communicate(data if data is not None else b"")
         if process.returncode != 0:
-            told = err.decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
-            # Of a lock that it couldn't write git gives no reason.
-            if "No space left" in told or shutil.disk_usage(self.root).free < _TOO_LITTLE:
-                told += "; free some space and run the same command again"
-            raise GitFailed(f"{said or f'git {arguments[0]} in {self.root}'}: {told}")
+            reason = err.decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
+            # Git gives no reason for a lock that it couldn't write.
+            if "No space left" in reason or shutil.disk_usage(self.root).free < _TOO_LITTLE:
+                reason += "; free some space and run the same command again"
+            raise GitFailed(f"{subject or f'git {arguments[0]} in {self.root}'}: {reason}")
         return str(out.decode("utf-8").removesuffix("\n"))
 
 

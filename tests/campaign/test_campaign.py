@@ -472,7 +472,7 @@ class TestContradictions:
         with campaign:
             git(campaign.root, "checkout", "--quiet", "--detach")
             git(campaign.root, "branch", "--quiet", "-D", campaign.branch)
-            with pytest.raises(UserError, match="is gone; mend it with: git branch") as told:
+            with pytest.raises(UserError, match="is gone; fix it with: git branch") as told:
                 campaign.run(ScriptedAgent([]))
             git(campaign.root, *str(told.value).split("git ")[1].split())
             campaign.run(ScriptedAgent([]))

@@ -1,4 +1,4 @@
-"""Campaigns whose device changes its speed: what is measured again, when, and what candidates are held against then."""
+"""Campaigns whose device changes its speed: what is measured again, when, and what candidates are compared with."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_packed_refs_cut_short_are_told_with_their_mend(root: Path, rest: int) -
         packed.write_text("".join(packed.read_text().splitlines(keepends=True)[:-1]))
         with pytest.raises(UserError) as told:
             goes_on(root)
-    git(root, *str(told.value).split("mend it with: git ")[1].split())
+    git(root, *str(told.value).split("fix it with: git ")[1].split())
     goes_on(root)
 
 
