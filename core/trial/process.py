@@ -1,4 +1,4 @@
-"""A process of a trial as the supervisor holds it: started under a reaper, heard over a channel, ended for good."""
+"""The supervisor's side of a trial's process: starts it under a reaper, talks to it over a channel, and ends it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ from core.trial.channel import Channel, ChannelError, Message
 from core.trial.environment import TrialEnvironment
 from core.trial.shared_arrays import raising_no_space
 
-HEAD_BYTES = 64 * 1024
-TAIL_BYTES = 192 * 1024
-OUTPUT_LIMIT = 64 * 2**20
+HEAD_BYTES, TAIL_BYTES = 64 * 2**10, 192 * 2**10  # of its output that are kept
+OUTPUT_LIMIT = 64 * 2**20  # bytes, past which the trial has failed
 
 
 class TrialFailed(Exception):
@@ -72,9 +71,10 @@ class Process:
         self._messages: queue.Queue[Message | ChannelError | None] = queue.Queue(64)
         self._head, self._tail, self._printed = b"", b"", 0
         self._ready = False  # before that, only the fixed side has run
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._listen, self._drain)]
-        for thread in self._threads:
-            thread.start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._drainer = threading.Thread(target=self._drain, daemon=True)
+        self._listener.start()
+        self._drainer.start()
         try:
             with raising_no_space(self._root):
                 compile_cache.copy(compile_cache.store(environment.backend), self.cache)
@@ -157,13 +157,13 @@ class Process:
     def end(self) -> None:
         """Ends the process and everything it started, and deletes its scratch. Safe to call again."""
         self._reaper.end()
-        # The listener may wait for room in the queue; room lets it see the end of the channel.
+        # The listener may wait for room in the queue; then it can't see the end of the channel.
         deadline = time.monotonic() + 10
-        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline:
+        while (self._listener.is_alive() or self._drainer.is_alive()) and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 self._messages.get_nowait()
-            for thread in self._threads:
-                thread.join(0.005)
+            self._listener.join(0.005)
+            self._drainer.join(0.005)
         self._channel.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
@@ -195,7 +195,7 @@ class Process:
             return TrialFailed(outcome.exceeded)
         returncode = outcome.returncode
         if returncode == NOT_CONFINED and not self._ready:
-            self._threads[1].join(5)
+            self._drainer.join(5)
             reason = self.output().strip().splitlines()[-1:] or ["no reason given"]
             return CannotStart(
                 f"{reason[0]}. `autoresearch doctor` tells more; --no-sandbox runs trials with your rights"

@@ -15,7 +15,7 @@ import numpy as np
 from core.data.packing import Packer
 from core.data.shards import TokenShards
 from core.events import OnProgress, Progress
-from core.records import Budget, Choice, Facts, Preset, UserError, to_json
+from core.records import WEIGHTS, Budget, Choice, Facts, Preset, UserError, to_json
 from core.trial.channel import Message
 from core.trial.child.client import Batch
 from core.trial.failures import Retry
@@ -217,7 +217,7 @@ class Training:
         budget = self._budget.seconds
         if budget is not None and state.seconds > budget + max(OVERRUN_FRACTION * budget, OVERRUN_SECONDS):
             raise TrialFailed(f"overran: {state.seconds:.1f} s of a budget of {budget:g} s", "invalid")
-        return self._process.scratch / "weights.safetensors"
+        return self._process.scratch / WEIGHTS
 
     def _report(self, phase: Literal["startup", "train"], fraction: float) -> None:
         now = time.monotonic()

@@ -1,1 +1,1 @@
-"""What runs beside the untrusted trainer, in its process."""
+"""What runs in the process of the untrusted trainer."""

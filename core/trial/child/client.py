@@ -1,4 +1,4 @@
-"""What a trainer holds: the other end of the supervisor's channel. No clock, no data set, no score."""
+"""The trainer's end of the supervisor's channel. It holds no clock, no data set and no score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.records import Facts, UserError
+from core.records import WEIGHTS, Facts, UserError
 from core.trial.channel import Channel, Message
 from core.trial.shared_arrays import map_shared_array
 
@@ -17,7 +17,7 @@ Batch = npt.NDArray[np.int32]
 
 
 class TrialOver(Exception):
-    """The supervisor has ended this trial, or answered something this trainer did not ask for."""
+    """The supervisor has ended this trial, or its answer fits no request."""
 
 
 class Client:
@@ -27,14 +27,14 @@ class Client:
         self, channel: Channel, facts: Facts, scratch: Path, peak_memory_mb: Callable[[], float | None]
     ) -> None:
         self.facts = facts
-        self.progress = 0.0  # of this batch: 0 at the first, towards 1
+        self.progress = 0.0  # 0 at the first batch, rising towards 1
         self.device_rows = 1
         self._channel = channel
         self._scratch = scratch
         self._peak_memory_mb = peak_memory_mb
 
     def ask_for_rows(self, rows: int) -> None:
-        """Asks how many rows the device may take at once; `join` does it. Sets `device_rows`."""
+        """Asks how many rows the device may take at once, and sets `device_rows`. `join` calls it."""
         self.device_rows = int(self._ask("join", device_rows=int(rows))["device_rows"])
 
     def warmup(self, rows: int, length: int) -> Iterator[Batch]:
@@ -49,18 +49,18 @@ class Client:
         return self._stream("batch", rows, length)
 
     def report(self, *, loss: float) -> None:
-        """Tells the last step's mean loss in nats a token. One that is no number ends the trial."""
+        """Reports the last step's mean loss in nats a token. A loss that is no number ends the trial."""
         self._channel.send("report", loss=float(loss))
 
     def describe(self, *, flops_per_token: float, **choices: str) -> None:
-        """Tells the cost of a token, forward and backward, and what was chosen: `kernel="sdpa (no flash-attn)"`."""
+        """Reports the cost of a token, forward and backward, and the choices made: `kernel="sdpa (no flash-attn)"`."""
         self._channel.send("describe", flops_per_token=float(flops_per_token), choices=choices)
 
     def finish(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Hands the weights over, {name: NumPy array}, and stops the clock. Nothing counts after it."""
+        """Hands over the weights, {name: NumPy array}, and so stops the clock. Nothing after it counts."""
         from safetensors.numpy import save_file
 
-        path = self._scratch / "weights.safetensors"
+        path = self._scratch / WEIGHTS
         save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, path)
         self._ask("finish", peak_memory_mb=self._peak_memory_mb())
 
@@ -90,7 +90,7 @@ def adopt(client: Client) -> None:
 
 
 def join(*, device_rows: int = 1) -> Client:
-    """This process's trial. `device_rows`: rows that the device should take at once; `trial.device_rows` is granted."""
+    """This process's trial. `device_rows`: rows wanted on the device at once; `trial.device_rows` are granted."""
     if _current is None:
         raise UserError("a trainer runs under a supervisor: start it with `autoresearch train --trainer FILE`")
     _current.ask_for_rows(device_rows)

@@ -1,4 +1,4 @@
-"""The trial's own process: claims the channel, loads the trainer, and trains with it or scores with it.
+"""The untrusted side's main: claims the channel, loads the trainer, and trains with it or scores with it.
 
 The reaper starts it: `python -P -m core.trial.child.worker`. The trainer prints to the output, not the channel.
 """
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def claim_stdio() -> Channel:
-    """The channel over what were stdin and stdout; from here on, printing goes to stderr and reading finds nothing."""
+    """The channel over stdin and stdout. From here on printing goes to stderr, and stdin is empty."""
     reader, writer = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -65,9 +65,9 @@ def train(channel: Channel, start: Message, backend: Backend) -> None:
 
 
 def score(channel: Channel, start: Message, backend: Backend) -> None:
-    """Scores: parks with everything imported, then restores the model from the weights and answers until closed.
+    """Scores: parks with everything imported, then restores the model from the weights and answers requests.
 
-    While parked it leaves the device alone, which is the training process's, and may admit no other.
+    While parked it leaves the device to the training process: some devices admit only one.
     """
     from safetensors.numpy import load_file
 
@@ -118,9 +118,9 @@ def load(path: Path) -> ModuleType:
 
 
 def describe(error: BaseException, trainer: str, *, message: bool) -> str:
-    """One line: the class, the last line of the trainer that was on the way, and the message if it may be told.
+    """One line: the error's class, the last line of the trainer in its traceback, and its text if `message`.
 
-    A scoring process has seen the validation text, so its messages stay in its own output.
+    A scoring process has seen the validation text, so the texts of its errors stay in its own output.
     """
     if isinstance(error, SyntaxError) and error.filename == trainer:
         return f"SyntaxError: {error.msg} (line {error.lineno} of {Path(trainer).name})"
