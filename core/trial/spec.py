@@ -52,12 +52,15 @@ def trainer_file(text: str, path: Path | None = None) -> Iterator[Path]:
 
     UTF-8, line ends as they are. What can't be encoded is escaped: the trial then fails on it, not the supervisor.
     """
-    with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as folder:
-        at = (path or Path(folder).resolve() / TRAINER).absolute()
-        at.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(at, through=at.parent) as file:
+    with contextlib.ExitStack() as stack:
+        if path is None:
+            made = tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True)
+            path = Path(stack.enter_context(made)).resolve() / TRAINER
+        path = path.absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, through=path.parent) as file:
             file.write(text.encode("utf-8", "backslashreplace"))
-        yield at
+        yield path
 
 
 def read_facts(folder: Path) -> Facts:
