@@ -1,6 +1,7 @@
 """What a device was like while a trial trained: clocks, throttling, temperature and the load of others, sampled.
 
-Nothing here fails a trial: what can't be read is left out. NVIDIA's GPUs are read in `nvml.py`.
+Nothing here fails a trial: drivers fail in many ways, and what they don't report is left out. NVIDIA's GPUs are read in
+`nvml.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import psutil
@@ -59,12 +60,12 @@ class Sampler:
         self._thread: threading.Thread | None = None
         self._summary: Readings | None = None
         for sensor in self._sensors:
-            with _errors_ignored():
+            with contextlib.suppress(Exception):
                 self._once |= sensor.once()
 
     def start(self) -> None:
         """Begin: the clock of the trial is about to start."""
-        with _errors_ignored():
+        with contextlib.suppress(Exception):
             self._host.start()
         self._thread = threading.Thread(target=self._run, name="conditions", daemon=True)
         self._thread.start()
@@ -82,7 +83,7 @@ class Sampler:
             return self._summary
         summary: Readings = {}
         if self._thread is not None:
-            with _errors_ignored():
+            with contextlib.suppress(Exception):
                 summary |= self._host.stop()
             self._stopping.set()
             self._thread.join(5)
@@ -91,7 +92,7 @@ class Sampler:
             summary |= self._once | {name: _summarized(name, values) for name, values in self._samples.items()}
             summary = {name: round(value, 4) for name, value in summary.items()} | {"samples": self._count}
         for sensor in self._sensors:
-            with _errors_ignored():
+            with contextlib.suppress(Exception):
                 sensor.close()
         self._summary = summary
         return summary
@@ -105,7 +106,7 @@ class Sampler:
 
     def _sample(self) -> None:
         for sensor in self._sensors:
-            with _errors_ignored():
+            with contextlib.suppress(Exception):
                 for name, value in sensor.sample().items():
                     self._samples.setdefault(name, []).append(value)
         self._count += 1
@@ -218,7 +219,7 @@ def _sensors(device: str, name: str) -> list[Sensor]:
     place = DeviceName.parse(device)
     kind = place.kind
     found: list[Sensor] = []
-    with _errors_ignored():
+    with contextlib.suppress(Exception):
         if kind == "cpu":
             found.append(CpuSensor())
         if sys.platform == "darwin":
@@ -244,12 +245,3 @@ def _tree_seconds() -> float:
             total += times.user + times.system
             total += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     return total
-
-
-@contextlib.contextmanager
-def _errors_ignored() -> Iterator[None]:
-    """Drivers and their libraries fail in many ways, and none of them may fail a trial."""
-    try:
-        yield
-    except Exception:  # noqa: BLE001
-        return

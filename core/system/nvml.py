@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -36,31 +37,35 @@ class NvidiaSensor:
 
     def once(self) -> dict[str, float]:
         """The highest clock, and how busy the device is before the trial uses it."""
-        nvml, readings = self._nvml, dict[str, float]()
-        with contextlib.suppress(nvml.NVMLError):
-            readings["clock_max_mhz"] = float(nvml.nvmlDeviceGetMaxClockInfo(self._handle, nvml.NVML_CLOCK_SM))
-        with contextlib.suppress(nvml.NVMLError):
-            readings["busy_before"] = nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu / 100
+        nvml, handle = self._nvml, self._handle
         with contextlib.suppress(nvml.NVMLError):
             self._others()  # drops what the driver recorded before this trial
-        return readings
+        return self._read(
+            clock_max_mhz=lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+            busy_before=lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+        )
 
     def sample(self) -> dict[str, float]:
         """Clock, throttling, temperature, power and the share of others, as far as this driver reports them."""
-        nvml, readings = self._nvml, dict[str, float]()
-        with contextlib.suppress(nvml.NVMLError):
-            readings["clock_mhz"] = float(nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM))
-        with contextlib.suppress(nvml.NVMLError):
-            reasons = self._reasons()
-            readings["throttled"] = float(bool(reasons & THROTTLING))
-            readings["power_capped"] = float(bool(reasons & POWER_CAP))
-        with contextlib.suppress(nvml.NVMLError):
-            readings["temperature_c"] = float(self._temperature())
-        with contextlib.suppress(nvml.NVMLError):
-            readings["power_w"] = nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000
-        with contextlib.suppress(nvml.NVMLError):
-            if (others := self._others()) is not None:
-                readings["other_load"] = others
+        nvml, handle = self._nvml, self._handle
+        readings = self._read(
+            clock_mhz=lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            reasons=self._reasons,
+            temperature_c=self._temperature,
+            power_w=lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            other_load=self._others,
+        )
+        if (reasons := readings.pop("reasons", None)) is not None:
+            readings["throttled"] = float(bool(int(reasons) & THROTTLING))
+            readings["power_capped"] = float(bool(int(reasons) & POWER_CAP))
+        return readings
+
+    def _read(self, **readers: Callable[[], float | None]) -> dict[str, float]:
+        readings = {}
+        for name, read in readers.items():
+            with contextlib.suppress(self._nvml.NVMLError):
+                if (value := read()) is not None:
+                    readings[name] = float(value)
         return readings
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ def test_packs_as_a_search_of_the_whole_buffer_does(lengths: list[int], rows: in
         found = [row for _ in range(len(expected) // rows) for row in placements(packer.next_batch())]
     for row, wanted in zip(found, expected, strict=True):
         assert [size for _, size in row] == [size for _, size in wanted]
-        assert all(document in (None, told) for (document, _), (told, _) in zip(row, wanted, strict=True))
+        assert all(document in (None, got) for (document, _), (got, _) in zip(row, wanted, strict=True))
 
 
 def test_every_document_is_placed_once_an_epoch() -> None:

@@ -77,7 +77,7 @@ def test_large_vocabularies_are_stored_in_uint32(fresh_cache: Path, tmp_path: Pa
     root.mkdir()
     (root / "a.txt").write_text("a" * 500, encoding="utf-8")
     parts = FolderCorpus(root).parts()
-    build_shards(tmp_path / "tokens", parts, tokenizer, lambda *told: None)
+    build_shards(tmp_path / "tokens", parts, tokenizer, lambda *got: None)
     shards = open_shards(tmp_path / "tokens", tokenizer)
     assert shards is not None
     assert shards.values[0].dtype == np.uint32
@@ -87,21 +87,21 @@ def test_large_vocabularies_are_stored_in_uint32(fresh_cache: Path, tmp_path: Pa
 def test_a_second_prepare_builds_nothing_and_opens_fast(corpus_folder: Path, cache: Path) -> None:
     corpus = f"folder:{corpus_folder}"
     first = prepare(corpus, 500)
-    told: list[str] = []
+    got: list[str] = []
     start = time.perf_counter()
-    again = prepare(corpus, 500, on_progress=lambda stage, done, total: told.append(stage))
+    again = prepare(corpus, 500, on_progress=lambda stage, done, total: got.append(stage))
     assert time.perf_counter() - start < 1.0
-    assert told == []
+    assert got == []
     assert everything(again) == everything(first)
 
 
 def test_progress_is_told_from_none_to_all(corpus_folder: Path, fresh_cache: Path, small_parts: None) -> None:
-    told: list[tuple[str, int, int]] = []
-    prepare(f"folder:{corpus_folder}", 300, on_progress=lambda *progress: told.append(progress))
-    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    got: list[tuple[str, int, int]] = []
+    prepare(f"folder:{corpus_folder}", 300, on_progress=lambda *progress: got.append(progress))
+    stages = list(dict.fromkeys(stage for stage, _, _ in got))
     assert stages == ["held-out documents", "tokenizer", "tokens"]
     for stage in stages:
-        steps = [(done, total) for name, done, total in told if name == stage]
+        steps = [(done, total) for name, done, total in got if name == stage]
         assert steps[0][0] == 0
         assert steps[-1][0] == steps[-1][1] > 0
         assert steps == sorted(steps)
@@ -239,7 +239,7 @@ def test_two_processes_at_once_build_one_thing(corpus_folder: Path, fresh_cache:
     assert outputs[0].splitlines()[-1].startswith("identity")
     builders = [output for output in outputs if "tokenizer" in output]
     assert len(builders) == 1, "one builds, the other waits and opens"
-    dataset = prepare(corpus, 400, on_progress=lambda *told: pytest.fail("nothing is left to build"))
+    dataset = prepare(corpus, 400, on_progress=lambda *got: pytest.fail("nothing is left to build"))
     assert outputs[0].split()[-1] == str(dataset.train.tokens)
 
 

@@ -214,9 +214,9 @@ def test_numbers_on_another_device_are_claimed_for_none() -> None:
     for settings in ({"device": "cpu"}, {"backend": "jax"}):
         found = listed("cpu" if "backend" in settings else "h100", settings)
         assert (found.estimate, found.elsewhere) == (None, True)
-        told = toml(found)
-        assert "measured on" not in told and "derived" not in told and "989.5" not in told
-        assert f"nothing is measured or estimated for {found.preset.backend} on cpu" in told
+        got = toml(found)
+        assert "measured on" not in got and "derived" not in got and "989.5" not in got
+        assert f"nothing is measured or estimated for {found.preset.backend} on cpu" in got
         rows = row(found, None)
         assert (rows["measured"], rows["derived"], rows["estimate"]) == (None, False, {})
     same = listed("h100", {"device": "cuda:1"})

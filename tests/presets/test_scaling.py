@@ -170,9 +170,9 @@ def test_a_faster_device_gets_no_smaller_sizes(slow: float, times: float) -> Non
 def test_an_estimate_says_what_is_wrong_and_what_mends_it() -> None:
     device = devices.named("h100")
     heavy = dataclasses.replace(presets.load("h100"), depth=24, total_batch_size=2**22, device_batch_size=512)
-    told = " ".join(estimate.estimate(heavy, device).warnings())
+    got = " ".join(estimate.estimate(heavy, device).warnings())
     for part in ("fewer than 300", "lower total_batch_size", "tokens a parameter, under 2", "lower device_batch_size"):
-        assert part in told
+        assert part in got
     short = dataclasses.replace(presets.load("h100"), budget_seconds=60.0)
     assert "start-up and scoring" in " ".join(estimate.estimate(short, device).warnings())
     tiny = dataclasses.replace(presets.load("h100"), depth=2)

@@ -63,12 +63,12 @@ def test_means_of_clocks_shares_of_samples_and_the_highest_temperature(
         {"clock_mhz": 2000.0, "throttled": 0.0, "temperature_c": 90.0},
         {"clock_mhz": 1500.0, "throttled": 0.5, "temperature_c": 70.0},  # from here on the same for ever
     )
-    told = sampled(monkeypatch, device)
-    assert (told["clock_mhz"], told["throttled"], told["clock_max_mhz"]) == (1500.0, 0.5, 2000.0)
-    assert told["temperature_c"] == 90.0
-    assert told["samples"] >= 3
+    got = sampled(monkeypatch, device)
+    assert (got["clock_mhz"], got["throttled"], got["clock_max_mhz"]) == (1500.0, 0.5, 2000.0)
+    assert got["temperature_c"] == 90.0
+    assert got["samples"] >= 3
     assert device.closed == 1
-    assert all(type(value) in (int, float) for value in told.values())
+    assert all(type(value) in (int, float) for value in got.values())
 
 
 def test_a_device_that_fails_takes_nothing_else_with_it(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
@@ -79,9 +79,9 @@ def test_a_device_that_fails_takes_nothing_else_with_it(monkeypatch: pytest.Monk
         def close(self) -> None:
             raise RuntimeError("and no library")
 
-    told = sampled(monkeypatch, Broken(OSError("gone")), Scripted({"clock_mhz": 5.0}, ValueError("odd")))
-    assert told["clock_mhz"] == 5.0
-    assert told["samples"] >= 3
+    got = sampled(monkeypatch, Broken(OSError("gone")), Scripted({"clock_mhz": 5.0}, ValueError("odd")))
+    assert got["clock_mhz"] == 5.0
+    assert got["samples"] >= 3
 
 
 def test_a_slow_device_is_asked_the_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +107,9 @@ def test_what_never_started_tells_nothing_and_a_short_trial_has_one_sample(monke
     assert device.closed == 1
     sampler = Sampler("cuda", "a GPU")
     sampler.start()
-    told = sampler.stop()
-    assert (told["samples"], told["clock_mhz"]) == (1, 7.0)
-    assert sampler.stop() is told
+    got = sampler.stop()
+    assert (got["samples"], got["clock_mhz"]) == (1, 7.0)
+    assert sampler.stop() is got
     assert device.closed == 2
 
 
@@ -144,9 +144,9 @@ def test_what_others_took_is_what_was_busy_less_ones_own(monkeypatch: pytest.Mon
         assert host.stop() == {}
         host.start()
         at.user, at.system, at.idle, at.steal, at.own = 6.0, 1.0, 2.0, 1.0, 8.0
-        told = host.stop()
+        got = host.stop()
         # Of 20 seconds of two processors: 14 busy, 8 of them by this tree, and 2 stolen.
-        assert (told["other_load"], told["stolen"]) == (pytest.approx(0.3), pytest.approx(0.1))
+        assert (got["other_load"], got["stolen"]) == (pytest.approx(0.3), pytest.approx(0.1))
         at.own = 30.0  # counters of the two kinds are not read at one moment
         assert host.stop()["other_load"] == 0.0
 
@@ -167,21 +167,21 @@ def test_this_machine_has_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = Sampler("cpu", "the processor")
     sampler.start()
     spin(0.1)
-    told = sampler.stop()
-    assert 0 <= told["other_load"] <= 1
-    assert told["samples"] == 1
+    got = sampler.stop()
+    assert 0 <= got["other_load"] <= 1
+    assert got["samples"] == 1
     if psutil.cpu_freq() is not None:
-        assert told["clock_mhz"] > 100
-    assert "host_other_load" not in told
+        assert got["clock_mhz"] > 100
+    assert "host_other_load" not in got
 
 
 def test_on_another_device_the_processors_are_the_host() -> None:
     sampler = Sampler("tpu", "TPU v5 lite")
     sampler.start()
     time.sleep(0.1)  # several ticks of the processors' counters
-    told = sampler.stop()
-    assert "host_other_load" in told
-    assert "other_load" not in told
+    got = sampler.stop()
+    assert "host_other_load" in got
+    assert "other_load" not in got
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_only_what_is_remarkable_is_told(seen: dict[str, Any], said: list[str]) 
 @pytest.mark.skipif(sys.platform != "darwin", reason="a Mac's own interfaces")
 def test_a_mac_tells_its_thermal_pressure() -> None:
     device = conditions.AppleSensor(gpu=True)
-    told = device.sample()
-    assert told["throttled"] in (0.0, 1.0)
-    assert 0 <= told["thermal_pressure"] <= 4
+    got = device.sample()
+    assert got["throttled"] in (0.0, 1.0)
+    assert 0 <= got["thermal_pressure"] <= 4
     device.close()

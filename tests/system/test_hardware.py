@@ -161,7 +161,7 @@ ROCM_SMI = {
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "called"),
+    ("name", "got", "called"),
     [
         ("amd-smi", AMD_SMI, "AMD Instinct MI300X"),
         ("amd-smi", {"gpu_data": AMD_SMI}, "AMD Instinct MI300X"),
@@ -172,10 +172,10 @@ ROCM_SMI = {
     ],
 )
 def test_amds_product_names_come_from_its_tools(
-    name: str, told: object, called: str, tool: Tool, tmp_path: Path
+    name: str, got: object, called: str, tool: Tool, tmp_path: Path
 ) -> None:
     amd_tree(tmp_path)
-    tool(name, told if isinstance(told, str) else json.dumps(told), "--json")
+    tool(name, got if isinstance(got, str) else json.dumps(got), "--json")
     assert [one.name for one in accelerators.rocm(tmp_path)] == [called]
 
 

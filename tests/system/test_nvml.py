@@ -120,8 +120,8 @@ def test_a_gpu_tells_its_clock_heat_and_power(nvml: Fake) -> None:
     nvml.busy = 30
     gpu = NvidiaSensor(1, "NVIDIA H100 80GB HBM3")
     assert gpu.once() == {"clock_max_mhz": 1980.0, "busy_before": 0.3}
-    told = gpu.sample()
-    assert told == {
+    got = gpu.sample()
+    assert got == {
         "clock_mhz": 1200.0, "throttled": 0.0, "power_capped": 0.0, "temperature_c": 71.0, "power_w": 412.0,
     }  # fmt: skip
     gpu.close()
@@ -144,15 +144,15 @@ def test_heat_and_brakes_are_trouble_and_the_power_cap_is_not(
         "SwThermalSlowdown": 32, "HwThermalSlowdown": 64, "HwPowerBrakeSlowdown": 128, "DisplayClockSetting": 256,
     }  # fmt: skip
     nvml.reasons = bits[reason]
-    told = NvidiaSensor(0, "").sample()
-    assert (told["throttled"], told["power_capped"]) == (throttled, capped)
+    got = NvidiaSensor(0, "").sample()
+    assert (got["throttled"], got["power_capped"]) == (throttled, capped)
 
 
 def test_older_drivers_know_older_names(nvml: Fake) -> None:
     nvml.lacks = {"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetTemperatureV"}
     nvml.reasons = 0x40
-    told = NvidiaSensor(0, "").sample()
-    assert (told["throttled"], told["temperature_c"]) == (1.0, 70.0)
+    got = NvidiaSensor(0, "").sample()
+    assert (got["throttled"], got["temperature_c"]) == (1.0, 70.0)
 
 
 @pytest.mark.parametrize("lacking", ["nvmlDeviceGetClockInfo", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetUUID"])
@@ -161,10 +161,10 @@ def test_what_a_driver_does_not_tell_is_left_out(nvml: Fake, lacking: str) -> No
     sampler = Sampler("cuda", "NVIDIA T4")
     sampler.start()
     time.sleep(0.1)  # several ticks of the processors' counters
-    told = sampler.stop()
-    assert "host_other_load" in told
-    assert ("power_w" in told) == (lacking == "nvmlDeviceGetClockInfo")
-    assert ("clock_mhz" in told) == (lacking == "nvmlDeviceGetPowerUsage")
+    got = sampler.stop()
+    assert "host_other_load" in got
+    assert ("power_w" in got) == (lacking == "nvmlDeviceGetClockInfo")
+    assert ("clock_mhz" in got) == (lacking == "nvmlDeviceGetPowerUsage")
     assert nvml.opened == 0
 
 
@@ -212,9 +212,9 @@ def test_a_sampler_finds_it_by_the_backends_name(nvml: Fake) -> None:
     nvml.reasons = 0x20
     sampler = Sampler("cuda:1", "NVIDIA H100 80GB HBM3")
     sampler.start()
-    told = sampler.stop()
-    assert told["clock_max_mhz"] == 1980.0
-    assert remarks(told)[0] == "the device was throttled in 100% of the samples"
+    got = sampler.stop()
+    assert got["clock_max_mhz"] == 1980.0
+    assert remarks(got)[0] == "the device was throttled in 100% of the samples"
 
 
 def test_without_the_library_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_the_names_are_those_of_the_real_library(nvml: Fake, monkeypatch: pytest
     assert sum(getattr(real, f"nvmlClocksEventReason{name}") for name in trouble) == ours.THROTTLING
     assert real.nvmlClocksEventReasonSwPowerCap == ours.POWER_CAP
     assert {name for name, _ in real.c_nvmlProcessUtilizationSample_t._fields_} >= {"pid", "smUtil", "timeStamp"}
-    with pytest.raises((real.NVMLError, OSError)) as told:
+    with pytest.raises((real.NVMLError, OSError)) as raised:
         gpu = NvidiaSensor(99, "")  # no machine has so many; most of those that test have none
         gpu.close()
-    assert str(told.value)
+    assert str(raised.value)

@@ -30,9 +30,9 @@ def test_every_one_of_them_interrupts(name: str) -> None:
 
 
 def test_the_second_waits_for_what_the_first_began_and_the_third_does_not() -> None:
-    told: list[str] = []
+    got: list[str] = []
     steps: list[str] = []
-    with pytest.raises(Signalled), graceful_shutdown(lambda: told.append("second")):
+    with pytest.raises(Signalled), graceful_shutdown(lambda: got.append("second")):
         try:
             press()
         finally:
@@ -41,7 +41,7 @@ def test_the_second_waits_for_what_the_first_began_and_the_third_does_not() -> N
             with pytest.raises(Signalled):
                 press()
             steps.append("left")
-    assert (told, steps) == (["second"], ["cleaned up", "left"])
+    assert (got, steps) == (["second"], ["cleaned up", "left"])
 
 
 def test_what_is_deferred_raises_when_it_is_done() -> None:

@@ -105,7 +105,7 @@ def test_a_conversation_is_read_from_the_cache(server: MessagesServer, connect: 
         reply = provider.reply(asked(*messages, system="You train models. " * 300), ignore)
         replies.append(reply)
         messages += [answered(reply), results(reply, f"{turn} " * 300)]
-    told = [
+    got = [
         {
             "input_tokens": reply.usage.input,
             "output_tokens": reply.usage.output,
@@ -115,7 +115,7 @@ def test_a_conversation_is_read_from_the_cache(server: MessagesServer, connect: 
         }
         for reply in replies
     ]
-    assert told == server.billed
+    assert got == server.billed
     assert replies[0].usage.cache_write_hour > 1000 and replies[0].usage.cache_read == 0
     for before, reply in itertools.pairwise(replies):
         assert reply.usage.cache_read == before.usage.total - before.usage.output  # all that was sent before
@@ -143,9 +143,9 @@ def test_what_may_pass_is_an_outage(
 ) -> None:
     server.faults[0] = answer
     provider = connect(server)
-    with pytest.raises(Outage, match=reason) as told:
+    with pytest.raises(Outage, match=reason) as raised:
         provider.reply(asked(), ignore)
-    assert told.value.seconds == seconds
+    assert raised.value.seconds == seconds
     assert len(server.requests) == 1  # the SDK tried once
     if answer.status == 200:
         assert provider.so_far == Usage(input=server.billed[0]["input_tokens"], output=1)
@@ -236,15 +236,15 @@ def test_an_error_of_who_is_told_the_pieces_is_no_outage(server: MessagesServer,
 )
 def test_what_a_person_has_to_mend(server: MessagesServer, connect: Any, answer: Answer, message: str) -> None:
     server.faults[0] = answer
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as raised:
         connect(server).reply(asked(), ignore)
-    assert "\n" not in str(told.value) and served.KEY not in str(told.value)
+    assert "\n" not in str(raised.value) and served.KEY not in str(raised.value)
 
 
 def test_a_wrong_key_is_not_shown(server: MessagesServer, connect: Any) -> None:
-    with pytest.raises(UserError, match="does not accept the key") as told:
+    with pytest.raises(UserError, match="does not accept the key") as raised:
         connect(server, key="sk-ant-wrong").reply(asked(), ignore)
-    assert "sk-ant-wrong" not in str(told.value)
+    assert "sk-ant-wrong" not in str(raised.value)
     with pytest.raises(UserError, match="key in ANTHROPIC_AUTH_TOKEN"):
         connect(server, key=None, token="wrong").reply(asked(), ignore)
     assert connect(server, key=None, token=served.KEY).reply(asked(), ignore).stop_reason == "end_turn"

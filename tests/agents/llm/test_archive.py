@@ -186,18 +186,18 @@ while True:
 
 def test_a_kill_loses_at_most_the_row_in_flight(tmp_path: Path) -> None:
     path = tmp_path / "exchanges.db"
-    told = 0
+    got = 0
     for after in (1, 3, 5):
         command = [sys.executable, "-P", "-c", KILLED, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "open\n"
             for _ in range(after):
-                told = int(process.stdout.readline()) + 1
+                got = int(process.stdout.readline()) + 1
             process.kill()
-            told = max([told, *(int(line) + 1 for line in process.stdout.read().split("\n")[:-1])])
+            got = max([got, *(int(line) + 1 for line in process.stdout.read().split("\n")[:-1])])
         archive = Archive.open(path)
-        assert archive.count() in {told, told + 1}  # one may have been written and not yet told
+        assert archive.count() in {got, got + 1}  # one may have been written and not yet reported
         for exchange in archive.exchanges():
             assert len(exchange.request.messages) == exchange.number + 1
         archive.close()

@@ -144,15 +144,15 @@ def test_every_fault_in_one_conversation_ends_right_and_is_paid_to_the_cent(
     stored = list(one.client.archive.exchanges())
     begun = [exchange for exchange in stored if exchange.usage.total]
     broken = 0
-    for exchange, told in zip(begun, server.billed, strict=True):
+    for exchange, got in zip(begun, server.billed, strict=True):
         assert exchange.usd is not None
         if exchange.reply is not None:
-            assert (exchange.usd, exchange.usage.output) == (in_usd(told), told["output_tokens"])
+            assert (exchange.usd, exchange.usage.output) == (in_usd(got), got["output_tokens"])
         else:
             broken += 1
-            assert exchange.usage.input == told["input_tokens"]
-            assert in_usd(told) <= exchange.usd and told["output_tokens"] > 20  # nobody told of more than one
-            assert told["output_tokens"] <= exchange.usage.output <= 2 * told["output_tokens"] + 1
+            assert exchange.usage.input == got["input_tokens"]
+            assert in_usd(got) <= exchange.usd and got["output_tokens"] > 20  # the server reported one at most
+            assert got["output_tokens"] <= exchange.usage.output <= 2 * got["output_tokens"] + 1
     assert broken == 2 and totals.usd == sum(exchange.usd or 0 for exchange in stored)
     assert [exchange.reply for exchange in stored if exchange.reply] == replies
     assert [exchange.outcome for exchange in stored].count("outage") == 5
@@ -177,10 +177,10 @@ def test_a_server_that_stays_away_is_an_outage_that_grows_and_is_over_with_the_f
     seconds, attempts = [], list[int]()
     for _ in range(7):
         begun = one.now
-        with pytest.raises(Outage, match="no connection to") as told:
+        with pytest.raises(Outage, match="no connection to") as raised:
             one.client.ask(asked(), 1)
         assert one.now - begun <= 20
-        seconds.append(told.value.seconds)
+        seconds.append(raised.value.seconds)
         attempts.append(one.client.archive.count() - sum(attempts))
     assert seconds == [30, 60, 120, 240, 480, 600, 600]
     assert attempts[0] >= 4 and attempts[1:] == [1] * 6  # from the second on nobody waits for it
@@ -190,9 +190,9 @@ def test_a_server_that_stays_away_is_an_outage_that_grows_and_is_over_with_the_f
     server.start()
     assert one.client.ask(asked(), 1).stop_reason == "end_turn"
     server.stop()
-    with pytest.raises(Outage) as told:
+    with pytest.raises(Outage) as raised:
         one.client.ask(asked(), 1)
-    assert told.value.seconds == 30
+    assert raised.value.seconds == 30
     assert one.client.archive.totals().usd == billed(server)
 
 
@@ -201,9 +201,9 @@ def test_a_server_that_asks_for_an_hour_is_an_outage_at_once(
 ) -> None:
     server.faults[0] = served.rate_limited(3600)
     one = client_of()
-    with pytest.raises(Outage, match="rate limit") as told:
+    with pytest.raises(Outage, match="rate limit") as raised:
         one.client.ask(asked(), 1)
-    assert told.value.seconds == 3600 and one.slept == [] and len(server.requests) == 1
+    assert raised.value.seconds == 3600 and one.slept == [] and len(server.requests) == 1
 
 
 def test_a_server_that_was_silent_for_long_is_not_asked_again_at_once(

@@ -48,11 +48,11 @@ def test_a_run_and_its_replay(tmp_path: Path, claude: ModelSettings) -> None:
     used = replies[0].usage
     assert total.usd == 2 * (4 * used.input + 20 * used.output) / Decimal(1_000_000)
 
-    told: list[Any] = []
-    again = recording(tmp_path, lambda *difference: told.append(difference))
+    got: list[Any] = []
+    again = recording(tmp_path, lambda *difference: got.append(difference))
     assert [again.ask(ASKED, number).stop_reason for number in (1, 2)] == ["end_turn"] * 2
     again.close()
-    assert told == []
+    assert got == []
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.name for path in files} == {"exchanges.db", "00001.md", "00002.md"}
     assert not any(messages_server.KEY.encode() in path.read_bytes() for path in files)

@@ -116,9 +116,9 @@ def test_what_may_pass_is_an_outage(
 ) -> None:
     server.faults[0] = answer
     provider = connect(server)
-    with pytest.raises(Outage, match=reason) as told:
+    with pytest.raises(Outage, match=reason) as raised:
         provider.reply(asked(), ignore)
-    assert told.value.seconds == seconds and len(server.requests) == 1
+    assert raised.value.seconds == seconds and len(server.requests) == 1
     assert provider.reply(asked(), ignore).stop_reason == "end_turn"
 
 
@@ -152,9 +152,9 @@ def test_a_chunk_that_makes_no_sense_is_an_outage(server: CompletionsServer, con
 
 def test_what_a_person_has_to_mend(server: CompletionsServer, connect: Any) -> None:
     server.key = "sk-right"
-    with pytest.raises(UserError, match="does not accept the key in OPENAI_API_KEY") as told:
+    with pytest.raises(UserError, match="does not accept the key in OPENAI_API_KEY") as raised:
         connect(server, key="sk-wrong").reply(asked(), ignore)
-    assert "sk-wrong" not in str(told.value)
+    assert "sk-wrong" not in str(raised.value)
     server.faults = {
         1: Completion(status=404, error={"message": "model 'qwen4' not found"}),
         2: Completion(status=429, error={"message": "You exceeded it", "code": "insufficient_quota"}),

@@ -1,4 +1,4 @@
-"""What each kind of server needs from the environment, told in one line."""
+"""What each kind of server needs from the environment, in one line."""
 
 import importlib.util
 from functools import partial

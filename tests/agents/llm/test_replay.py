@@ -55,12 +55,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_replies_come_in_their_order_for_each_experiment(path: Path) -> None:
-    told: list[Any] = []
-    recorded = ReplayClient(Archive.open(path), lambda *difference: told.append(difference))
+    got: list[Any] = []
+    recorded = ReplayClient(Archive.open(path), lambda *difference: got.append(difference))
     assert recorded.ask(asked("a"), 1) == answer("A")
     assert recorded.ask(asked("x"), 3) == answer("X")
     assert recorded.ask(asked("a", "b"), 1) == answer("B")
-    assert told == []
+    assert got == []
     recorded.close()
 
 
@@ -90,11 +90,11 @@ def test_a_conversation_that_was_begun_again_is_gone_through_once(tmp_path: Path
 
 
 def test_another_request_gets_the_reply_and_the_difference_is_told(path: Path) -> None:
-    told: list[tuple[int, str]] = []
-    recorded = ReplayClient(Archive.open(path), lambda experiment, text: told.append((experiment, text)))
+    got: list[tuple[int, str]] = []
+    recorded = ReplayClient(Archive.open(path), lambda experiment, text: got.append((experiment, text)))
     assert recorded.ask(asked("a, changed"), 1) == answer("A")
-    assert told[0][0] == 1 and told[0][1].startswith("request 1: message 1 was ") and "changed" in told[0][1]
-    assert len(told[0][1]) < 200 and "\n" not in told[0][1]
+    assert got[0][0] == 1 and got[0][1].startswith("request 1: message 1 was ") and "changed" in got[0][1]
+    assert len(got[0][1]) < 200 and "\n" not in got[0][1]
     recorded.close()
 
 

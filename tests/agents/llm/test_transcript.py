@@ -111,8 +111,8 @@ def test_half_a_character_is_no_reason_to_stop(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_the_transcript_and_is_told_once(tmp_path: Path) -> None:
-    told: list[str] = []
-    transcript = Transcript(tmp_path, Redactor([]), told.append)
+    got: list[str] = []
+    transcript = Transcript(tmp_path, Redactor([]), got.append)
     transcript.request(1, "m")
 
     class Full:
@@ -128,18 +128,18 @@ def test_a_full_disk_ends_the_transcript_and_is_told_once(tmp_path: Path) -> Non
     transcript.delta(Delta(kind="text", text="b"))
     transcript.note("c")
     transcript.close()
-    assert len(told) == 1 and "No space left on device" in told[0]
+    assert len(got) == 1 and "No space left on device" in got[0]
 
 
 def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    told: list[str] = []
-    transcript = Transcript(tmp_path / "file" / "transcripts", Redactor([]), told.append)
+    got: list[str] = []
+    transcript = Transcript(tmp_path / "file" / "transcripts", Redactor([]), got.append)
     transcript.request(1, "m")
     transcript.delta(Delta(kind="text", text="a"))
     transcript.request(2, "m")
     transcript.close()
-    assert len(told) == 1
+    assert len(got) == 1
 
 
 def test_a_count_in_a_line() -> None:

@@ -194,7 +194,7 @@ def test_prepared_from_the_wheel(index: Path, fresh_cache: Path) -> None:
     assert [dataset.tokenizer.decode(dataset.train[n][1:].tolist()) for n in range(len(dataset.train))] == training
     assert dataset.sizes()["train"] == (len(training), sum(len(text.encode()) for text in training))
     for split in ("val", "test"):
-        held = sorted(text.encode() for told, text in documents if told == split)
+        held = sorted(text.encode() for got, text in documents if got == split)
         assert sorted(dataset.scored(split, 10**9).documents) == held
 
 

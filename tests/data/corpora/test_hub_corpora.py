@@ -37,7 +37,7 @@ def fetched(hub: HubServer) -> list[str]:
 
 def test_the_last_shard_is_held_out_half_and_half(hub: HubServer, shards: list[list[str]], fresh_cache: Path) -> None:
     done: list[tuple[str, int, int]] = []
-    dataset = prepare("climbmix:2", 300, on_progress=lambda *told: done.append(told))
+    dataset = prepare("climbmix:2", 300, on_progress=lambda *got: done.append(got))
     decoded = [dataset.tokenizer.decode(dataset.train[n].tolist()) for n in range(len(dataset.train))]
     assert decoded == shards[0] + shards[1]
     held = [{d.decode() for d in dataset.scored(split, 10**9).documents} for split in ("val", "test")]
@@ -45,7 +45,7 @@ def test_the_last_shard_is_held_out_half_and_half(hub: HubServer, shards: list[l
     assert not held[0] & held[1]
     assert 40 < len(held[0]) < 80
     size = sum(map(len, hub.files.values()))
-    downloads = [told for told in done if told[0] == "download"]
+    downloads = [got for got in done if got[0] == "download"]
     assert downloads[-1] == ("download", size, size)
 
 
