@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def confirm(
-    seeds: Annotated[int, Option(metavar="N", help="how many unused seeds; each takes two trials")] = (DEFAULT_SEEDS),
+    seeds: Annotated[int, Option(metavar="N", help="how many unused seeds; each takes two trials")] = DEFAULT_SEEDS,
     folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
