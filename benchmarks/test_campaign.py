@@ -131,8 +131,8 @@ def test_status_in_a_new_process(benchmark, root: Path) -> None:  # type: ignore
     def run() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
 
-    told = json.loads(benchmark.pedantic(run, rounds=5, warmup_rounds=1))
-    assert told["experiments"] >= RECORDED
+    status = json.loads(benchmark.pedantic(run, rounds=5, warmup_rounds=1))
+    assert status["experiments"] >= RECORDED
 
 
 def test_all_records(benchmark, campaign: Campaign) -> None:  # type: ignore[no-untyped-def]

@@ -181,10 +181,10 @@ class _ExperimentPrinter:
         self._stale = False
 
     def __call__(self, judged: Judged) -> None:
-        experiment = judged.experiment
         from core.cli.render import tables
         from core.measure.lone_trial import trial_warnings
 
+        experiment = judged.experiment
         if self._as_json:
             terminal.json_line(terminal.with_gain(experiment))
         else:

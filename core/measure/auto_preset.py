@@ -49,7 +49,7 @@ class StartupTimeout(UserError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class Target:
     """A device of this machine that a backend can train on."""
 
     device: Device
@@ -85,7 +85,7 @@ class MeasuredTrial:
         )
 
 
-def find(changes: Mapping[str, str]) -> list[Candidate]:
+def find(changes: Mapping[str, str]) -> list[Target]:
     """The devices that an installed backend can use, best first. `changes` may name a backend or a device.
 
     UserError if there are none.
@@ -107,9 +107,7 @@ def find(changes: Mapping[str, str]) -> list[Candidate]:
                 facts = dataclasses.replace(facts, tflops={facts.dtype: hardware.matrix_flops() / 1e12})
             description = f"{one.name}: {backend} on {place}" + ("" if facts.known else ", not in devices.toml")
             found.append(
-                Candidate(
-                    device=facts, place=place, fingerprint=_fingerprint(facts, place, one), description=description
-                )
+                Target(device=facts, place=place, fingerprint=_fingerprint(facts, place, one), description=description)
             )
     if not found:
         options = " and ".join(f"{key} {changes[key]}" for key in ("backend", "device") if key in changes)
@@ -125,14 +123,14 @@ def preset(changes: Mapping[str, str], *, prepare: Prepare, tell: Tell, again: b
 
     Passes progress to `tell`, a line each. UserError if nothing here can train.
     """
-    candidates = find(changes)
+    targets = find(changes)
     late: StartupTimeout | None = None
     load: list[str] | None = None  # read once, before the measurements add to it
-    for candidate in candidates:
-        if late is not None and candidate.device.device == "cpu":
+    for target in targets:
+        if late is not None and target.device.device == "cpu":
             raise late  # better than a night on the processor because a minute was missing
-        tell(f"preset {NAME}: {candidate.description}")
-        if not again and (text := kept(candidate)) is not None:
+        tell(f"preset {NAME}: {target.description}")
+        if not again and (text := kept(target)) is not None:
             tell(f"preset {NAME}: measured before; `autoresearch presets {NAME} --again` measures again")
             return presets.parse(text), text
         if load is None:
@@ -140,45 +138,45 @@ def preset(changes: Mapping[str, str], *, prepare: Prepare, tell: Tell, again: b
             for line in load:
                 tell(f"preset {NAME}: other work may slow the measurement: {line}")
         try:
-            text = _measured_toml(candidate, changes, prepare, tell, load)
+            text = _measured_toml(target, changes, prepare, tell, load)
         except UserError as error:
-            if isinstance(error, StartupTimeout) and candidate.device.known:
+            if isinstance(error, StartupTimeout) and target.device.known:
                 late = error
-            if candidate is candidates[-1]:
+            if target is targets[-1]:
                 raise
             tell(f"preset {NAME}: skipping this device: {error}")
             continue
         if load:
             tell(f"preset {NAME}: the result is not cached, because other work may have slowed it")
         else:
-            with replacing(_path(candidate)) as file:
+            with replacing(_path(target)) as file:
                 file.write(text.encode())
         return presets.parse(text), text
-    raise AssertionError("the last candidate returns or raises")
+    raise AssertionError("the last target returns or raises")
 
 
-def kept(candidate: Candidate) -> str | None:
+def kept(target: Target) -> str | None:
     """The TOML that was measured for this device before; None if there is none, or if it is damaged."""
     try:
-        text = _path(candidate).read_text(encoding="utf-8")
+        text = _path(target).read_text(encoding="utf-8")
         presets.parse(text)
     except (OSError, ValueError, UserError):
         return None
     return text
 
 
-def guess(candidate: Candidate) -> Preset:
+def guess(target: Target) -> Preset:
     """The preset for the device before anything is measured."""
-    return _scaled(candidate, candidate.device)
+    return _scaled(target, target.device)
 
 
-def _path(candidate: Candidate) -> Path:
-    return cache_root() / NAME / f"{candidate.fingerprint}.toml"
+def _path(target: Target) -> Path:
+    return cache_root() / NAME / f"{target.fingerprint}.toml"
 
 
-def _scaled(candidate: Candidate, device: Device, measured: scaling.Calibration | None = None) -> Preset:
+def _scaled(target: Target, device: Device, measured: scaling.Calibration | None = None) -> Preset:
     preset = scaling.scaled(device, presets.anchors(), measured, name=NAME)
-    return dataclasses.replace(preset, device=candidate.place)
+    return dataclasses.replace(preset, device=target.place)
 
 
 def _load() -> list[str]:
@@ -187,19 +185,17 @@ def _load() -> list[str]:
     return [one_line(one.message) for one in load.diagnoses if one.status == "warning"]
 
 
-def _measured_toml(
-    candidate: Candidate, changes: Mapping[str, str], prepare: Prepare, tell: Tell, load: list[str]
-) -> str:
+def _measured_toml(target: Target, changes: Mapping[str, str], prepare: Prepare, tell: Tell, load: list[str]) -> str:
     allowance = {key: text for key, text in changes.items() if key == "startup_seconds"}
-    chosen = presets.override(guess(candidate), allowance)
+    chosen = presets.override(guess(target), allowance)
     dataset = prepare(_to_measure(chosen))
     begun = time.monotonic()
-    measured = _measure(chosen, dataset, candidate.device, tell)
-    device = _with_choices(candidate.device, measured[0].trial)
+    measured = _measure(chosen, dataset, target.device, tell)
+    device = _with_choices(target.device, measured[0].trial)
     for _ in range(2):  # the depth that is chosen decides which measurement counts
         nearest = min(measured, key=lambda one: abs(one.preset.depth - chosen.depth))
         calibration = scaling.Calibration(flops=nearest.flops, memory_factor=nearest.memory_factor(device))
-        chosen = _scaled(candidate, device, calibration)
+        chosen = _scaled(target, device, calibration)
     estimate = estimates.estimate(chosen, device, flops=calibration.flops)
     share = calibration.memory_factor * estimate.memory_gb / device.usable_gb
     estimate = dataclasses.replace(estimate, memory_share=share)
@@ -209,7 +205,7 @@ def _measured_toml(
         f"{share:.0%} of the memory, {estimate.overhead_share:.0%} of the wall time for start-up and scoring"
     )
     lines = [
-        f"# {NAME}: measured on {today} in {spent:.0f} s on {candidate.description}",
+        f"# {NAME}: measured on {today} in {spent:.0f} s on {target.description}",
         *(f"# other work may have slowed the measurement: {line}" for line in load),
         *(f"# {one}" for one in measured),
         f"# {estimated}",

@@ -37,8 +37,8 @@ from core.system.files import cache_root
 from core.trial.probe import probe
 from presets import cost, devices, estimate
 
-Status = Literal["ok", "warning", "missing"]
-Facts = dict[str, Any]
+Level = Literal["ok", "warning", "missing"]
+Section = dict[str, Any]  # of the report, as JSON
 Here = Sequence[hardware.Accelerator]
 
 LOW_DISK_GB = 5.0
@@ -56,7 +56,7 @@ class Diagnosis:
     """One line of the report: its subject, its status, and what fixes it."""
 
     subject: str
-    status: Status
+    status: Level
     message: str
     fix: str = ""  # a command, or what to do
     blocks: bool = False  # no trial of the preset can run like this
@@ -67,10 +67,10 @@ class Report:
     """All facts, and a diagnosis a line, in the order in which they are printed."""
 
     preset: str
-    facts: Facts = field(default_factory=dict)
+    facts: Section = field(default_factory=dict)
     diagnoses: list[Diagnosis] = field(default_factory=list)
 
-    def add(self, subject: str, message: str, status: Status = "ok", fix: str = "", *, blocks: bool = False) -> None:
+    def add(self, subject: str, message: str, status: Level = "ok", fix: str = "", *, blocks: bool = False) -> None:
         """Appends a diagnosis."""
         self.diagnoses.append(Diagnosis(subject=subject, status=status, message=message, fix=fix, blocks=blocks))
 
@@ -79,7 +79,7 @@ class Report:
         """What to do before a trial can run; empty if one can."""
         return [f"{one.subject}: {one.fix or one.message}" for one in self.diagnoses if one.blocks]
 
-    def json(self) -> Facts:
+    def json(self) -> Section:
         """The report for `--json`."""
         findings = [
             {"about": one.subject, "mark": one.status, "told": one.message, "mend": one.fix, "blocks": one.blocks}
@@ -172,14 +172,14 @@ def _examine_git(report: Report) -> None:
     report.add("git", message, "missing", f"{message}; a campaign is a git repository. Install it", blocks=True)
 
 
-def _probed(names: Iterable[str]) -> dict[str, Facts]:
+def _probed(names: Iterable[str]) -> dict[str, Section]:
     """What each backend reports in a process of its own; all of them run at once."""
     every = list(names)
     with ThreadPoolExecutor(len(every)) as threads:
         return dict(zip(every, threads.map(probe, every), strict=True))
 
 
-def _examine_backends(report: Report, probed: Mapping[str, Facts], here: Here) -> None:
+def _examine_backends(report: Report, probed: Mapping[str, Section], here: Here) -> None:
     report.facts["backends"] = facts = {
         name: {"missing": backends.get(name).missing(), **found} for name, found in probed.items()
     }
@@ -199,7 +199,7 @@ def _examine_backends(report: Report, probed: Mapping[str, Facts], here: Here) -
             report.add(name, f"{unseen.name} is here, but this {name} does not find it", "warning", fix)
 
 
-def _examine_preset(report: Report, preset: Preset, origin: str, auto: Facts, here: Here) -> None:
+def _examine_preset(report: Report, preset: Preset, origin: str, auto: Section, here: Here) -> None:
     """Whether the preset can run here; `auto` is what its backend reports if it chooses the device."""
     report.facts["chosen"] = facts = {
         key: getattr(preset, key) for key in ("backend", "device", "corpus", "vocabulary")
@@ -215,7 +215,7 @@ def _examine_preset(report: Report, preset: Preset, origin: str, auto: Facts, he
     needs = _memory_gb(preset, found["choices"])
     usable, free = _room(preset.backend, found["device"], found["device_name"], here)
     facts |= {"resolved": found["device"], "memory_gb": needs, "usable_gb": usable, "free_gb": free}
-    status: Status = "ok"
+    status: Level = "ok"
     fix = ""
     if needs is not None:
         message += f"; takes about {needs:.1f} GB" + (f" of {usable:.1f}" if usable is not None else "")
@@ -316,7 +316,7 @@ def _examine_disk(report: Report) -> None:
     for place, path, words in (("cache", root, "the cache"), ("here", Path.cwd(), "this folder")):
         free = shutil.disk_usage(_existing(path)).free / GB
         disk[place] = {"folder": str(path), "free_gb": free}
-        status: Status = "ok" if free >= LOW_DISK_GB else "warning" if free >= NO_DISK_GB else "missing"
+        status: Level = "ok" if free >= LOW_DISK_GB else "warning" if free >= NO_DISK_GB else "missing"
         fix = "" if status == "ok" else f"free some: under {LOW_DISK_GB:g} GB a night's campaign may fill the disk"
         report.add("disk", f"{free:.1f} GB free for {words}", status, fix, blocks=status == "missing")
 
@@ -402,7 +402,7 @@ def examine_load(here: Here) -> Report:
     return report
 
 
-def _used(processes: Iterable[psutil.Process]) -> list[Facts]:
+def _used(processes: Iterable[psutil.Process]) -> list[Section]:
     """Processes that used much of a core since the last call. Names only: a command line may hold a secret."""
     found = []
     for process in processes:

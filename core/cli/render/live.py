@@ -123,17 +123,13 @@ class Follower:
             case events.Preparing():
                 if self._preparation is None:
                     self._preparation = Preparation(self._console)
-                    self._preparation.__enter__()
                 self._preparation(event.stage, event.done, event.total)
             case events.Proposed():
-                self.close()
-                again = "resumed" if event.resumed else f"from {event.agent}"
-                self._line(f"experiment {event.number} ({again}): {one_line(event.hypothesis)}")
+                origin = "resumed" if event.resumed else f"from {event.agent}"
+                self._line_after_bars(f"experiment {event.number} ({origin}): {one_line(event.hypothesis)}")
             case events.TrialStarted():
-                self.close()
-                self._bar = TrialBar(self._console, f"experiment {event.number}, seed {event.seed}: ")
-                self._bar.__enter__()
-            case events.TrialProgress():
+                self._start_bar(f"experiment {event.number}, seed {event.seed}: ")
+            case events.TrialProgress() | events.MeasuringProgress():
                 if self._bar is not None:
                     self._bar(event.progress)
             case events.TrialEnded():
@@ -150,32 +146,21 @@ class Follower:
                     f"with val_bpb {text.bpb(earlier.val_bpb)}"
                 )
             case events.Drifted():
-                self.close()
-                self._line(_drifted(event))
+                self._line_after_bars(_drifted(event))
             case events.Confirming():
-                self.close()
-                self._line(_confirming(event))
+                self._line_after_bars(_confirming(event))
             case events.Measuring():
-                self.close()
                 whose = f"{event.role} (experiment {event.experiment}), seed {event.seed}"
-                self._bar = TrialBar(self._console, f"{event.place + 1} of {event.count}: {whose}: ")
-                self._bar.__enter__()
-            case events.MeasuringProgress():
-                if self._bar is not None:
-                    self._bar(event.progress)
+                self._start_bar(f"{event.place + 1} of {event.count}: {whose}: ")
             case events.Measured():
-                self.close()
-                self._line(_measured(event))
+                self._line_after_bars(_measured(event))
             case events.Working():
-                if self._bar is None:
-                    self._bar = TrialBar(self._console)
-                    self._bar.__enter__()
+                self._bar = self._bar or TrialBar(self._console)
                 self._bar.show("agent", f"{event.agent}:", None, one_line(event.what))
             case events.Notice():
                 self._line(event.text)
             case events.Stopped():
-                self.close()
-                self._line(f"stopped: {event.reason}")
+                self._line_after_bars(f"stopped: {event.reason}")
 
     def close(self) -> None:
         """Erases bars that are still drawn."""
@@ -184,6 +169,15 @@ class Follower:
                 with contextlib.suppress(OSError):  # the terminal may be closed already
                     bars.__exit__(None, None, None)
         self._bar = self._preparation = None
+
+    def _start_bar(self, name: str) -> None:
+        self.close()
+        self._bar = TrialBar(self._console, name)
+
+    def _line_after_bars(self, text: str) -> None:
+        """Prints a line after erasing the bars."""
+        self.close()
+        self._line(text)
 
     def _line(self, text: str) -> None:
         self._console.print(Text(text, style="bright_black"), soft_wrap=True)
