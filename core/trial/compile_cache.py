@@ -12,8 +12,6 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from core.system.files import cache_root, replacing
 
@@ -45,7 +43,7 @@ def copy(source: Path, target: Path) -> None:
 class PendingEntries:
     """Cache entries of one training process, held in the folder `aside` until the trial has passed its audit.
 
-    A context manager: entries that were not merged are deleted on leaving.
+    To be closed: entries that were not merged are deleted then.
     """
 
     def __init__(self, store: Path, aside: Path) -> None:
@@ -65,7 +63,7 @@ class PendingEntries:
                         break
             files -= 1
             if room < 0 or files < 0:  # too much for a compiler's cache: all of it is dropped
-                self._forget()
+                self.close()
                 return
 
     def merge(self) -> None:
@@ -76,16 +74,9 @@ class PendingEntries:
                     shutil.copyfileobj(source, target)
         evict(self._store, STORE_BYTES)
 
-    def _forget(self) -> None:
+    def close(self) -> None:
+        """Deletes the entries."""
         shutil.rmtree(self._aside, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._forget()
 
 
 def evict(store: Path, most_bytes: int) -> None:

@@ -87,7 +87,7 @@ def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambd
     environment = backend_environment(preset, hidden=(*outside_cache(dataset.corpus), into))
     outcome = _Outcome(begun)
     pending = compile_cache.PendingEntries(compile_cache.store(preset.backend), into / "compiled")
-    with disk_full_as_user_error(into), pending, contextlib.ExitStack() as stack:
+    with disk_full_as_user_error(into), contextlib.closing(pending), contextlib.ExitStack() as stack:
         shutil.rmtree(into, ignore_errors=True)
         into.mkdir(parents=True)
         trainer = stack.enter_context(trainer_file(spec.trainer, spec.trainer_path))

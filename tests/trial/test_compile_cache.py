@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     (cache / "kind" / "link").symlink_to(secret / "text")
     (cache / "folder").symlink_to(secret)
     os.mkfifo(cache / "kind" / "pipe")
-    with compile_cache.PendingEntries(tmp_path / "store", tmp_path / "aside") as pending:
+    with closing(compile_cache.PendingEntries(tmp_path / "store", tmp_path / "aside")) as pending:
         pending.take(cache)
         pending.merge()
     assert names(tmp_path / "store") == {"file"}
@@ -84,7 +85,7 @@ def test_a_cache_that_is_none_is_not_taken(tmp_path: Path, monkeypatch: pytest.M
     for name, size in (("a", 600), ("b", 600)):
         (tmp_path / "cache").mkdir(exist_ok=True)
         (tmp_path / "cache" / name).write_bytes(b"x" * size)
-    with compile_cache.PendingEntries(tmp_path / "store", tmp_path / "aside") as pending:
+    with closing(compile_cache.PendingEntries(tmp_path / "store", tmp_path / "aside")) as pending:
         pending.take(tmp_path / "cache")
         pending.merge()
     assert not (tmp_path / "store").exists() or names(tmp_path / "store") == set()
@@ -113,7 +114,7 @@ def test_trials_that_end_at_once_merge_at_once(tmp_path: Path) -> None:
             path = cache / "kind" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x" * 100_000)
-        with compile_cache.PendingEntries(tmp_path / "store", tmp_path / f"aside{number}") as pending:
+        with closing(compile_cache.PendingEntries(tmp_path / "store", tmp_path / f"aside{number}")) as pending:
             pending.take(cache)
             pending.merge()
         compile_cache.copy(tmp_path / "store", tmp_path / f"copy{number}")
