@@ -1,7 +1,7 @@
-"""Makes .venv with everything this platform can have, at the versions of constraints.txt. Standard library only.
+"""Makes .venv with everything that this platform supports, at the versions of constraints.txt.
 
-`make setup` calls it; on Windows `py scripts/setup.py` does the same. A second call with nothing changed does
-nothing. It installs; it prepares no corpus and runs nothing.
+`make setup` calls it; on Windows `py scripts/setup.py` does the same. If nothing has changed, another call does nothing.
+It uses the standard library only, prepares no corpus and runs nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def main() -> int:
             "Name another one: make setup PYTHON=python3.12",
         )
     if sys.version_info[:2] > NEWEST:
-        say(f"Python {dotted(sys.version_info[:2])} is newer than what constraints.txt was tried with; going on")
+        say(
+            f"Python {dotted(sys.version_info[:2])} is newer than the versions that constraints.txt was tested with; continuing"
+        )
     wanted = fingerprint()
     if PYTHON.exists() and STAMP.exists() and STAMP.read_text(encoding="utf-8") == wanted:
         return 0
@@ -45,7 +47,7 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         return fail(
             f"this command ended with status {error.returncode}: {' '.join(map(str, error.cmd))}",
-            "Its own message stands above. With that mended, `make setup` goes on from what is installed.",
+            "Its message is above. Fix that and run `make setup` again: it continues from what is installed.",
         )
     STAMP.write_text(wanted, encoding="utf-8")
     command = BIN.relative_to(ROOT) / "autoresearch"
@@ -93,15 +95,15 @@ def install(uv: list[str]) -> None:
     try:
         run([*command, "--torch-backend=auto"], environment)
     except subprocess.CalledProcessError:
-        say("no PyTorch build chosen by device could be had; taking the registry's own")
+        say("no PyTorch build for this device was found; using the registry's default")
         run(command, environment)
 
 
 def compile_bytecode() -> None:
-    """Compiles all that is installed, and this tree's packages: uv doesn't, and a trial can't.
+    """Compiles the installed packages and this tree's, because uv doesn't and a trial can't.
 
-    A trial's sandbox has nothing to write to beside its own folder, so that each of its processes would compile
-    PyTorch's modules anew, which takes longer than importing them. Templates among the files fail, and don't matter.
+    A trial's sandbox can't write beside the packages, so each of its processes would compile PyTorch's modules again,
+    which takes longer than importing them. Templates among the files fail to compile, which does not matter.
     """
     say("compiling bytecode")
     purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -111,7 +113,7 @@ def compile_bytecode() -> None:
 
 
 def extras() -> str:
-    """All, or what is left where MLX has no build: that depends on the C library, which pyproject.toml can't say."""
+    """`all`, or all but MLX where it has no build. That depends on the C library, which pyproject.toml can't express."""
     library, version = platform.libc_ver()
     if sys.platform != "linux" or (library == "glibc" and as_numbers(version) >= MLX_GLIBC):
         return "all"
@@ -121,7 +123,7 @@ def extras() -> str:
 
 
 def pip_sources() -> dict[str, str]:
-    """What pip is configured with, for uv, which doesn't read it: own wheels, a mirror, a certificate."""
+    """pip's configuration for uv, which doesn't read it: local wheels, a mirror, a certificate."""
     found: dict[str, str] = {}
     if links := pip_setting("find-links"):
         found["UV_FIND_LINKS"] = ",".join(links.split())

@@ -29,7 +29,7 @@ class Answer:
 
     @property
     def last(self) -> Any:
-        """What the last line of standard output holds."""
+        """The JSON on the last line of standard output."""
         return json.loads(self.out.splitlines()[-1])
 
 
@@ -37,7 +37,7 @@ def call(*arguments: object, code: int = 0) -> Answer:
     """Runs the command in this process. Fails if it doesn't end with `code`."""
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, ["autoresearch", *map(str, arguments)]
-    # The command ends deaf to all of them: it is its process's last act.
+    # A command ignores these signals when it ends, because its process ends with it.
     heard = {one: signal.getsignal(one) for one in SIGNALS}
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
@@ -48,5 +48,5 @@ def call(*arguments: object, code: int = 0) -> Answer:
             signal.signal(one, handler)
     answer = Answer(int(ended.value.code or 0), out.getvalue(), err.getvalue())
     assert answer.code == code, answer
-    assert "core/cli.py" not in answer.err.replace(os.sep, "/")  # no traceback of our own
+    assert "core/cli/" not in answer.err.replace(os.sep, "/")  # no traceback of our own
     return answer
