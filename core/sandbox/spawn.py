@@ -21,9 +21,9 @@ END_SECONDS = 40.0  # that a reaper has to end everything; it takes at most 30
 
 
 class ReapedProcess(subprocess.Popen[bytes]):
-    """A command under its reaper. Streams are the command's; `pid`, `wait` and `returncode` are the reaper's.
+    """A command under its reaper. The streams are the command's; `pid`, `wait` and `returncode` are the reaper's.
 
-    Whoever starts one calls `end`, whatever happens.
+    Call `end` in every case. Leaving it as a context manager only waits.
     """
 
     def __init__(
@@ -39,8 +39,9 @@ class ReapedProcess(subprocess.Popen[bytes]):
         stderr: int = subprocess.PIPE,
         keep_folder: bool = False,
     ) -> None:
-        """Starts it. The reaper writes its record to `usage` and deletes `folder`: with `keep_folder` only where this
-        process is gone. `private` is a folder that a variable of the environment names, and of no other process.
+        """Starts both. At the end the reaper writes an `Outcome` to `usage` and deletes `folder`; with `keep_folder` it
+        deletes it only if this process has gone. `private` is a folder that only this command's environment names, in
+        TMPDIR or HOME: by it `end` finds the processes that a killed reaper left.
         """
         self._private, self._usage = private, usage
         usage.unlink(missing_ok=True)
@@ -77,7 +78,7 @@ class ReapedProcess(subprocess.Popen[bytes]):
             _kill_those_with(self._private)
 
     def outcome(self) -> Outcome:
-        """What the reaper recorded. All of it is unknown before the end, and where the reaper was killed."""
+        """How the command ended. All fields are unknown before the end, and if the reaper was killed."""
         record = read_json(self._usage) or {}
         return Outcome(record.get("returncode"), record.get("peak_memory_mb"), record.get("exceeded", ""))
 
