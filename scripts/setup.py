@@ -1,6 +1,6 @@
 """Makes .venv with everything that this platform supports, at the versions of constraints.txt.
 
-`make setup` calls it; on Windows `py scripts/setup.py` does the same. If nothing has changed, another call does nothing.
+`make setup` calls it; on Windows `py scripts/setup.py` does the same. Another call does nothing if nothing has changed.
 It uses the standard library only, prepares no corpus and runs nothing.
 """
 
@@ -32,9 +32,7 @@ def main() -> int:
             "Name another one: make setup PYTHON=python3.12",
         )
     if sys.version_info[:2] > NEWEST:
-        say(
-            f"Python {dotted(sys.version_info[:2])} is newer than the versions that constraints.txt was tested with; continuing"
-        )
+        say(f"Python {dotted(sys.version_info[:2])} is newer than those that constraints.txt was tested with")
     wanted = fingerprint()
     if PYTHON.exists() and STAMP.exists() and STAMP.read_text(encoding="utf-8") == wanted:
         return 0
@@ -113,7 +111,7 @@ def compile_bytecode() -> None:
 
 
 def extras() -> str:
-    """`all`, or all but MLX where it has no build. That depends on the C library, which pyproject.toml can't express."""
+    """`all`, or all but MLX where it has no build. That depends on the C library, which pyproject.toml can't say."""
     library, version = platform.libc_ver()
     if sys.platform != "linux" or (library == "glibc" and as_numbers(version) >= MLX_GLIBC):
         return "all"
