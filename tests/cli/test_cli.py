@@ -103,7 +103,7 @@ def test_help_has_examples_and_every_command() -> None:
         (["show", "0"], "autoresearch init"),
         (["sample", "--model", "no-such-model"], "autoresearch export"),
         (["sample", "--temperature", "-1"], "--temperature"),
-        (["prepare", "--preset", "numpy", "--set", "vocabulary=257"], "more than 257"),
+        (["prepare", "--preset", "numpy", "--set", "vocabulary=257"], "got 257"),
     ],
 )
 def test_a_mistake_is_one_message_and_status_2(
