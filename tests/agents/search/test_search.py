@@ -36,6 +36,11 @@ ADAM_BETAS = (0.8, 0.95)  # tune: one of (0.8, 0.95), (0.9, 0.95)
 SPACES = read_tunables(TEXT)
 
 
+def seeds(few: int, many: int) -> pytest.MarkDecorator:
+    """Statistics: over few seeds in the fast suite, over many in the long one."""
+    return pytest.mark.parametrize("seeds", [few, pytest.param(many, marks=pytest.mark.long)])
+
+
 def place(name: str, value: Constant) -> float:
     """Where a value lies in its range, 0 to 1."""
     tunable = SPACES[name]
@@ -88,15 +93,16 @@ def test_it_changes_a_few_constants_of_the_champion_within_their_ranges() -> Non
     assert len({e.fingerprint for e in history.found}) == 81
 
 
-def test_it_finds_more_than_random_search_in_thirty_trials() -> None:
+@seeds(3, 10)
+def test_it_finds_more_than_random_search_in_thirty_trials(seeds: int) -> None:
     found: dict[str, list[float]] = {"search": [], "random": []}
-    for seed in range(10):
+    for seed in range(seeds):
         competitors: tuple[Agent, ...] = (SearchAgent(seed=seed), Uniform(seed))
         for agent in competitors:
             history = MemoryHistory(TEXT, Bowl(seed), PRESET)
             history.run(agent, 30)
             found[agent.name].append(history.champion.val_bpb or 0)
-    assert sum(a < b for a, b in zip(found["search"], found["random"], strict=True)) >= 8
+    assert sum(a < b for a, b in zip(found["search"], found["random"], strict=True)) >= 0.8 * seeds
     assert statistics.mean(found["search"]) - 1.5 < 0.7 * (statistics.mean(found["random"]) - 1.5)
 
 
@@ -173,11 +179,12 @@ def test_a_switch_that_alone_makes_the_difference_is_found() -> None:
         assert {read_constants(tried)["NORM"] for tried in history.texts} == {"rms", "layer", "none"}
 
 
-def test_what_others_tried_is_a_start() -> None:
+@seeds(3, 8)
+def test_what_others_tried_is_a_start(seeds: int) -> None:
     """Ten experiments after forty of random search get further than ten after none, from the same champion."""
     warm: list[float] = []
     cold: list[float] = []
-    for seed in range(8):
+    for seed in range(seeds):
         before = MemoryHistory(TEXT, Bowl(seed), PRESET)
         before.run(Near(seed), 40)
         alone = MemoryHistory(before.champion_text, Bowl(seed), PRESET)
@@ -188,10 +195,11 @@ def test_what_others_tried_is_a_start() -> None:
     assert statistics.mean(warm) > 1.2 * statistics.mean(cold) > 0
 
 
-def test_an_edit_of_the_code_does_not_make_it_forget() -> None:
+@seeds(3, 8)
+def test_an_edit_of_the_code_does_not_make_it_forget(seeds: int) -> None:
     """An edit moves every score down by 0.2: what the constants did before still holds, and the search knows it."""
     gains: dict[str, list[float]] = {"told": [], "alone": []}
-    for seed in range(8):
+    for seed in range(seeds):
         bowl = Bowl(seed)
 
         def measure(constants: Mapping[str, Constant], bowl: Bowl = bowl) -> float | None:
@@ -225,14 +233,15 @@ def test_two_near_misses_are_tried_together() -> None:
     assert proposal.hypothesis == "A_0 0 -> 1, B_0 0 -> 1"
 
 
-def test_failures_teach_what_to_keep_away_from() -> None:
+@seeds(2, 6)
+def test_failures_teach_what_to_keep_away_from(seeds: int) -> None:
     """What is too large for the budget fails; the search meets that less and less, and less than random changes do."""
 
     def measure(constants: Mapping[str, Constant]) -> float | None:
         return None if place("DEPTH", constants["DEPTH"]) + place("ROWS", constants["ROWS"]) > 1.0 else bowl(constants)
 
     counts: dict[str, list[int]] = {"search": [], "random near": []}
-    for seed in range(6):
+    for seed in range(seeds):
         bowl = Bowl(seed)
         for agent in (SearchAgent(seed=seed), Near(seed)):
             history = MemoryHistory(TEXT, measure, PRESET)
