@@ -205,23 +205,17 @@ def _job_object() -> object:
     from ctypes import wintypes
 
     class JobLimits(ctypes.Structure):
-        """JOBOBJECT_EXTENDED_LIMIT_INFORMATION."""
+        """JOBOBJECT_EXTENDED_LIMIT_INFORMATION; neighbours of one type are one array."""
 
         _fields_ = [
-            ("PerProcessUserTimeLimit", ctypes.c_int64),
-            ("PerJobUserTimeLimit", ctypes.c_int64),
+            ("TimeLimits", ctypes.c_int64 * 2),
             ("LimitFlags", wintypes.DWORD),
-            ("MinimumWorkingSetSize", ctypes.c_size_t),
-            ("MaximumWorkingSetSize", ctypes.c_size_t),
+            ("WorkingSetSizes", ctypes.c_size_t * 2),
             ("ActiveProcessLimit", wintypes.DWORD),
             ("Affinity", ctypes.c_size_t),
-            ("PriorityClass", wintypes.DWORD),
-            ("SchedulingClass", wintypes.DWORD),
+            ("Classes", wintypes.DWORD * 2),
             ("IoInfo", ctypes.c_uint64 * 6),
-            ("ProcessMemoryLimit", ctypes.c_size_t),
-            ("JobMemoryLimit", ctypes.c_size_t),
-            ("PeakProcessMemoryUsed", ctypes.c_size_t),
-            ("PeakJobMemoryUsed", ctypes.c_size_t),
+            ("Memory", ctypes.c_size_t * 4),
         ]
 
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
