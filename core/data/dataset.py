@@ -58,16 +58,16 @@ def prepare(corpus: str, vocabulary: int, *, on_progress: OnStage | None = None)
     `on_progress(stage, done, total)` is called while something is built. If two processes prepare at once, one builds
     and the other waits. After a kill at any moment, the next call goes on. UserError for a corpus that can't be had.
     """
-    tell = on_progress or (lambda stage, done, total: None)
+    report = on_progress or (lambda stage, done, total: None)
     check_vocabulary(vocabulary)
     found = find(corpus)
     if dataset := _open(found, vocabulary):
         return dataset
-    with _locked(digest(found.lock)[:24], tell):
+    with _locked(digest(found.lock)[:24], report):
         dataset = _open(found, vocabulary)  # another process may have built it meanwhile
         if dataset is None:
-            found.fetch(tell)
-            _build(found, vocabulary, tell)
+            found.fetch(report)
+            _build(found, vocabulary, report)
             dataset = _open(found, vocabulary)
     if dataset is None:
         raise UserError(
@@ -75,6 +75,11 @@ def prepare(corpus: str, vocabulary: int, *, on_progress: OnStage | None = None)
             "this comes back, check the disk"
         )
     return dataset
+
+
+def prepared(corpus: str, vocabulary: int) -> Dataset | None:
+    """The dataset if all of it is in the cache and whole, else None. Nothing is downloaded or built."""
+    return _open(find(corpus), vocabulary)
 
 
 @contextlib.contextmanager
@@ -95,11 +100,6 @@ def _locked(name: str, on_progress: OnStage) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def prepared(corpus: str, vocabulary: int) -> Dataset | None:
-    """The dataset if all of it is in the cache and whole, else None. Nothing is downloaded or built."""
-    return _open(find(corpus), vocabulary)
 
 
 def _open(corpus: Corpus, vocabulary: int) -> Dataset | None:
