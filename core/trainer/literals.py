@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 from core.records import Constant, UserError
@@ -38,6 +38,12 @@ def same(one: Constant, other: Constant) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     return one == other
+
+
+def changed_values(before: Mapping[str, Constant], after: Mapping[str, Constant]) -> str:
+    """`NAME old -> new` for each constant of both that differs; empty for none."""
+    changed = [name for name in after if name in before and not same(before[name], after[name])]
+    return ", ".join(f"{name} {literal(before[name])} -> {literal(after[name])}" for name in changed)
 
 
 def is_number(value: Constant) -> TypeGuard[int | float]:

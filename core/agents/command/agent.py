@@ -24,6 +24,7 @@ from core.sandbox.confine import NOT_CONFINED
 from core.system.text import one_line
 from core.trainer.check import refusal
 from core.trainer.constants import read_constants
+from core.trainer.literals import changed_values
 
 KEPT = 100  # files of what the command printed
 FIRST_WAIT, LONGEST_WAIT = 30.0, 1800.0  # seconds until it is asked again after a failure; they double
@@ -199,12 +200,9 @@ class CommandAgent(Agent):
 
 def _summary(result: CommandResult, before: str, after: str) -> str:
     """A hypothesis for an edit that came without one: the changed constants, else the first line that was printed."""
-    try:
-        old, new = read_constants(before), read_constants(after)
-    except UserError:
-        old, new = {}, {}
-    if changed := [f"{name} {old[name]!r} -> {new[name]!r}" for name in new if name in old and old[name] != new[name]]:
-        return ", ".join(changed)
+    with contextlib.suppress(UserError):
+        if changed := changed_values(read_constants(before), read_constants(after)):
+            return changed
     return one_line(result.first, 300) or f"an edit of {TRAINER}, for which no hypothesis was given"
 
 

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.agents.command.workspace import HYPOTHESIS, LESSON
+from core.agents.lessons import NAME as LESSONS
 from core.records import PROGRAM, TRAINER, UserError
 
 PROMPT, PROMPT_FILE = "{prompt}", "{prompt_file}"
-_OF_THE_FOLDER = {TRAINER, PROGRAM, "lessons.md", "hypothesis.txt", "lesson.txt"}
+_OF_THE_FOLDER = {TRAINER, PROGRAM, LESSONS, HYPOTHESIS, LESSON}
 _BATCH = {".cmd", ".bat"}
 
 

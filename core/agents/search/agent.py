@@ -17,7 +17,7 @@ from core.agents.search.gaussian_process import Gaussian, expected_improvement
 from core.agents.search.points import Observations, Spaces, Values
 from core.records import Proposal, UserError
 from core.trainer.constants import read_tunables, write_constants
-from core.trainer.literals import literal, same
+from core.trainer.literals import changed_values, same
 
 MOST = 3  # constants that one proposal changes: a single one is clearest, but takes many trials to get far
 DRAW_SHARE = 0.3  # of their new values come from the whole range, the rest are steps from the champion's
@@ -60,7 +60,8 @@ class SearchAgent(Agent):
             for changed in _by_expected_improvement(changes, observed, spaces):
                 text = write_constants(history.champion_text, changed)
                 if not history.tried(text):
-                    return Proposal(text=text, hypothesis=_hypothesis(changed, spaces), agent=self.name)
+                    hypothesis = changed_values(observed.champion.values, changed)
+                    return Proposal(text=text, hypothesis=hypothesis, agent=self.name)
         return None
 
 
@@ -115,7 +116,3 @@ def _by_expected_improvement(changes: Sequence[Values], observed: Observations, 
         risk, _ = Gaussian(points.encoded(observed.tried, spaces), failed, columns, edges=True).predict(ahead)
         hope = hope * np.clip(1 - risk[1:], LEAST_CHANCE, 1) ** CAUTION
     return [changes[int(place)] for place in np.argsort(-hope, kind="stable")]
-
-
-def _hypothesis(changed: Values, spaces: Spaces) -> str:
-    return ", ".join(f"{name} {literal(spaces[name].value)} -> {literal(value)}" for name, value in changed.items())
