@@ -18,9 +18,9 @@ from core.campaign.session import Session
 from core.events import Judged, Notice, Proposed, Reviewing, TrialEnded, TrialProgress, TrialStarted
 from core.records import TRAINER, Audit, Budget, Constant, Experiment, Proposal, Trial, UserError
 from core.store import commit_message, trial_files
-from core.store.recovery import Candidate, branch_elsewhere, finish, pending
+from core.store.recovery import PendingCandidate, branch_elsewhere, finish, pending
 from core.store.repository import GitFailed
-from core.system.text import clean
+from core.system.text import one_line
 from core.trainer.check import check, refusal
 from core.trainer.constants import read_constants
 from core.trainer.fingerprint import fingerprint
@@ -56,8 +56,7 @@ class ExperimentRunner:
             raise UserError(
                 f"the baseline can't run: {error}; fix {TRAINER} and commit it: git commit -am baseline"
             ) from None
-        candidate = Candidate(number=0, commit=head, hypothesis="baseline", agent="preset")
-        return self._conclude(candidate, None)
+        return self._conclude(PendingCandidate(number=0, commit=head, hypothesis="baseline", agent="preset"), None)
 
     def resume(self) -> Experiment | None:
         """Finishes the candidate that a kill left without a verdict; None if there is none."""
@@ -73,13 +72,16 @@ class ExperimentRunner:
         """
         self._since += self._reference.refresh(champion)
         number = self._ledger.count()
-        agent = commit_message.agent_name(proposal.agent)
-        hypothesis = commit_message.canonical(proposal.hypothesis)
-        commit = self._repo.candidate(champion.commit, proposal.text, commit_message.compose(hypothesis, number, agent))
+        agent, hypothesis = one_line(proposal.agent), commit_message.canonical(proposal.hypothesis)
+        message = commit_message.compose(hypothesis, number, agent)
+        commit = self._repo.candidate(champion.commit, proposal.text, message)
         self._repo.pin(number, commit)
-        return self._conclude(Candidate(number=number, commit=commit, hypothesis=hypothesis, agent=agent), champion)
+        candidate = PendingCandidate(number=number, commit=commit, hypothesis=hypothesis, agent=agent)
+        return self._conclude(candidate, champion)
 
-    def _conclude(self, candidate: Candidate, champion: Experiment | None, *, resumed: bool = False) -> Experiment:
+    def _conclude(
+        self, candidate: PendingCandidate, champion: Experiment | None, *, resumed: bool = False
+    ) -> Experiment:
         """From a pinned candidate to its row, the branch and the work tree."""
         number, commit = candidate.number, candidate.commit
         trials = list(self._ledger.trials(number))
@@ -200,7 +202,7 @@ class ExperimentRunner:
             self._tell(Notice(f"the repository was not packed: {error}"))
 
     def _no_baseline(self, record: Trial, trial: int) -> UserError:
-        lines = clean(trial_files.printed(self._files.trial(0, trial))).splitlines()[-_SHOWN_LINES:]
+        lines = trial_files.printed(self._files.trial(0, trial)).splitlines()[-_SHOWN_LINES:]
         shown = "".join(f"\n  {line}" for line in lines) or "\n  (no output)"
         return UserError(
             f"the baseline failed with seed {record.seed} ({record.verdict}: {record.reason}), so there is nothing to "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from core.system.text import clean, one_line
+from core.system.text import clean
 
 _LONGEST = 20_000  # characters of a hypothesis; what an agent writes beyond that is cut, and says so
 _TRAILERS = re.compile(r"\n\nExperiment: (?P<number>\d+)\nAgent: (?P<agent>[^\n]*)\n?\Z")
@@ -21,11 +21,6 @@ def canonical(hypothesis: str) -> str:
     first, _, rest = text.strip().partition("\n")
     rest = rest.strip("\n").rstrip()
     return f"{first.rstrip()}\n\n{rest}" if rest else first.rstrip() or "(no hypothesis)"
-
-
-def agent_name(agent: str) -> str:
-    """An agent's name as it is recorded: one line of printable characters."""
-    return one_line(agent)
 
 
 def compose(hypothesis: str, number: int, agent: str) -> str:

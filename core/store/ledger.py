@@ -112,7 +112,7 @@ class Ledger:
         return dict(self._rows("SELECT name, value FROM facts"))
 
     def record_fact(self, name: str, value: str) -> None:
-        self._write("facts", (name, value))
+        self._write("facts", name, value)
 
     def record_yardsticks(self, trial: Trial) -> None:
         """Records the campaign's yardsticks with its first trials; UserError for a trial of another one."""
@@ -129,16 +129,14 @@ class Ledger:
         """One trial of the experiment that comes next, durable when this returns."""
         self._write(
             "trials",
-            (
-                experiment,
-                trial,
-                candidate,
-                record.seed,
-                record.verdict,
-                record.val_bpb,
-                record.wall_seconds,
-                _dump(to_json(record)),
-            ),
+            experiment,
+            trial,
+            candidate,
+            record.seed,
+            record.verdict,
+            record.val_bpb,
+            record.wall_seconds,
+            _dump(to_json(record)),
         )
 
     def record_experiment(self, experiment: Experiment, constants: Mapping[str, Constant]) -> None:
@@ -147,19 +145,17 @@ class Ledger:
         del record["trials"]  # they have rows of their own
         self._write(
             "experiments",
-            (
-                experiment.number,
-                experiment.commit,
-                experiment.parent,
-                experiment.verdict,
-                experiment.val_bpb,
-                experiment.fingerprint,
-                experiment.wall_seconds,
-                experiment.train_seconds,
-                len(experiment.trials),
-                _dump(record),
-                _dump(dict(constants)),
-            ),
+            experiment.number,
+            experiment.commit,
+            experiment.parent,
+            experiment.verdict,
+            experiment.val_bpb,
+            experiment.fingerprint,
+            experiment.wall_seconds,
+            experiment.train_seconds,
+            len(experiment.trials),
+            _dump(record),
+            _dump(dict(constants)),
         )
 
     def record_measurement(self, measured: Measurement) -> None:
@@ -168,20 +164,18 @@ class Ledger:
         number = self._rows("SELECT COALESCE(MAX(number) + 1, 0) FROM measurements")[0][0]
         self._write(
             "measurements",
-            (
-                number,
-                measured.purpose,
-                measured.series,
-                measured.role,
-                measured.experiment,
-                measured.commit,
-                trial.seed,
-                trial.verdict,
-                trial.val_bpb,
-                trial.test_bpb,
-                trial.wall_seconds,
-                _dump(to_json(trial)),
-            ),
+            number,
+            measured.purpose,
+            measured.series,
+            measured.role,
+            measured.experiment,
+            measured.commit,
+            trial.seed,
+            trial.verdict,
+            trial.val_bpb,
+            trial.test_bpb,
+            trial.wall_seconds,
+            _dump(to_json(trial)),
         )
 
     # Reading
@@ -317,7 +311,7 @@ class Ledger:
         with sqlite_as_user_error(self.path):
             return self._connection.execute(query, values).fetchall()
 
-    def _write(self, table: str, values: tuple[object, ...]) -> None:
+    def _write(self, table: str, *values: object) -> None:
         """One row with its link of the hash chain, in one durable transaction."""
         places = ", ".join("?" * len(values))
         with sqlite_as_user_error(self.path), transaction(self._connection):

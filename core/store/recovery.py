@@ -18,7 +18,7 @@ from core.store.repository import GitFailed, Repo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class PendingCandidate:
     """A commit that is pinned under refs/experiments and gets its verdict next."""
 
     number: int
@@ -57,7 +57,7 @@ def recover(campaign: CampaignReader, tell: OnEvent) -> None:
         )
 
 
-def pending(campaign: CampaignReader, champion: Experiment) -> Candidate | None:
+def pending(campaign: CampaignReader, champion: Experiment) -> PendingCandidate | None:
     """The candidate on this champion that was pinned and has no verdict yet; None if there is none."""
     number = campaign.ledger.count()
     commit = campaign.repo.experiment(number)
@@ -74,7 +74,7 @@ def pending(campaign: CampaignReader, champion: Experiment) -> Candidate | None:
             f"refs/experiments/{number} is {commit}, its recorded trials ran {ran}; "
             f"fix it with: git update-ref refs/experiments/{number} {ran}"
         )
-    return Candidate(number=number, commit=commit, hypothesis=message[0], agent=message[2])
+    return PendingCandidate(number=number, commit=commit, hypothesis=message[0], agent=message[2])
 
 
 def finish(

@@ -43,7 +43,7 @@ def test_baseline_and_champion_are_measured_again_and_the_branch_stays(tmp_path:
     with campaign:
         (event,) = events_of(events.Drifted, seen)  # once: after it the new speed is the reference
         assert (event.moved.before, event.moved.now, event.trials) == (FAST, SLOW, 4)
-        assert "moved by -20% (20K -> 16K tokens/s): baseline and champion are measured again" in _drifted(event)
+        assert "changed by -20% (20K -> 16K tokens/s): baseline and champion are measured again" in _drifted(event)
         rows = campaign.ledger.measurements("drift")
         assert [(one.series, one.role, one.experiment, one.trial.seed) for one in rows] == [
             (7, "baseline", 0, 1), (7, "champion", 1, 1), (7, "champion", 1, 2), (7, "baseline", 0, 2),

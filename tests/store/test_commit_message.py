@@ -6,6 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.store import commit_message
+from core.system.text import one_line
 
 # Any code point, lone surrogates too: an agent's text comes from anywhere.
 ANY = st.text(st.characters(codec=None, exclude_categories=[]))
@@ -19,7 +20,7 @@ ANY = st.text(st.characters(codec=None, exclude_categories=[]))
 def test_round_trip(hypothesis: str, number: int, agent: str) -> None:
     canonical = commit_message.canonical(hypothesis)
     assert commit_message.canonical(canonical) == canonical
-    name = commit_message.agent_name(agent)
+    name = one_line(agent)
     message = commit_message.compose(canonical, number, name)
     message.encode()
     assert "\0" not in message

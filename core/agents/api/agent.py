@@ -16,7 +16,7 @@ from core.agents.lessons import Lessons
 from core.agents.llm.base import LimitReached, ModelClient, Outage, TimeOver
 from core.events import Repeat
 from core.records import Proposal, UserError
-from core.store import commit_message
+from core.system.text import one_line
 
 PREFIX = "api:"  # of the agent's name, before the model's
 ANSWER_TOKENS = 32_000  # thinking included
@@ -37,7 +37,7 @@ class ApiAgent(Agent):
         secret: str | None = None,
     ) -> None:
         """`connect` makes the client for one run. `secret` is that of the campaign that a replay repeats."""
-        self.name = commit_message.agent_name(PREFIX + model)[:80]
+        self.name = one_line(PREFIX + model)[:80]
         self._connect = connect
         self._lessons_path = lessons
         self._answer_tokens = answer_tokens
