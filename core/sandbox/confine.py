@@ -207,12 +207,12 @@ def _drop_capabilities() -> None:
 
 
 def _filter(program: bytes) -> None:
-    class Program(ctypes.Structure):
+    class FilterProgram(ctypes.Structure):
         """struct sock_fprog."""
 
         _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
-    loaded = Program(len(program) // 8, program)
+    loaded = FilterProgram(len(program) // 8, program)
     if _prctl(22, 2, ctypes.addressof(loaded)):  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
         raise ConfinementError("the kernel took no seccomp filter")
 
