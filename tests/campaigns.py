@@ -31,7 +31,7 @@ from core.records import (
 from core.trainer.constants import read_constants
 from core.trial.audit import AuditResult
 from core.trial.engine import Local
-from core.trial.spec import AuditSpec, TrialSpec, read_facts, trainer_file
+from core.trial.spec import AuditSpec, TrialSpec, read_facts
 
 YARDSTICK = hashlib.sha256(b"yardstick").hexdigest()
 WEIGHTS_BYTES = b"weights"
@@ -83,8 +83,8 @@ class ScriptedEngine:
         into.mkdir(parents=True)
         (into / "output.txt").write_text(f"first line\nended as {outcome}\n", encoding="utf-8")
         (into / "curve.jsonl").write_text('{"step": 1, "seconds": 0.1, "progress": 1.0, "loss": 5.0}\n')
-        with trainer_file(spec.trainer, spec.trainer_path):
-            self.during(spec)
+        spec.keep_trainer()
+        self.during(spec)
         self.ran.append((score, seed))
         scored = outcome in {"scored", "nan", "cheat"}
         if scored:

@@ -21,7 +21,7 @@ from core.trial import audit
 from core.trial import weights as weight_file
 from core.trial.process import TrialFailed
 from core.trial.scoring import Scorer
-from core.trial.spec import AuditSpec, read_facts, trainer_file
+from core.trial.spec import AuditSpec, read_facts
 from core.trial.supervisor import backend_environment
 
 
@@ -85,10 +85,7 @@ def losses_in(folder: Path) -> npt.NDArray[np.float32] | None:
 def _restored(spec: AuditSpec, facts: Facts, weights: Path, scratch: Path) -> Iterator[Scorer]:
     """A fresh process with the model of these weights. A failure in it reads as the audit's."""
     preset = spec.preset
-    with (
-        trainer_file(spec.trainer) as trainer,
-        Scorer(trainer, preset, backend_environment(preset), scratch / "usage.json") as scorer,
-    ):
+    with Scorer(spec.trainer, preset, backend_environment(preset), scratch / "usage.json") as scorer:
         scorer.park(time.monotonic() + preset.startup_seconds)
         scorer.restore(weights, facts)
         yield scorer

@@ -16,7 +16,6 @@ from core.records import TRAINER, Facts, Preset, Score, UserError
 from core.trial.child.client import Batch
 from core.trial.process import CannotStart, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
-from core.trial.spec import trainer_file
 from core.trial.supervisor import backend_environment
 
 
@@ -44,8 +43,7 @@ def open_model(trainer: str, weights: Path, facts: Facts, preset: Preset) -> Ite
         raise UserError(f"no weights at {weights}: only champions keep theirs. `autoresearch log` shows which are")
     with (
         tempfile.TemporaryDirectory() as folder,
-        trainer_file(trainer) as file,
-        Scorer(file, preset, backend_environment(preset), Path(folder) / "usage.json") as scorer,
+        Scorer(trainer, preset, backend_environment(preset), Path(folder) / "usage.json") as scorer,
     ):
         try:
             scorer.park(time.monotonic() + preset.startup_seconds)

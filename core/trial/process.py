@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from core.records import UserError
+from core.records import TRAINER, UserError
 from core.sandbox.confine import NOT_CONFINED
 from core.sandbox.policy import confined
 from core.sandbox.reaper import Outcome
@@ -26,15 +26,16 @@ from core.trial import compile_cache
 from core.trial.channel import Channel, ChannelError, Message
 from core.trial.environment import TrialEnvironment
 from core.trial.shared_arrays import raising_no_space
+from core.trial.spec import encoded
 
 HEAD_BYTES, TAIL_BYTES = 64 * 2**10, 192 * 2**10  # of its output that are kept
 OUTPUT_LIMIT = 64 * 2**20  # bytes, past which the trial has failed
 
 
 class TrialFailed(Exception):
-    """The trial is over without a score. `verdict` is crash or invalid; the text is the reason."""
+    """The trial is over without a score. The text is the reason."""
 
-    def __init__(self, reason: str, verdict: str = "crash") -> None:
+    def __init__(self, reason: str, verdict: Literal["crash", "invalid"] = "crash") -> None:
         super().__init__(reason)
         self.verdict = verdict
 
@@ -46,16 +47,16 @@ class CannotStart(UserError):
 class Process:
     """A trial's process. A context manager: on leaving, it and all it started have ended.
 
-    It writes in its `scratch`, and reads what `hand` puts into a folder beside that.
+    It writes in its `scratch`, and reads the trainer and what `hand` puts into a folder beside that.
     """
 
     @signals_blocked()  # as soon as there is a folder, there is a reaper that deletes it
     def __init__(
-        self, role: Literal["train", "score"], trainer: Path, environment: TrialEnvironment, usage: Path
+        self, role: Literal["train", "score"], trainer: str, environment: TrialEnvironment, usage: Path
     ) -> None:
-        """`usage`: the file for the reaper's record. NoSpace where the disk of temporary files is full."""
+        """`trainer` is a text, `usage` the reaper's record. NoSpace where the disk of temporary files is full."""
         self.role = role
-        self._trainer = trainer
+        self._trainer = encoded(trainer)
         with raising_no_space(Path(tempfile.gettempdir())):
             self._root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
         self.scratch, self._inbox = self._root / "scratch", self._root / "inbox"
@@ -78,8 +79,8 @@ class Process:
         try:
             with raising_no_space(self._root):
                 compile_cache.copy(compile_cache.store(environment.backend), self.cache)
-            names = {"trainer": str(trainer), "backend": environment.backend, "device": environment.device}
-            self.send("start", role=role, **names)
+            where = {"backend": environment.backend, "device": environment.device}
+            self.send("start", role=role, trainer=str(self._inbox / TRAINER), **where)
         except BaseException:
             self.end()
             raise
@@ -88,8 +89,9 @@ class Process:
         """Starts the process, confined, under its reaper."""
         self.scratch.mkdir()
         self._inbox.mkdir()
+        (self._inbox / TRAINER).write_bytes(self._trainer)
         command = [sys.executable, "-P", "-m", "core.trial.child.worker"]
-        policy = environment.policy(self.scratch, also_read=(self._trainer, self._inbox))
+        policy = environment.policy(self.scratch, also_read=(self._inbox,))
         return ReapedProcess(
             confined(command, policy, self._root),
             folder=self._root,
@@ -233,11 +235,10 @@ class Process:
         self.end()
 
 
-def _class_and_line(reason: str, trainer: Path) -> str:
+def _class_and_line(reason: str, trainer: bytes) -> str:
     """What a reason of a process that has seen held-out text may say: nothing that the process could choose freely."""
     name, _, rest = reason.partition(" ")
     kind = getattr(builtins, name, None)
     known = name if isinstance(kind, type) and issubclass(kind, BaseException) else "an exception"
     place = re.fullmatch(r"\(line (\d{1,6}) of .*\)", rest)
-    lines = len(trainer.read_bytes().splitlines()) if place and trainer.is_file() else 0
-    return f"{known} (line {place[1]} of {trainer.name})" if place and int(place[1]) <= lines else known
+    return f"{known} (line {place[1]} of {TRAINER})" if place and int(place[1]) <= len(trainer.splitlines()) else known

@@ -24,7 +24,7 @@ REQUEST_TOKENS = 1 << 16  # of one request: enough for a large device, few enoug
 class Scorer:
     """A process that holds one model. Use as a context manager."""
 
-    def __init__(self, trainer: Path, preset: Preset, environment: TrialEnvironment, usage: Path) -> None:
+    def __init__(self, trainer: str, preset: Preset, environment: TrialEnvironment, usage: Path) -> None:
         self._preset = preset
         self._process = Process("score", trainer, environment, usage)
         self.restore_seconds = 0.0

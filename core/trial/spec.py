@@ -1,15 +1,12 @@
-"""What a trial is made of, what it leaves to be audited, and how a trainer's text becomes a file for its processes."""
+"""What a trial is made of, and what it leaves to be audited."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.records import FACTS, TRAINER, WEIGHTS, Budget, Facts, Preset, Trial, UserError, from_json
+from core.records import FACTS, WEIGHTS, Budget, Facts, Preset, Trial, UserError, from_json
 from core.system.files import replacing
 
 
@@ -26,8 +23,15 @@ class TrialSpec:
     budget: Budget
     seed: int
     into: Path
-    trainer_path: Path | None = None  # where the trainer's file is written and stays; None: somewhere temporary
+    trainer_path: Path | None = None  # where the trainer is kept as a file, durable; None: nowhere
     test: bool = False  # score on the test split too: for confirmations alone
+
+    def keep_trainer(self) -> None:
+        """Writes the trainer to `trainer_path`."""
+        if (path := self.trainer_path) is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path, through=path.parent) as file:
+                file.write(encoded(self.trainer))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +50,12 @@ class AuditSpec:
         return self.folder / WEIGHTS
 
 
-@contextlib.contextmanager
-def trainer_file(text: str, path: Path | None = None) -> Iterator[Path]:
-    """The trainer's text as a file: at `path`, where it stays, or in a folder that is deleted on leaving.
+def encoded(trainer: str) -> bytes:
+    """A trainer's file: UTF-8, line ends as they are.
 
-    UTF-8, line ends as they are. What can't be encoded is escaped: the trial then fails on it, not the supervisor.
+    What can't be encoded is escaped: the trial then fails on it, not the supervisor.
     """
-    with contextlib.ExitStack() as stack:
-        if path is None:
-            made = tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True)
-            path = Path(stack.enter_context(made)).resolve() / TRAINER
-        path = path.absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, through=path.parent) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
-        yield path
+    return trainer.encode("utf-8", "backslashreplace")
 
 
 def read_facts(folder: Path) -> Facts:

@@ -48,7 +48,7 @@ from core.trial.mfu import peak_flops
 from core.trial.process import Process, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.shared_arrays import NoSpace
-from core.trial.spec import TrialSpec, trainer_file
+from core.trial.spec import TrialSpec
 from core.trial.training import Training, check_budget
 from core.trial.training_state import TrainingState
 
@@ -87,23 +87,22 @@ def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambd
     environment = backend_environment(preset, hidden=(*outside_cache(dataset.corpus), into))
     outcome = _Outcome(begun)
     pending = compile_cache.PendingEntries(compile_cache.store(preset.backend), into / "compiled")
-    with disk_full_as_user_error(into), contextlib.closing(pending), contextlib.ExitStack() as stack:
+    with disk_full_as_user_error(into), contextlib.closing(pending):
         shutil.rmtree(into, ignore_errors=True)
         into.mkdir(parents=True)
-        trainer = stack.enter_context(trainer_file(spec.trainer, spec.trainer_path))
+        spec.keep_trainer()
         try:
             try:
-                _Attempt(spec, trainer, dataset, environment, pending, outcome, on_progress).run()
+                _Attempt(spec, dataset, environment, pending, outcome, on_progress).run()
             except TrialFailed as failure:
                 retry = failures.retry(failure, outcome.training, backends.get(preset.backend), into)
                 if retry is None:
                     raise
                 outcome = _Outcome(time.monotonic(), retry)
-                _Attempt(spec, trainer, dataset, environment, pending, outcome, on_progress).run()
+                _Attempt(spec, dataset, environment, pending, outcome, on_progress).run()
         except (TrialFailed, NoSpace) as error:
             failed = failures.classify_disk_full(error)
-            outcome.verdict = "invalid" if failed.verdict == "invalid" else "crash"
-            outcome.reason = str(failed)
+            outcome.verdict, outcome.reason = failed.verdict, str(failed)
         finally:
             lines = (json.dumps(point) + "\n" for point in outcome.training.curve)
             (into / CURVE).write_text("".join(lines), encoding="utf-8")
@@ -127,7 +126,6 @@ class _Attempt:
     """One attempt at a trial: train, score, audit. What becomes known stands in `outcome`, whatever happens."""
 
     spec: TrialSpec
-    trainer: Path
     dataset: Dataset
     environment: TrialEnvironment
     pending: compile_cache.PendingEntries
@@ -141,12 +139,12 @@ class _Attempt:
         deadline = time.monotonic() + preset.startup_seconds
         self.on_progress(Progress(phase="startup", fraction=0.0, step=0, loss=None, tokens_per_second=None))
         with contextlib.ExitStack() as stack:
-            trainer = Process("train", self.trainer, environment, into / "usage.json")
+            trainer = Process("train", self.spec.trainer, environment, into / "usage.json")
             stack.callback(_keep_output, trainer, into / OUTPUT)
             stack.callback(trainer.end)
             # These two see held-out text, so their output is saved nowhere.
             scorer, auditor = (
-                stack.enter_context(Scorer(self.trainer, preset, environment, into / usage))
+                stack.enter_context(Scorer(self.spec.trainer, preset, environment, into / usage))
                 for usage in ("usage-score.json", "usage-audit.json")
             )
             facts = self._train(trainer, (scorer, auditor), deadline)

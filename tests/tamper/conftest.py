@@ -18,7 +18,7 @@ from core.data import Dataset, prepare
 from core.records import WEIGHTS, Budget, Preset, Trial
 from core.trial import audit, audit_deep
 from core.trial.scoring import Scorer
-from core.trial.spec import AuditSpec, TrialSpec, read_facts, trainer_file
+from core.trial.spec import AuditSpec, TrialSpec, read_facts
 from core.trial.supervisor import backend_environment, run_trial
 
 FRAMEWORKS = ("torch", "jax", "mlx")
@@ -58,10 +58,7 @@ class Case:
         claim = audit_deep.claim_of(self.spec, self.dataset, facts)
         environment = backend_environment(preset)
         usage = folder / "usage-test.json"
-        with (
-            trainer_file(self.spec.trainer) as trainer,
-            Scorer(trainer, preset, environment, usage) as auditor,
-        ):
+        with Scorer(self.spec.trainer, preset, environment, usage) as auditor:
             auditor.park(time.monotonic() + 60)
             auditor.restore(folder / WEIGHTS, facts)
             return [ask(auditor, claim, random=np.random.default_rng(seed)) for seed in seeds]

@@ -32,9 +32,7 @@ preset = Preset(
 )
 dataset = prepare(preset.corpus, 256)
 budget = Budget(steps=5)
-spec = TrialSpec(
-    trainer=trainer.read_text(), preset=preset, budget=budget, seed=1, into=into, trainer_path=trainer
-)
+spec = TrialSpec(trainer=trainer.read_text(), preset=preset, budget=budget, seed=1, into=into)
 try:
     print(run_trial(spec, dataset, lambda p: print(p.phase, flush=True)).verdict, flush=True)
 except UserError as error:

@@ -223,10 +223,8 @@ def test_a_relative_folder_is_the_callers(dataset: Any, tmp_path: Path, monkeypa
 
 def test_a_parked_process_leaves_the_device_alone(dataset: Any, tmp_path: Path) -> None:
     """Which only one process may hold on some: a device that isn't here is missed when the model is restored."""
-    trainer = tmp_path / "train.py"
-    trainer.write_text(trainer_text(), encoding="utf-8")
     preset = dataclasses.replace(PRESET, device="cuda")
-    with Scorer(trainer, preset, backend_environment(preset), tmp_path / "usage.json") as scorer:
+    with Scorer(trainer_text(), preset, backend_environment(preset), tmp_path / "usage.json") as scorer:
         scorer.park(time.monotonic() + 60)
         facts = Facts(vocabulary=256, bos=255, seed=1, backend="numpy", device="cuda", sequence_length=32)
         weights = tmp_path / "weights.safetensors"
