@@ -74,7 +74,8 @@ def confine(policy: dict[str, Any]) -> None:
     ruleset = _readable([*policy["narrowed"], *policy["write"], *policy["devices"]]) if linux else None
     nono.apply(capabilities)
     if ruleset is not None:
-        _restrict(ruleset)
+        _syscall("restrict_self", _RESTRICT_SELF, ruleset, 0)
+        os.close(ruleset)
         _drop_capabilities()
         program = policy["seccomp_fixed" if fixed else "seccomp"]
         if program:
@@ -184,11 +185,6 @@ def _readable(paths: Iterable[str]) -> int:
         _syscall(f"add_rule for {path}", _ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
         os.close(parent)
     return ruleset
-
-
-def _restrict(ruleset: int) -> None:
-    _syscall("restrict_self", _RESTRICT_SELF, ruleset, 0)
-    os.close(ruleset)
 
 
 def _syscall(name: str, number: int, *arguments: Any) -> int:

@@ -65,18 +65,16 @@ class LimitWatch:
 
 def descendants() -> list[int]:
     """Process ids of all that descend from this process."""
-    if sys.platform != "linux":
-        return [process.pid for process in descendants_by_psutil()]
-    found: list[int] = []
-    ahead = [os.getpid()]
-    try:
-        while ahead:
-            children = list(_children_of(ahead.pop()))
-            found += children
-            ahead += children
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return [process.pid for process in descendants_by_psutil()]
-    return found
+    if sys.platform == "linux":
+        found: list[int] = []
+        ahead = [os.getpid()]
+        with contextlib.suppress(FileNotFoundError):  # a kernel without CONFIG_PROC_CHILDREN
+            while ahead:
+                children = list(_children_of(ahead.pop()))
+                found += children
+                ahead += children
+            return found
+    return [process.pid for process in descendants_by_psutil()]
 
 
 def _children_of(pid: int) -> Iterator[int]:

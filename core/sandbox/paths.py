@@ -18,55 +18,54 @@ import presets
 from core.data.corpora.registry import PACKAGES
 from core.system.files import cache_root
 
-_LINUX = """
-    /usr /bin /sbin /lib /lib32 /lib64 /libx32 /nix/store /gnu/store /run/opengl-driver
-    /opt/rocm* /opt/amdgpu* /opt/nvidia* /opt/cuda* /opt/intel /opt/conda/lib
-    /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d /etc/ld.so.preload /etc/ld-musl-*.path
-    /etc/alternatives /etc/localtime /etc/timezone /etc/passwd /etc/group /etc/nsswitch.conf /etc/os-release
-    /etc/ssl/openssl.cnf /etc/pki/tls/openssl.cnf /etc/crypto-policies
-    /etc/OpenCL /etc/vulkan /etc/glvnd /etc/egl /etc/nvidia /etc/nvidia-container-runtime /etc/nv_tegra_release
-    /proc/self /proc/cpuinfo /proc/meminfo /proc/stat /proc/uptime /proc/loadavg /proc/version /proc/filesystems
-    /proc/devices /proc/modules /proc/driver/nvidia /proc/sys/vm /proc/sys/kernel /proc/sys/fs/pipe-max-size
-    /sys/devices /sys/class /sys/bus /sys/dev /sys/module /sys/fs/cgroup /sys/kernel/mm
-"""
-_LINUX_DEVICES = """
-    /dev/null /dev/zero /dev/full /dev/random /dev/urandom
-    /dev/nvidia* /dev/dri /dev/kfd /dev/accel* /dev/vfio /dev/dxg /dev/nvhost* /dev/nvmap
-"""
+_SYSTEM = {
+    "linux": """
+        /usr /bin /sbin /lib /lib32 /lib64 /libx32 /nix/store /gnu/store /run/opengl-driver
+        /opt/rocm* /opt/amdgpu* /opt/nvidia* /opt/cuda* /opt/intel /opt/conda/lib
+        /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d /etc/ld.so.preload /etc/ld-musl-*.path
+        /etc/alternatives /etc/localtime /etc/timezone /etc/passwd /etc/group /etc/nsswitch.conf /etc/os-release
+        /etc/ssl/openssl.cnf /etc/pki/tls/openssl.cnf /etc/crypto-policies
+        /etc/OpenCL /etc/vulkan /etc/glvnd /etc/egl /etc/nvidia /etc/nvidia-container-runtime /etc/nv_tegra_release
+        /proc/self /proc/cpuinfo /proc/meminfo /proc/stat /proc/uptime /proc/loadavg /proc/version /proc/filesystems
+        /proc/devices /proc/modules /proc/driver/nvidia /proc/sys/vm /proc/sys/kernel /proc/sys/fs/pipe-max-size
+        /sys/devices /sys/class /sys/bus /sys/dev /sys/module /sys/fs/cgroup /sys/kernel/mm
+    """,
+    "darwin": """
+        /usr /bin /sbin /System /Library/Apple /Library/Developer /Library/Frameworks /Applications/Xcode.app
+        /private/etc/localtime /private/etc/passwd /private/var/db/dyld /private/var/db/timezone /private/var/select
+        /private/var/db/xcode_select_link /opt/homebrew/opt /opt/homebrew/lib /opt/homebrew/Cellar
+    """,
+}
 # Names, certificates and ports of a network, and what a shell reads. /etc/ssl as a whole would hold private keys.
-_LINUX_TOOLS = """
-    /etc/bash.bashrc /etc/bashrc /etc/zsh /etc/zshenv /etc/inputrc /etc/gitconfig /etc/shells
-    /etc/resolv.conf /etc/hosts /etc/host.conf /etc/gai.conf /etc/services /etc/protocols /etc/networks
-    /etc/ssl/certs /etc/ssl/cert.pem /etc/ssl/ca-bundle.pem /etc/ca-certificates /etc/ca-certificates.conf
-    /etc/pki/tls/certs /etc/pki/tls/cert.pem /etc/pki/ca-trust/extracted /var/lib/ca-certificates
-"""
-_MACOS_TOOLS = """
-    /private/etc/bashrc /private/etc/zshenv /private/etc/zshrc /private/etc/shells
-    /private/etc/resolv.conf /private/var/run/resolv.conf /private/etc/hosts /private/etc/services
-    /private/etc/protocols /private/etc/ssl/cert.pem /private/etc/ssl/certs /Library/Keychains
-    /private/var/run/mDNSResponder /Library/Preferences/com.apple.networkd.plist
-"""
+_TOOLS = {
+    "linux": """
+        /etc/bash.bashrc /etc/bashrc /etc/zsh /etc/zshenv /etc/inputrc /etc/gitconfig /etc/shells
+        /etc/resolv.conf /etc/hosts /etc/host.conf /etc/gai.conf /etc/services /etc/protocols /etc/networks
+        /etc/ssl/certs /etc/ssl/cert.pem /etc/ssl/ca-bundle.pem /etc/ca-certificates /etc/ca-certificates.conf
+        /etc/pki/tls/certs /etc/pki/tls/cert.pem /etc/pki/ca-trust/extracted /var/lib/ca-certificates
+    """,
+    "darwin": """
+        /private/etc/bashrc /private/etc/zshenv /private/etc/zshrc /private/etc/shells
+        /private/etc/resolv.conf /private/var/run/resolv.conf /private/etc/hosts /private/etc/services
+        /private/etc/protocols /private/etc/ssl/cert.pem /private/etc/ssl/certs /Library/Keychains
+        /private/var/run/mDNSResponder /Library/Preferences/com.apple.networkd.plist
+    """,
+}
+# For all platforms: what one lacks is left out.
 _KERNEL_DEVICES = "/dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/dtracehelper"
-_MACOS = """
-    /usr /bin /sbin /System /Library/Apple /Library/Developer /Library/Frameworks /Applications/Xcode.app
-    /private/etc/localtime /private/etc/passwd /private/var/db/dyld /private/var/db/timezone /private/var/select
-    /private/var/db/xcode_select_link /opt/homebrew/opt /opt/homebrew/lib /opt/homebrew/Cellar
-"""
-_MACOS_DEVICES = "/dev/null /dev/zero /dev/random /dev/urandom /dev/dtracehelper"
+_ACCELERATORS = "/dev/nvidia* /dev/dri /dev/kfd /dev/accel* /dev/vfio /dev/dxg /dev/nvhost* /dev/nvmap"
 # Variables that name the folder of a driver or a compiler that is installed elsewhere.
 _NAMED = ("CUDA_HOME", "CUDA_PATH", "ROCM_HOME", "ROCM_PATH", "SDKROOT", "DEVELOPER_DIR")
 
 
 def system() -> tuple[Path, ...]:
     """The system's programs, libraries and drivers, and the files about the machine that these read."""
-    patterns = _LINUX if sys.platform == "linux" else _MACOS if sys.platform == "darwin" else ""
-    return (*_found(patterns.split()), *_from_environment())
+    return (*_found(_SYSTEM.get(sys.platform, "").split()), *_from_environment())
 
 
 def tools() -> tuple[Path, ...]:
     """Files that a program with a network and a shell reads: names of hosts, certificates, the shell's start-up."""
-    patterns = _LINUX_TOOLS if sys.platform == "linux" else _MACOS_TOOLS if sys.platform == "darwin" else ""
-    return _found(patterns.split())
+    return _found(_TOOLS.get(sys.platform, "").split())
 
 
 def kernel_devices() -> tuple[Path, ...]:
@@ -76,8 +75,7 @@ def kernel_devices() -> tuple[Path, ...]:
 
 def device_files(root: str = "") -> tuple[Path, ...]:
     """Device files that a trainer may use: accelerators' and the kernel's own. `root` is a prefix, for tests."""
-    patterns = _LINUX_DEVICES if sys.platform == "linux" else _MACOS_DEVICES if sys.platform == "darwin" else ""
-    return _found(root + pattern for pattern in patterns.split())
+    return _found(root + pattern for pattern in f"{_KERNEL_DEVICES} {_ACCELERATORS}".split())
 
 
 def python() -> tuple[Path, ...]:

@@ -83,10 +83,9 @@ def _plain(policy: SandboxPolicy) -> dict[str, Any]:
     listed = [path for path in policy.listed if path.exists()]
     linux = sys.platform == "linux"
     nested = [path for path in read if any(one in (path, *path.parents) for one in hidden)]
-    filtered = linux and seccomp.supported()
 
     def program(*, attributes: bool) -> str:
-        if not filtered:
+        if not seccomp.supported():
             return ""
         return seccomp.program(platform.machine(), network=policy.network, attributes=attributes).hex()
 

@@ -85,47 +85,42 @@ def program(machine: str, *, network: bool = False, attributes: bool = False) ->
     changes of modes, owners and times.
     """
     audit, column = _ARCHITECTURES[machine]
+    allow, ignore, refuse = ((_RETURN, 0, 0, action) for action in (_ALLOW, _ERRNO, _ERRNO | errno.EPERM))
     out: list[Instruction] = [
         (_LOAD, 0, 0, 4),
         (_JUMP_EQUAL, 1, 0, audit),
-        _refuse(),
+        refuse,
         (_LOAD, 0, 0, 0),
     ]
     if machine == "x86_64":
-        out += [(_JUMP_FROM, 0, 1, _X32), _refuse()]
+        out += [(_JUMP_FROM, 0, 1, _X32), refuse]
 
     def on(number: tuple[int, int], *body: Instruction) -> None:
-        out.extend([(_JUMP_EQUAL, 0, len(body), number[column]), *body])
-
-    allow = (_RETURN, 0, 0, _ALLOW)
-    for number in _numbers(_REFUSED):
         if number[column]:
-            on(number, _refuse())
+            out.extend([(_JUMP_EQUAL, 0, len(body), number[column]), *body])
+
+    for number in _numbers(_REFUSED):
+        on(number, refuse)
     if not attributes:
         for number in _numbers(_IGNORED):
-            if number[column]:
-                on(number, (_RETURN, 0, 0, _ERRNO))
-    on(_CLONE, _argument(0), (_JUMP_SET, 0, 1, _NAMESPACES), _refuse(), allow)
+            on(number, ignore)
+    on(_CLONE, _argument(0), (_JUMP_SET, 0, 1, _NAMESPACES), refuse, allow)
     on(_CLONE3, (_RETURN, 0, 0, _ERRNO | errno.ENOSYS))  # its flags lie in memory; C libraries then take clone
-    on(_PRLIMIT, _argument(0), (_JUMP_EQUAL, 1, 0, 0), _refuse(), allow)
+    on(_PRLIMIT, _argument(0), (_JUMP_EQUAL, 1, 0, 0), refuse, allow)
     for number in _OF_OTHERS:
-        on(number, _argument(1), (_JUMP_EQUAL, 1, 0, 0), _refuse(), allow)
+        on(number, _argument(1), (_JUMP_EQUAL, 1, 0, 0), refuse, allow)
     tests = [(_JUMP_EQUAL, len(_TERMINAL_INPUT) - i, 0, one) for i, one in enumerate(_TERMINAL_INPUT)]
-    on(_IOCTL, _argument(1), *tests, allow, _refuse())
+    on(_IOCTL, _argument(1), *tests, allow, refuse)
     # Pairs of stream sockets are allowed: they are pipes in both directions. A path would reach other programs.
-    stream = ((_JUMP_EQUAL, 1, 0, _AF_UNIX), _refuse(), _argument(1), (_AND, 0, 0, 0xF))
-    on(_SOCKETPAIR, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), _refuse(), allow)
+    stream = ((_JUMP_EQUAL, 1, 0, _AF_UNIX), refuse, _argument(1), (_AND, 0, 0, 0xF))
+    on(_SOCKETPAIR, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), refuse, allow)
     if network:
-        on(_SOCKET, _argument(0), (_JUMP_EQUAL, 0, 1, _AF_UNIX), _refuse(), allow)
+        on(_SOCKET, _argument(0), (_JUMP_EQUAL, 0, 1, _AF_UNIX), refuse, allow)
     else:
-        on(_SOCKET, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), _refuse(), allow)
-        on(_CONNECT, _refuse())
+        on(_SOCKET, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), refuse, allow)
+        on(_CONNECT, refuse)
     out.append(allow)
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in out)
-
-
-def _refuse() -> Instruction:
-    return (_RETURN, 0, 0, _ERRNO | errno.EPERM)
 
 
 def _argument(index: int) -> Instruction:

@@ -110,9 +110,7 @@ def permuted(permuted_model: Scorer, claim: ClaimedLosses, random: Random | None
     try:
         after = float(claimed_losses(permuted_model, rows)[counted].mean(dtype=np.float64))
     except TrialFailed as failure:
-        if failure.verdict == "invalid":
-            return None, str(failure)
-        return None, ""
+        return None, str(failure) if failure.verdict == "invalid" else ""
     bpb = after / claim.nats_per_bpb
     uniform = math.log(claim.vocabulary)
     if uniform - before < _LEARNED * uniform or after - before >= _COLLAPSED * (uniform - before):

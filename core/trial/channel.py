@@ -21,7 +21,10 @@ class ChannelError(Exception):
 
 
 class Channel:
-    """Sends and receives messages: JSON objects with a string under "type". Blocking; one reader, one writer."""
+    """Sends and receives messages: JSON objects with a string under "type". Blocking; one reader, one writer.
+
+    Both streams are buffered ones.
+    """
 
     def __init__(self, reader: IO[bytes], writer: IO[bytes]) -> None:
         self._reader = reader
@@ -37,15 +40,13 @@ class Channel:
 
     def receive(self) -> Message | None:
         """The next message; None when the other side has closed. ChannelError for anything else."""
-        head = self._exactly(_LENGTH.size)
-        if head is None:
+        head = self._reader.read(_LENGTH.size)
+        if not head:
             return None
-        (length,) = _LENGTH.unpack(head)
+        (length,) = _LENGTH.unpack(_whole(head, _LENGTH.size))
         if length > MAX_BYTES:
             raise ChannelError(f"a message of {length} bytes is over the limit of {MAX_BYTES}")
-        body = self._exactly(length)
-        if body is None:
-            raise ChannelError("the channel closed within a message")
+        body = _whole(self._reader.read(length), length)
         try:
             message = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -60,14 +61,9 @@ class Channel:
             with contextlib.suppress(OSError):
                 stream.close()
 
-    def _exactly(self, count: int) -> bytes | None:
-        parts: list[bytes] = []
-        while count:
-            part = self._reader.read(count)
-            if not part:
-                if parts:
-                    raise ChannelError("the channel closed within a message")
-                return None
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
+
+def _whole(part: bytes, count: int) -> bytes:
+    """What a buffered reader gave; it gives less than it was asked for only at the end."""
+    if len(part) < count:
+        raise ChannelError("the channel closed within a message")
+    return part

@@ -141,18 +141,16 @@ class Training:
         rows, length = self._shape(message)
         if self._packer is None:
             self._packer = Packer(self._shards, rows, length, self._facts.seed)
-            self._next = self._packing.submit(self._packer.next_batch)
             state.rows, state.length = rows, length
             if self._retry is not None and self._retry.shape not in {None, (rows, length)}:
                 raise TrialFailed(f"{self._retry.note}, and asked for other batches then: {rows} x {length}")
-        if (rows, length) != (state.rows, state.length):
-            raise TrialFailed(f"batches are {state.rows} x {state.length} since the first, not {rows} x {length}")
-        assert self._next is not None
-        if state.started is None:
-            batch = self._next.result()
+            batch = self._packer.next_batch()
             self._before_clock()
             state.started = self._last_request = time.monotonic()
         else:
+            if (rows, length) != (state.rows, state.length):
+                raise TrialFailed(f"batches are {state.rows} x {state.length} since the first, not {rows} x {length}")
+            assert self._next is not None
             now = time.monotonic()
             state.durations.append(now - self._last_request)
             self._last_request = now
