@@ -109,10 +109,8 @@ class Tokenizer:
     @classmethod
     def load(cls, path: Path) -> Tokenizer | None:
         """The tokenizer that was saved; None if the file is missing or damaged."""
-        data = read_json(path)
+        data = read_json(path) or {}
         try:
-            if data is None:
-                return None
             tokenizer = cls([base64.b64decode(token, validate=True) for token in data["tokens"]], data["pattern"])
             return tokenizer if tokenizer.identity == data["identity"] else None
         except (KeyError, TypeError, ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from core.agents.llm import claude, errors
 from core.agents.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
@@ -21,6 +21,12 @@ _STOPS: dict[str, StopReason] = {
     "max_tokens": "max_tokens",
     "refusal": "refusal",
     "model_context_window_exceeded": "context_full",
+}
+# A piece's field in each event, and its kind as a Delta.
+_PIECES: dict[str, tuple[str, Any]] = {
+    "text_delta": ("text", "text"),
+    "thinking_delta": ("thinking", "thinking"),
+    "input_json_delta": ("partial_json", "input"),
 }
 
 
@@ -115,16 +121,14 @@ class _Message(StreamedReply):
         return []
 
     def _add(self, index: int, delta: Any) -> list[Delta]:
-        kinds = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
         if delta.type == "signature_delta":
             self._blocks[index]["signature"] = delta.signature
-        elif delta.type in kinds:
-            field = kinds[delta.type]
+        elif delta.type in _PIECES:
+            field, kind = _PIECES[delta.type]
             piece = as_text(getattr(delta, field))
             self._pieces.setdefault((index, field), []).append(piece)
             if piece:
-                kind = "input" if field == "partial_json" else field
-                return [Delta(kind=cast(Any, kind), text=piece)]
+                return [Delta(kind=kind, text=piece)]
         return []
 
     def reply(self, model: str) -> Reply:

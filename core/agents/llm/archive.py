@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +29,8 @@ COST = 10**12  # a cost is stored in whole picodollars: exact for whole tokens a
 
 Outcome = Literal["replied", "outage", "error", "interrupted"]
 
+# Columns that have the names of fields: of an Exchange, and of its Usage.
+_FACTS = ("number", "experiment", "provider", "model", "outcome", "detail", "started", "seconds")
 _COUNTS = ("input", "output", "cache_read", "cache_write", "cache_write_hour")
 
 # Rows are never changed or deleted. Numbers and texts are in separate tables, so that a sum reads few pages.
@@ -170,16 +173,22 @@ class Archive:
                 (number, exchange.experiment, exchange.provider, exchange.model, exchange.outcome, *counts, cost,
                  exchange.started, exchange.seconds),
             )  # fmt: skip
-            packed = None if reply is None else self._packed(_reply_json(reply))[1]
+            answer: bytes | None = None
+            if reply is not None:
+                stored = asdict(reply)
+                del stored["usage"]  # the table `exchanges` has it
+                answer = zlib.compress(self._plain(stored))
             run(
                 "INSERT INTO bodies VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (number, system, tools, last, request.max_tokens, packed, self._redact(exchange.detail)),
+                (number, system, tools, last, request.max_tokens, answer, self._redact(exchange.detail)),
             )
         return number
 
     def _put_text(self, value: Any) -> bytes:
-        digest, content = self._packed(value)
-        self._connection.execute("INSERT INTO texts VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, content))
+        plain = self._plain(value)
+        digest = hashlib.sha256(plain).digest()
+        row = (digest, zlib.compress(plain))
+        self._connection.execute("INSERT INTO texts VALUES (?, ?) ON CONFLICT DO NOTHING", row)
         return digest
 
     def _put_message(self, message: Message, follows: bytes | None) -> bytes:
@@ -190,10 +199,6 @@ class Archive:
         if not known:
             self._connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (digest, follows, zlib.compress(plain)))
         return digest
-
-    def _packed(self, value: Any) -> tuple[bytes, bytes]:
-        plain = self._plain(value)
-        return hashlib.sha256(plain).digest(), zlib.compress(plain)
 
     def _plain(self, value: Any) -> bytes:
         # ASCII, because half a surrogate pair in a model's answer is not valid UTF-8.
@@ -227,35 +232,27 @@ class Archive:
     def exchange(self, number: int) -> Exchange:
         """UserError if there is none with this number."""
         rows = self._rows(
-            f"SELECT {', '.join(_COUNTS)}, experiment, provider, model, outcome, cost, started, seconds, system, tools,"
-            " last_message, max_tokens, reply, detail FROM exchanges JOIN bodies USING (number) WHERE number = ?",
+            f"SELECT {', '.join((*_FACTS, *_COUNTS))}, cost, system, tools, last_message, max_tokens, reply"
+            " FROM exchanges JOIN bodies USING (number) WHERE number = ?",
             (number,),
         )
         if not rows:
             raise UserError(f"{self.path} has {self.count()} exchanges, and none with number {number}")
-        usage = Usage(**dict(zip(_COUNTS, rows[0], strict=False)))
-        *_, system, tools, last, most, reply, detail = rows[0]
-        experiment, provider, model, outcome, cost, started, seconds = rows[0][len(_COUNTS) : -6]
+        *row, cost, system, tools, last, most, answer = rows[0]
+        usage = Usage(**dict(zip(_COUNTS, row[len(_FACTS) :], strict=True)))
+        reply = None
+        if answer is not None:
+            stored = self._unpacked(answer)
+            reply = Reply(**{**stored, "content": tuple(stored["content"])}, usage=usage)
         request = Request(
             system=self._text(system),
             tools=tuple(Tool(**tool) for tool in self._text(tools)),
             messages=tuple(self._conversation(last)),
             max_tokens=most,
         )
-        return Exchange(
-            number=number,
-            experiment=experiment,
-            provider=provider,
-            model=model,
-            request=request,
-            reply=None if reply is None else _reply(self._unpacked(reply), usage),
-            usage=usage,
-            usd=None if cost is None else Decimal(cost) / COST,
-            outcome=outcome,
-            detail=detail,
-            started=started,
-            seconds=seconds,
-        )
+        usd = None if cost is None else Decimal(cost) / COST
+        facts = dict(zip(_FACTS, row, strict=False))
+        return Exchange(**facts, request=request, reply=reply, usage=usage, usd=usd)
 
     def _text(self, digest: bytes) -> Any:
         return self._unpacked(self._rows("SELECT content FROM texts WHERE digest = ?", (digest,))[0][0])
@@ -282,16 +279,13 @@ class Archive:
             return self._connection.execute(query, values).fetchall()
 
 
-def spent(state: Path, experiment: int | None = None) -> Spending | None:
-    """The sums of a campaign's requests, or of those for one experiment's proposal; None if there were none."""
+def spent(state: Path) -> Spending | None:
+    """The sums of a campaign's requests; None if there were none."""
     path = state / FILE
     if not path.exists() or not path.stat().st_size:
         return None
-    archive = Archive.open(path)
-    try:
-        found = archive.totals(experiment)
-    finally:
-        archive.close()
+    with closing(Archive.open(path)) as archive:
+        found = archive.totals()
     return found if found.requests else None
 
 
@@ -317,17 +311,3 @@ def costs(state: Path, experiments: int, kept: int) -> Costs | None:
 def _about(experiment: int | None) -> tuple[str, tuple[int, ...]]:
     """A condition for queries, and its values."""
     return ("", ()) if experiment is None else ("WHERE experiment = ?", (experiment,))
-
-
-def _reply_json(reply: Reply) -> dict[str, Any]:
-    """All but the usage, which the table `exchanges` has."""
-    return {
-        "content": list(reply.content),
-        "stop_reason": reply.stop_reason,
-        "model": reply.model,
-        "detail": reply.detail,
-    }
-
-
-def _reply(stored: dict[str, Any], usage: Usage) -> Reply:
-    return Reply(**{**stored, "content": tuple(stored["content"])}, usage=usage)

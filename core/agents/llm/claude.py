@@ -24,19 +24,18 @@ def settings(model: str, effort: Effort | None, thinking_budget: int | None) -> 
     if thinking_budget is not None and thinking_budget < MINIMUM_BUDGET:
         raise UserError(f"a thinking budget is {MINIMUM_BUDGET} tokens or more, not {thinking_budget}")
     known = _NAME.fullmatch(model)
-    version = (int(known["major"]), int(known["minor"] or 0)) if known else None
-    family = known["family"] if known else ""
-    if thinking_budget is not None and version is not None and version >= (4, 7):
+    version = (int(known["major"]), int(known["minor"] or 0)) if known else (0, 0)
+    if thinking_budget is not None and version >= (4, 7):
         raise UserError(f"{model} decides itself how long it thinks: leave the thinking budget out and set the effort")
-    if effort is not None and version is not None and effort not in (levels := _efforts(family, version)):
+    if effort is not None and known and effort not in (levels := _efforts(known["family"], version)):
         mend = f"it takes {', '.join(levels)}" if levels else "set a thinking budget instead"
         raise UserError(f"{model} does not take effort {effort}: {mend}")
     chosen: dict[str, Any] = {}
     if thinking_budget is not None:
         chosen["thinking"] = {"type": "enabled", "budget_tokens": thinking_budget}
-        if version is not None:
+        if known:
             chosen["thinking"]["display"] = "summarized"
-    elif version is not None and version >= (4, 6):
+    elif version >= (4, 6):
         # Without this the newer ones send empty thinking, which nobody could follow.
         chosen["thinking"] = {"type": "adaptive", "display": "summarized"}
     if effort is not None:

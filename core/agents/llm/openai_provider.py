@@ -5,8 +5,9 @@ Ollama, vLLM, LM Studio and llama.cpp speak it too. Blocks are translated both w
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -43,7 +44,7 @@ class OpenAIProvider(StreamingProvider):
         timeout: float = 300.0,
     ) -> None:
         self._effort = effort
-        self._calls = 0
+        self._call_numbers = itertools.count(1)  # for the tool calls to which the server gave no id
         # The newer name is the only one that OpenAI's reasoning models take, and not all other servers know it.
         self._limit = "max_completion_tokens" if endpoint == ENDPOINT else "max_tokens"
         server = errors.Server(
@@ -61,7 +62,7 @@ class OpenAIProvider(StreamingProvider):
         return self._client.chat.completions.create(**body)
 
     def _new_reply(self) -> StreamedReply:
-        return _Completion(self._next_call)
+        return _Completion(self._call_numbers)
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -82,16 +83,11 @@ class OpenAIProvider(StreamingProvider):
             body["reasoning_effort"] = self._effort
         return body
 
-    def _next_call(self) -> str:
-        """An id for a tool call to which the server gave none."""
-        self._calls += 1
-        return f"call_{self._calls}"
-
 
 class _Completion(StreamedReply):
-    def __init__(self, next_call: Callable[[], str]) -> None:
+    def __init__(self, call_numbers: Iterator[int]) -> None:
         super().__init__()
-        self._next_call = next_call
+        self._call_numbers = call_numbers
         self._thinking: list[str] = []
         self._text: list[str] = []
         self._refusal: list[str] = []
@@ -132,7 +128,8 @@ class _Completion(StreamedReply):
         # Some servers send each call whole and give all of them the number 0.
         if place is None or (call.id and call.id != self._calls[place][0]["id"]):
             name = as_text((call.function.name if call.function else None) or "")
-            block: Block = {"type": "tool_use", "id": call.id or self._next_call(), "name": name, "input": {}}
+            identity = call.id or f"call_{next(self._call_numbers)}"
+            block: Block = {"type": "tool_use", "id": identity, "name": name, "input": {}}
             place = self._places[number] = len(self._calls)
             self._calls.append((block, []))
             self._found.append(Delta(kind="tool", text=name))
@@ -196,12 +193,10 @@ def _assistant(content: list[Block]) -> list[Message]:
         for block in content
         if block["type"] == "tool_use"
     ]
-    if not text and not calls:
-        return []
     turn: Message = {"role": "assistant", "content": text or None}
     if calls:
         turn["tool_calls"] = calls
-    return [turn]
+    return [turn] if text or calls else []
 
 
 def _user(content: list[Block]) -> list[Message]:

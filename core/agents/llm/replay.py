@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from core.agents.llm.archive import Archive, Exchange
+from core.agents.llm.archive import Archive
 from core.agents.llm.base import Reply, Request
 from core.records import UserError
 from core.system.text import one_line
@@ -28,13 +28,14 @@ class ReplayClient:
         self._archive = archive
         self._on_difference = on_difference
         self._experiment: int | None = None
-        self._replied: list[Exchange] = []  # of that experiment
+        self._replied: list[tuple[Request, Reply]] = []  # of that experiment
         self._used: dict[int, int] = {}  # the number of an experiment's replies that are used up
 
     def ask(self, request: Request, experiment: int) -> Reply:
         if experiment != self._experiment:
             self._experiment = experiment
-            self._replied = [one for one in self._archive.exchanges(experiment) if one.reply is not None]
+            exchanges = self._archive.exchanges(experiment)
+            self._replied = [(one.request, one.reply) for one in exchanges if one.reply is not None]
         place = self._place(request, self._used.get(experiment, 0))
         if place >= len(self._replied):
             count = len(self._replied)
@@ -42,24 +43,19 @@ class ReplayClient:
                 f"{self._archive.path} holds {count} {'reply' if count == 1 else 'replies'} for experiment "
                 f"{experiment}, and one more was asked for: the record ends there, or the campaign took another turn"
             )
-        exchange = self._replied[place]
+        recorded, reply = self._replied[place]
         self._used[experiment] = place + 1
-        if changed := difference(exchange.request, request):
+        if changed := difference(recorded, request):
             self._on_difference(experiment, f"request {place + 1}: {changed}")
-        assert exchange.reply is not None
-        return exchange.reply
+        return reply
 
     def _place(self, request: Request, first: int) -> int:
         """The place of the reply: that of the last equal request, else the next one.
 
         A conversation that was interrupted and started again has its beginning twice, and only the second went on.
         """
-        same = (
-            place
-            for place in range(len(self._replied) - 1, first - 1, -1)
-            if not difference(self._replied[place].request, request)
-        )
-        return next(same, first)
+        places = range(len(self._replied) - 1, first - 1, -1)
+        return next((place for place in places if not difference(self._replied[place][0], request)), first)
 
     def close(self) -> None:
         self._archive.close()

@@ -46,13 +46,13 @@ class StreamingProvider(ABC):
         self.model = server.model
         self._sdk = sdk
         self._server = server
-        self._idle = IdleTimeout(server.timeout)
+        self._last_piece = time.monotonic()
         self._streamed: StreamedReply | None = None
         self._client = make_client(
             base_url=server.address,
             timeout=httpx2.Timeout(server.timeout, connect=min(15.0, server.timeout)),
             max_retries=0,
-            http_client=sdk.DefaultHttpxClient(event_hooks={"response": [self._idle.watch]}),
+            http_client=sdk.DefaultHttpxClient(event_hooks={"response": [self._end_if_idle]}),
         )
 
     @property
@@ -70,7 +70,7 @@ class StreamingProvider(ABC):
                 self._create(**encodable(self._body(request)), stream=True) as stream,
             ):
                 for delta in _deltas(stream, streamed):
-                    self._idle.reset()
+                    self._last_piece = time.monotonic()
                     on_delta(delta)
         except errors.TooLong:
             return Reply(content=(), stop_reason="context_full", usage=Usage(), model=self.model)
@@ -78,6 +78,29 @@ class StreamingProvider(ABC):
             raise errors.cut_off(self._server, stream.response, streamed.begun)
         with _malformed_as_outage():
             return streamed.reply(self.model)
+
+    def _end_if_idle(self, response: Any) -> None:
+        """A hook for the HTTP client: reading the response raises ReadTimeout if `timeout` seconds bring no piece.
+
+        Pings and comments reach no event of an SDK, so it checks whenever bytes come. If no bytes come, the client's
+        own timeout acts.
+        """
+        import httpx2
+
+        provider, inner = self, response.stream
+
+        class Watched(httpx2.SyncByteStream):
+            def __iter__(self) -> Iterator[bytes]:
+                for chunk in inner:
+                    if time.monotonic() - provider._last_piece > provider._server.timeout:
+                        raise httpx2.ReadTimeout("nothing but signs of life", request=response.request)
+                    yield chunk
+
+            def close(self) -> None:
+                inner.close()
+
+        self._last_piece = time.monotonic()
+        response.stream = Watched()
 
     @abstractmethod
     def _create(self, **body: Any) -> Any:
@@ -89,40 +112,6 @@ class StreamingProvider(ABC):
 
     @abstractmethod
     def _new_reply(self) -> StreamedReply: ...
-
-
-class IdleTimeout:
-    """Ends an answer that has brought nothing for `timeout` seconds, even while pings and comments arrive.
-
-    Those reach no event of an SDK, so it checks whenever bytes come. If no bytes come, the HTTP client's timeout acts.
-    """
-
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self._since = time.monotonic()
-
-    def reset(self) -> None:
-        """A piece of the answer came."""
-        self._since = time.monotonic()
-
-    def watch(self, response: Any) -> None:
-        """A hook for the HTTP client's responses. Reading their bytes may raise its ReadTimeout."""
-        import httpx2
-
-        idle, inner = self, response.stream
-
-        class Watched(httpx2.SyncByteStream):
-            def __iter__(self) -> Iterator[bytes]:
-                for chunk in inner:
-                    if time.monotonic() - idle._since > idle._timeout:
-                        raise httpx2.ReadTimeout("nothing but signs of life", request=response.request)
-                    yield chunk
-
-            def close(self) -> None:
-                inner.close()
-
-        self.reset()
-        response.stream = Watched()
 
 
 @contextmanager

@@ -129,10 +129,7 @@ def _flowing(text: str) -> str:
 
 
 def _verbatim(text: str) -> str:
-    lines = [line.rstrip() for line in html.unescape(text).translate(_CHARACTERS).expandtabs(4).split("\n")]
-    while lines and not lines[0]:
-        lines.pop(0)
-    while lines and not lines[-1]:
-        lines.pop()
+    text = html.unescape(text).translate(_CHARACTERS).expandtabs(4)
+    lines = "\n".join(line.rstrip() for line in text.split("\n")).strip("\n").split("\n")
     margin = min((len(line) - len(line.lstrip()) for line in lines if line), default=0)
     return "\n".join(line[margin:] for line in lines)

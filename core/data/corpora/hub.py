@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import FileIO
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -59,9 +60,17 @@ class HubCorpus:
                 # This pins its revision: a later run fetches the same file.
                 write_json(self._folder / "files.json", known)
         missing = [file for file in self._files if not self._whole(file, known[file])]
-        meter = _Meter(on_progress, sum(known[file]["size"] for file in missing))
+        total = sum(known[file]["size"] for file in missing)
+        done: dict[str, int] = {}
+        lock = Lock()
+
+        def on_bytes(file: str, count: int) -> None:
+            with lock:
+                done[file] = count
+                on_progress("download", sum(done.values()), total)
+
         with ThreadPoolExecutor(DOWNLOADS) as threads:
-            for _ in threads.map(lambda file: self._download(file, known[file], meter), missing):
+            for _ in threads.map(lambda file: self._download(file, known[file], partial(on_bytes, file)), missing):
                 pass
 
     def parts(self) -> Sequence[Part]:
@@ -92,7 +101,7 @@ class HubCorpus:
             )
         return {"revision": found.commit_hash, "size": found.size, "sha256": found.etag}
 
-    def _download(self, file: str, known: dict[str, Any], meter: _Meter) -> None:
+    def _download(self, file: str, known: dict[str, Any], on_bytes: Callable[[int], None]) -> None:
         hub = _hub()
         from huggingface_hub.file_download import http_get
 
@@ -103,12 +112,12 @@ class HubCorpus:
         while True:
             begun = 0
             try:
-                with cut_off.open("ab", buffering=0) as opened:
+                with _MeteredFile(cut_off, on_bytes) as opened:
                     if (begun := opened.tell()) > known["size"]:
                         opened.truncate(begun := 0)
                     http_get(
                         url,
-                        _Metered(opened, lambda done: meter.at(file, done)),  # type: ignore[arg-type]
+                        opened,
                         resume_size=begun,
                         headers=hub.utils.build_hf_headers(),
                         expected_size=known["size"],
@@ -153,7 +162,9 @@ def climbmix(shards: int = CLIMBMIX_SHARDS) -> HubCorpus:
     files[last] = frozenset(("val", "test"))
 
     def rule(file: str, row: int, text: str) -> Split:
-        return "train" if file != last else "val" if _even(text) else "test"
+        if file != last:
+            return "train"
+        return "val" if hashlib.sha256(text.encode()).digest()[-1] % 2 == 0 else "test"
 
     return HubCorpus(f"climbmix:{shards}", "karpathy/climbmix-400b-shuffle", files, rule)
 
@@ -168,45 +179,17 @@ def tinystories() -> HubCorpus:
     return HubCorpus("tinystories", "karpathy/tinystories-gpt4-clean", files, rule)
 
 
-def _even(text: str) -> bool:
-    return hashlib.sha256(text.encode()).digest()[-1] % 2 == 0
+class _MeteredFile(FileIO):
+    """The file that a download is appended to; reports its length."""
 
+    def __init__(self, path: Path, on_bytes: Callable[[int], None]) -> None:
+        super().__init__(path, "ab")
+        self._on_bytes = on_bytes
 
-class _Meter:
-    """Bytes of all downloads together."""
-
-    def __init__(self, on_progress: OnStage, total: int) -> None:
-        self._tell = on_progress
-        self._total = total
-        self._done: dict[str, int] = {}
-        self._lock = Lock()
-
-    def at(self, file: str, done: int) -> None:
-        with self._lock:
-            self._done[file] = done
-            self._tell("download", sum(self._done.values()), self._total)
-
-
-class _Metered:
-    """The file that a download is written to, as far as http_get uses it; reports its length."""
-
-    def __init__(self, file: FileIO, tell: Callable[[int], None]) -> None:
-        self._file = file
-        self._report = tell
-
-    def write(self, data: bytes) -> int:
-        written = self._file.write(data)
-        self._report(self._file.tell())
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        self._on_bytes(self.tell())
         return written
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, position: int) -> int:
-        return self._file.seek(position)
-
-    def truncate(self) -> int:
-        return self._file.truncate()
 
 
 def _endpoint() -> str | None:

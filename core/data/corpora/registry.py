@@ -24,8 +24,8 @@ def find(corpus: str) -> Corpus:
         return tinystories()
     if kind == "climbmix" and (not rest or (rest.isdecimal() and int(rest) > 0)):
         return climbmix(int(rest) if rest else CLIMBMIX_SHARDS)
-    if kind == "folder" and rest:
-        return FolderCorpus(Path(rest).expanduser().absolute())
+    if folder := outside_cache(corpus):
+        return FolderCorpus(*folder)
     raise UserError(
         f"expected a corpus of {', '.join(NAMES)} (climbmix:N for N training shards), got {corpus!r}; "
         "choose one: `--corpus apidocs`"
