@@ -135,15 +135,16 @@ def _hold_out(name: str, folder: Path, parts: Sequence[Part], on_progress: OnSta
         return
     with contextlib.suppress(FileNotFoundError):
         delete_leftovers(folder)
-    texts: dict[Split, list[str]] = {"train": [], "val": [], "test": []}
+    texts: dict[Split, list[str]] = {split: [] for split in HELD_OUT}
     holding = [part for part in parts if not part.splits.isdisjoint(HELD_OUT)]
     trained_on = any("train" in part.splits and part not in holding for part in parts)
     for number, part in enumerate(holding):
         on_progress("held-out documents", number, len(holding))
         for split, text in part.documents():
-            if split != "train":
+            if split == "train":
+                trained_on = True
+            else:
                 texts[split].append(text)
-            trained_on = trained_on or split == "train"
     on_progress("held-out documents", len(holding), len(holding))
     if empty := [split for split in HELD_OUT if not texts[split]] + ([] if trained_on else ["train"]):
         raise UserError(

@@ -8,7 +8,7 @@ from typing import Any
 from core.agents.llm import claude, errors
 from core.agents.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
 from core.agents.llm.blocks import encodable, tool_input
-from core.agents.llm.streams import StreamedReply, StreamingProvider, as_text
+from core.agents.llm.streams import Provider, StreamedReply, as_text
 from core.system.text import one_line
 
 ENDPOINT = "https://api.anthropic.com"
@@ -30,7 +30,7 @@ _PIECES: dict[str, tuple[str, Any]] = {
 }
 
 
-class AnthropicProvider(StreamingProvider):
+class AnthropicProvider(Provider):
     """`Provider` of the Messages API. Raises UserError if the model does not take the effort or the budget."""
 
     name = "anthropic"

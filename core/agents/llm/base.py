@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -77,29 +76,6 @@ class LimitReached(Exception):
 
 class TimeOver(Exception):
     """The run's time ended while an answer streamed; the answer was cut off."""
-
-
-class Provider(Protocol):
-    """Sends requests to one kind of server, each once: retries, limits and records are the `ModelClient`'s."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def so_far(self) -> Usage:
-        """The usage of the last request that the server has reported so far, for one that was cut off."""
-        ...
-
-    def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
-        """Stream one answer. Raises Outage if trying again may help, UserError if it can't (key, model).
-
-        The Outage's `seconds` are those that the server asks for, else 0. A tool's input that is no JSON object is the
-        text that the model wrote.
-        """
-        ...
-
-    def close(self) -> None: ...
 
 
 class ModelClient(Protocol):

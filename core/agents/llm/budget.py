@@ -51,10 +51,10 @@ class SpendingBudget:
         if self._max_usd is not None and self._price is not None:
             left = self._max_usd - self.usd - self._price.most(prompt)
             output = self._price.at(prompt).output
-            if output:
-                wanted = min(wanted, int(left * MILLION / output)) if left > 0 else 0
-            elif left < 0:
+            if left < 0:
                 wanted = 0
+            elif output:
+                wanted = min(wanted, int(left * MILLION / output))
             if wanted < least:
                 next_usd = self._price.most(prompt) + output * least / MILLION
                 raise LimitReached(

@@ -10,9 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from core.agents.llm.archive import Archive, Exchange, Outcome
-from core.agents.llm.base import Delta, LimitReached, Outage, Provider, Reply, Request, TimeOver, Usage
+from core.agents.llm.base import Delta, LimitReached, Outage, Reply, Request, TimeOver, Usage
 from core.agents.llm.budget import BYTES_PER_TOKEN, SpendingBudget
 from core.agents.llm.redact import Redactor
+from core.agents.llm.streams import Provider
 from core.agents.llm.transcript import Transcript, counted
 from core.records import UserError
 
@@ -70,7 +71,10 @@ class ApiClient:
                 # If the last `ask` failed too, one attempt is enough: retries would keep the device waiting.
                 if self._failures or self._clock() - begun + wait > PATIENCE:
                     raise self._later(outage) from None
-                self._wait(str(outage), wait)
+                when = f"again in {wait:.0f} s" if wait >= 1 else "again at once"
+                self.transcript.note(when)
+                self._on_wait(f"{outage}; {when}")
+                self._sleep(wait)
             else:
                 self._failures = 0
                 return reply
@@ -153,12 +157,6 @@ class ApiClient:
         """Seconds, doubled each time, at random in the upper half: so several runs do not retry at the same time."""
         longest: float = min(_BACKOFF_CAP, _BACKOFF * 2.0**attempt)
         return longest * self._noise.uniform(0.5, 1.0)
-
-    def _wait(self, reason: str, seconds: float) -> None:
-        when = f"again in {seconds:.0f} s" if seconds >= 1 else "again at once"
-        self.transcript.note(when)
-        self._on_wait(f"{reason}; {when}")
-        self._sleep(seconds)
 
     def _later(self, outage: Outage) -> Outage:
         """The outage, with the seconds after which the next `ask` is worthwhile."""

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from core.agents.llm import archive, prices, providers, transcript
 from core.agents.llm.archive import Archive
-from core.agents.llm.base import Provider
 from core.agents.llm.budget import SpendingBudget
 from core.agents.llm.client import ApiClient
 from core.agents.llm.providers import ModelSettings
 from core.agents.llm.redact import Redactor
 from core.agents.llm.replay import ReplayClient
+from core.agents.llm.streams import Provider
 from core.agents.llm.transcript import Transcript
+from core.records import UserError
 
 
 def server(
@@ -54,7 +55,10 @@ def _connected(settings: ModelSettings) -> tuple[Provider, SpendingBudget]:
     price = own or prices.known(provider.model)
     if settings.max_usd is not None and price is None:
         provider.close()
-        raise prices.needed(provider.model)
+        raise UserError(
+            f"--max-cost needs to know what {provider.model} costs, and no price of it is known: "
+            'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
+        )
     return provider, SpendingBudget(price=price, max_usd=settings.max_usd, max_tokens=settings.max_tokens)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from core.agents.llm import errors
 from core.agents.llm.base import Block, Delta, Effort, Message, Reply, Request, StopReason, Usage
 from core.agents.llm.blocks import encodable, tool_input
-from core.agents.llm.streams import StreamedReply, StreamingProvider, as_text
+from core.agents.llm.streams import Provider, StreamedReply, as_text
 from core.system.text import one_line
 
 ENDPOINT = "https://api.openai.com/v1"
@@ -26,7 +26,7 @@ _STOPS: dict[str, StopReason] = {
 }
 
 
-class OpenAIProvider(StreamingProvider):
+class OpenAIProvider(Provider):
     """`Provider` of a server that speaks chat completions. `key` is None for one that needs none.
 
     A model's reasoning is streamed and kept in the reply, but not sent back: not all servers take it.

@@ -66,14 +66,6 @@ def known(model: str) -> Price | None:
     return prices.get(model) or prices.get(_SNAPSHOT.sub("", model))
 
 
-def needed(model: str) -> UserError:
-    """The error for a limit in dollars on a model without a known price."""
-    return UserError(
-        f"--max-cost needs to know what {model} costs, and no price of it is known: "
-        'add --price "IN OUT" in USD for a million tokens, or limit it with --max-tokens'
-    )
-
-
 def parse(text: str) -> Price:
     """A user's own price: "IN OUT [READ [WRITE [WRITE_HOUR]]]", USD for a million tokens.
 

@@ -13,7 +13,8 @@ from decimal import Decimal
 from urllib.parse import urlsplit
 
 from core.agents.llm import anthropic_provider, claude, openai_provider
-from core.agents.llm.base import Effort, Provider
+from core.agents.llm.base import Effort
+from core.agents.llm.streams import Provider
 from core.records import UserError
 
 LOCAL = "http://localhost:11434/v1"  # where Ollama listens

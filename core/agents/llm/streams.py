@@ -1,5 +1,5 @@
-"""What the providers over both SDKs share: one request and its streamed answer. The SDKs come from one generator, so
-that their clients and errors have the same names.
+"""A provider: one request and its streamed answer. Both SDKs come from one generator, so that their clients and errors
+have the same names.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ class StreamedReply(ABC):
         """The whole answer. `model` is the one that was asked."""
 
 
-class StreamingProvider(ABC):
-    """A `Provider` over an SDK, whose own retries are off. Not for two threads at once.
+class Provider(ABC):
+    """Sends requests to one kind of server through its SDK, each once; not for two threads at once.
 
-    `make_client` is the SDK's class of clients with its keys, `server.timeout` the seconds without a piece of an answer
-    after which it counts as cut off.
+    Retries, limits and records are the `ModelClient`'s. `make_client` is the SDK's class of clients with its keys,
+    `server.timeout` the seconds without a piece of an answer after which it counts as cut off.
     """
+
+    name: str
 
     def __init__(self, sdk: Any, make_client: Callable[..., Any], server: errors.Server) -> None:
         import httpx2
@@ -57,12 +59,18 @@ class StreamingProvider(ABC):
 
     @property
     def so_far(self) -> Usage:
+        """The usage of the last request that the server has reported so far, for one that was cut off."""
         return Usage() if self._streamed is None else self._streamed.usage
 
     def close(self) -> None:
         self._client.close()
 
     def reply(self, request: Request, on_delta: Callable[[Delta], None]) -> Reply:
+        """Stream one answer. Raises Outage if trying again may help, UserError if it can't (key, model).
+
+        The Outage's `seconds` are those that the server asks for, else 0. A tool's input that is no JSON object is the
+        text that the model wrote.
+        """
         streamed = self._streamed = self._new_reply()
         try:
             with (

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +60,9 @@ class _Lines:
                         yield split_of(text), text
 
     def _text(self, line: bytes, position: int) -> str:
-        try:
+        text = None
+        with suppress(ValueError, KeyError, TypeError):
             text = json.loads(line)["text"]
-        except (ValueError, KeyError, TypeError) as error:
-            text = error
         if not isinstance(text, str):
             raise UserError(
                 f'expected each line of {self.path} to be JSON with a string "text", got {line[:60]!r} at byte '
