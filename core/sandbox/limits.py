@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -26,10 +25,6 @@ class ProcessLimits(NamedTuple):
 
     memory_mb: float  # shared pages count once
     processes: int = PROCESSES  # at one time
-
-    def to_json(self) -> str:
-        """The argument on the reaper's command line."""
-        return json.dumps(self._asdict())
 
 
 def machine_limits() -> ProcessLimits:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import shutil
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
     if keep := arguments[0] == "--keep":
         arguments = arguments[1:]
     parent, usage, folder = int(arguments[0]), Path(arguments[1]), Path(arguments[2])
-    watch, command = LimitWatch(ProcessLimits(**json.loads(arguments[3]))), arguments[4:]
+    watch, command = LimitWatch(ProcessLimits(*json.loads(arguments[3]))), arguments[4:]
     exceeded = ""
     seen: dict[int, psutil.Process] = {}
     peak_mb: float | None = None
@@ -57,9 +58,11 @@ def main(arguments: list[str]) -> int:
         job = _job_object()  # noqa: F841  held until this process ends
     else:
         signal.signal(signal.SIGTERM, lambda signum, frame: early.append(signum))
-        _become_subreaper()
-    # Safe between fork and exec: this process has one thread.
-    at_start = _die_with_parent if sys.platform == "linux" else None
+    at_start = None
+    if sys.platform == "linux":
+        _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphaned descendants become this process's children
+        # PR_SET_PDEATHSIG. Safe between fork and exec: this process has one thread.
+        at_start = functools.partial(_prctl, 1, signal.SIGKILL)
     child = subprocess.Popen(command, start_new_session=sys.platform != "win32", preexec_fn=at_start)  # noqa: PLW1509
     _release_streams()
     try:
@@ -183,16 +186,8 @@ def _megabytes(maxrss: int) -> float:
     return maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _become_subreaper() -> None:
-    """Linux: orphaned descendants become this process's children (prctl(2), PR_SET_CHILD_SUBREAPER = 36)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-
-
-def _die_with_parent() -> None:
-    """Linux: the kernel kills this process when its parent ends (prctl(2), PR_SET_PDEATHSIG = 1)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _job_object() -> object:

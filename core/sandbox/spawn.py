@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -47,7 +48,7 @@ class ReapedProcess(subprocess.Popen[bytes]):
         usage.unlink(missing_ok=True)
         reaper = [sys.executable, "-P", "-m", "core.sandbox.reaper", *(["--keep"] if keep_folder else [])]
         super().__init__(
-            [*reaper, str(os.getpid()), str(usage), str(folder), machine_limits().to_json(), *command],
+            [*reaper, str(os.getpid()), str(usage), str(folder), json.dumps(machine_limits()), *command],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -44,18 +44,12 @@ class ClaimedLosses:
     losses_BT: npt.NDArray[np.float32]  # noqa: N815
     vocabulary: int
     dtype: str  # as the trainer describes it: "bfloat16"
-    reference: npt.NDArray[np.float32] | None = None  # losses of the model that it is compared with, flat, float32 [N]
+    reference: npt.NDArray[np.float32] | None = None  # of the model that it is compared with, flat [B * T]
 
     @property
     def nats_per_bpb(self) -> float:
         """Nats a counted token in one bit per byte."""
         return math.log(2) * int(self.rows.bytes_BT.sum()) / max(1, int((self.rows.bytes_BT > 0).sum()))
-
-    def reference_losses(self) -> npt.NDArray[np.float32]:
-        """The reference's losses where they fit these rows, else those of token frequencies; flat, float32 [N]."""
-        if self.reference is not None and self.reference.size == self.losses_BT.size:
-            return self.reference
-        return audit_math.unigram_losses(self.rows)
 
 
 @dataclass(frozen=True)
@@ -240,7 +234,9 @@ def _within(draws: int) -> int:
 
 
 def _flat(claim: ClaimedLosses) -> tuple[audit_math.Losses, audit_math.Losses, npt.NDArray[np.bool_]]:
-    return claim.losses_BT.ravel(), claim.reference_losses(), claim.rows.bytes_BT.ravel() > 0
+    """Claimed losses, those that they are compared with, and which of them count; [N] each."""
+    reference = audit_math.unigram_losses(claim.rows) if claim.reference is None else claim.reference
+    return claim.losses_BT.ravel(), reference, claim.rows.bytes_BT.ravel() > 0
 
 
 def _unpredictable() -> Random:

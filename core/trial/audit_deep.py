@@ -58,14 +58,13 @@ def claim_of(spec: AuditSpec, dataset: Dataset, facts: Facts) -> audit.ClaimedLo
     flat = losses_in(spec.folder)
     if flat is None or flat.size != max(0, len(text.stream) - 1):
         raise UserError(f"{spec.folder / LOSSES} does not hold the losses of {spec.preset.corpus}'s scored text")
-    losses_BT = np.zeros(rows.inputs_BT.shape, np.float32)
-    losses_BT.reshape(-1)[: flat.size] = flat
+    padding = (0, rows.inputs_BT.size - flat.size)
     reference = None if spec.reference is None else losses_in(spec.reference)
-    if reference is not None and reference.size == flat.size:
-        reference = np.concatenate((reference, np.zeros(losses_BT.size - flat.size, np.float32)))
+    if reference is not None:
+        reference = np.pad(reference, padding) if reference.size == flat.size else None
     return audit.ClaimedLosses(
         rows=rows,
-        losses_BT=losses_BT,
+        losses_BT=np.pad(flat, padding).reshape(rows.inputs_BT.shape),
         vocabulary=facts.vocabulary,
         dtype=spec.trial.choice("dtype"),
         reference=reference,

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from core.records import TRAINER, UserError
 from core.sandbox.confine import NOT_CONFINED
@@ -45,7 +45,7 @@ class CannotStart(UserError):
 
 
 class Process:
-    """A trial's process. A context manager: on leaving, it and all it started have ended.
+    """A trial's process. Call `end` in every case: on return, it and all it started have ended.
 
     It writes in its `scratch`, and reads the trainer and what `hand` puts into a folder beside that.
     """
@@ -227,12 +227,6 @@ class Process:
                 room = HEAD_BYTES - len(self._head)
                 self._head += part[:room]
                 self._tail = (self._tail + part[room:])[-TAIL_BYTES:] if len(part) > room else self._tail
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.end()
 
 
 def _class_and_line(reason: str, trainer: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import platform
 import shutil
 import time
@@ -156,12 +157,8 @@ class _Attempt:
     def _train(self, trainer: Process, parked: tuple[Scorer, ...], deadline: float) -> Facts:
         """Trains until the weights lie in the trial's folder, and ends the process. Returns the facts for `restore`."""
         spec, preset, outcome = self.spec, self.spec.preset, self.outcome
-        ready = trainer.expect(
-            "ready",
-            deadline,
-            float("inf"),
-            f"the framework was not imported within the start-up allowance of {preset.startup_seconds:g} s",
-        )
+        what = f"the framework was not imported within the start-up allowance of {preset.startup_seconds:g} s"
+        ready = trainer.expect("ready", deadline, math.inf, what)
         outcome.device, outcome.device_name = str(ready["device"]), str(ready["device_name"])
         outcome.versions = {str(key): str(value) for key, value in ready["versions"].items()}
         facts = Facts(

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,33 +33,25 @@ MAX_CHOICES, MAX_CHOICE_LENGTH = 32, 200
 PROGRESS_SECONDS = 0.25
 
 
+@dataclass
 class Training:
     """Serves one trainer until its weights have arrived or it has failed. `state` is filled on the way."""
 
-    def __init__(
-        self,
-        process: Process,
-        preset: Preset,
-        budget: Budget,
-        facts: Facts,
-        shards: TokenShards,
-        before_clock: Callable[[], None],
-        on_progress: OnProgress,
-        retry: Retry | None = None,
-    ) -> None:
-        self.state = TrainingState()
-        self._retry = retry
-        self._process = process
-        self._preset = preset
-        self._budget = budget
-        self._facts = facts
-        self._shards = shards
-        self._before_clock = before_clock
-        self._on_progress = on_progress
+    process: Process
+    preset: Preset
+    budget: Budget
+    facts: Facts
+    shards: TokenShards
+    before_clock: Callable[[], None]
+    on_progress: OnProgress
+    retry: Retry | None
+    state: TrainingState = field(default_factory=TrainingState)
+
+    def __post_init__(self) -> None:
         self._reported = 0.0
         self._last_request = 0.0
         self._warmups = 0
-        self._random = np.random.default_rng(facts.seed)
+        self._random = np.random.default_rng(self.facts.seed)
         self._array: SharedArray | None = None
         self._packing = ThreadPoolExecutor(1, "packing")
         self._packer: Packer | None = None
@@ -69,10 +62,10 @@ class Training:
 
         `startup_deadline`: monotonic seconds by which the first real batch must have been asked for.
         """
-        self._process.send("facts", facts=to_json(self._facts))
+        self.process.send("facts", facts=to_json(self.facts))
         try:
             while True:
-                message = self._process.receive(*self._limits(startup_deadline))
+                message = self.process.receive(*self._limits(startup_deadline))
                 match message["type"]:
                     case "join":
                         self._answer_join(message)
@@ -96,15 +89,15 @@ class Training:
                 self._array.close()
 
     def _limits(self, startup_deadline: float) -> tuple[float, float, str]:
-        state, silence = self.state, self._preset.silence_seconds
+        state, silence = self.state, self.preset.silence_seconds
         if state.started is None:
-            allowance = f"no batch was asked for within the start-up allowance of {self._preset.startup_seconds:g} s"
+            allowance = f"no batch was asked for within the start-up allowance of {self.preset.startup_seconds:g} s"
             return startup_deadline, math.inf, allowance
-        if self._budget.seconds is None:
+        if self.budget.seconds is None:
             return math.inf, silence, ""
         # Past this point the trial is invalid anyway; waiting longer would only cost the night.
-        end = state.started + 1.5 * self._budget.seconds + max(10.0, 2 * OVERRUN_SECONDS)
-        return end, silence, f"still running {end - state.started:.0f} s into a budget of {self._budget.seconds:g} s"
+        end = state.started + 1.5 * self.budget.seconds + max(10.0, 2 * OVERRUN_SECONDS)
+        return end, silence, f"still running {end - state.started:.0f} s into a budget of {self.budget.seconds:g} s"
 
     def _shape(self, message: Message) -> tuple[int, int]:
         rows, length = _integer(message, "rows"), _integer(message, "length")
@@ -113,26 +106,25 @@ class Training:
         return rows, length
 
     def _hand_over(self, kind: str, batch: Batch, progress: float) -> None:
-        self._array = SharedArray.fitting(self._array, self._process.scratch, "batch", batch.nbytes)
+        self._array = SharedArray.fitting(self._array, self.process.scratch, "batch", batch.nbytes)
         self._array.write(batch)
-        self._process.send(kind, array=str(self._array.path), progress=progress)
+        self.process.send(kind, array=str(self._array.path), progress=progress)
 
     def _answer_join(self, message: Message) -> None:
         wanted = max(1, _integer(message, "device_rows"))
-        granted = wanted if self._retry is None else min(wanted, self._retry.device_rows)
+        granted = wanted if self.retry is None else min(wanted, self.retry.device_rows)
         self.state.device_rows = granted
-        self._process.send("join", device_rows=granted)
+        self.process.send("join", device_rows=granted)
 
     def _answer_warmup(self, message: Message) -> None:
         rows, length = self._shape(message)
         if self.state.started is not None:
             raise TrialFailed("asked for warm-up after the clock had started", "invalid")
         if self._warmups == WARMUP_BATCHES:
-            self._process.send("warmup", end=True)
+            self.process.send("warmup", end=True)
             return
         self._warmups += 1
-        shape = (rows, length + 1)
-        batch = self._random.integers(0, self._facts.vocabulary, shape, dtype=np.int32)
+        batch = self._random.integers(0, self.facts.vocabulary, (rows, length + 1), dtype=np.int32)
         self._hand_over("warmup", batch, 0.0)
         self._report("startup", self._warmups / WARMUP_BATCHES)
 
@@ -140,12 +132,12 @@ class Training:
         state = self.state
         rows, length = self._shape(message)
         if self._packer is None:
-            self._packer = Packer(self._shards, rows, length, self._facts.seed)
+            self._packer = Packer(self.shards, rows, length, self.facts.seed)
             state.rows, state.length = rows, length
-            if self._retry is not None and self._retry.shape not in {None, (rows, length)}:
-                raise TrialFailed(f"{self._retry.note}, and asked for other batches then: {rows} x {length}")
+            if self.retry is not None and self.retry.shape not in {None, (rows, length)}:
+                raise TrialFailed(f"{self.retry.note}, and asked for other batches then: {rows} x {length}")
             batch = self._packer.next_batch()
-            self._before_clock()
+            self.before_clock()
             state.started = self._last_request = time.monotonic()
         else:
             if (rows, length) != (state.rows, state.length):
@@ -155,7 +147,7 @@ class Training:
             state.durations.append(now - self._last_request)
             self._last_request = now
             if self._spent():
-                self._process.send("batch", end=True)
+                self.process.send("batch", end=True)
                 return
             batch = self._next.result()
         progress = self._progress()
@@ -166,23 +158,23 @@ class Training:
 
     def _spent(self) -> bool:
         """Whether no further step fits, by the median of the last ones."""
-        if self._budget.steps is not None:
-            return self.state.step >= self._budget.steps
-        assert self._budget.seconds is not None
-        return self.state.seconds + statistics.median(self.state.durations) > self._budget.seconds
+        if self.budget.steps is not None:
+            return self.state.step >= self.budget.steps
+        assert self.budget.seconds is not None
+        return self.state.seconds + statistics.median(self.state.durations) > self.budget.seconds
 
     def _progress(self) -> float:
-        if self._budget.steps is not None:
-            return self.state.step / self._budget.steps
-        assert self._budget.seconds is not None
-        return min(1.0, self.state.seconds / self._budget.seconds)
+        if self.budget.steps is not None:
+            return self.state.step / self.budget.steps
+        assert self.budget.seconds is not None
+        return min(1.0, self.state.seconds / self.budget.seconds)
 
     def _record_loss(self, message: Message) -> None:
         state = self.state
         loss = _number(message, "loss")
         if state.started is None:
             return
-        limit = DIVERGED * math.log(self._facts.vocabulary)
+        limit = DIVERGED * math.log(self.facts.vocabulary)
         if not math.isfinite(loss):
             raise TrialFailed(f"the loss is {loss} at step {state.step}")
         if loss > limit:
@@ -212,10 +204,10 @@ class Training:
         state.stopped = time.monotonic()
         peak = message.get("peak_memory_mb")
         state.device_peak_mb = float(peak) if isinstance(peak, (int, float)) and math.isfinite(peak) else None
-        budget = self._budget.seconds
+        budget = self.budget.seconds
         if budget is not None and state.seconds > budget + max(OVERRUN_FRACTION * budget, OVERRUN_SECONDS):
             raise TrialFailed(f"overran: {state.seconds:.1f} s of a budget of {budget:g} s", "invalid")
-        return self._process.scratch / WEIGHTS
+        return self.process.scratch / WEIGHTS
 
     def _report(self, phase: Literal["startup", "train"], fraction: float) -> None:
         now = time.monotonic()
@@ -224,7 +216,7 @@ class Training:
         self._reported = now
         state = self.state
         speed = state.tokens / state.seconds if state.seconds > PROGRESS_SECONDS else None
-        self._on_progress(
+        self.on_progress(
             Progress(phase=phase, fraction=fraction, step=state.step, loss=state.loss, tokens_per_second=speed)
         )
 

@@ -31,7 +31,7 @@ class Weights:
     sha256: str
 
 
-def take(source: Path, target: Path) -> Path:
+def take(source: Path, target: Path) -> None:
     """Moves the file out of the trial's reach. TrialFailed if it is no regular file, or larger than this memory."""
     try:
         status = source.lstat()
@@ -41,7 +41,6 @@ def take(source: Path, target: Path) -> Path:
     if not stat.S_ISREG(status.st_mode) or status.st_size > most:
         raise TrialFailed(f"the weights are no regular file of at most {most / 2**30:.0f} GiB", "invalid")
     shutil.move(source, target)
-    return target
 
 
 def inspect(path: Path) -> Weights:

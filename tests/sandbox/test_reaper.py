@@ -38,7 +38,7 @@ sys.exit(7)
 def reaper(tmp_path: Path, mode: str, parent: int | None = None) -> list[str]:
     (tmp_path / "scratch").mkdir(exist_ok=True)
     python = [sys.executable, "-P"]
-    limits = ProcessLimits(memory_mb=200, processes=20).to_json()
+    limits = json.dumps(ProcessLimits(memory_mb=200, processes=20))
     given = [str(parent or os.getpid()), str(tmp_path / "usage.json"), str(tmp_path / "scratch"), limits]
     return [*python, "-m", "core.sandbox.reaper", *given, *python, "-c", RUNAWAY, str(tmp_path / "pids"), mode]
 
