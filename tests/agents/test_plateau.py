@@ -81,6 +81,12 @@ def test_a_streak_counts_discards_since_the_last_keep_and_passes_over_failures()
     assert plateau.advice(history) == ""
 
 
+def test_the_champion_is_not_among_the_experiments_since_it() -> None:
+    history = a_history(rate(0.2, 0.1), ("WIDTH = 64", "WIDTH = 32", -0.1), FORWARD, rate(0.3, None))
+    assert history.champion.number == 2
+    assert [one.number for one in plateau.since_champion(history)] == [3, 4]
+
+
 def test_regions_are_constants_methods_and_functions_with_their_best_gain() -> None:
     history = a_history(
         ("WIDTH = 64", "WIDTH = 32", -0.1),  # before the champion: no region

@@ -332,6 +332,22 @@ class TestRun:
             assert [e.val_bpb for e in agent.observed] == [1.9]
             assert events_of(events.Proposed, seen) == [events.Proposed(1, "idea 0", "scripted", resumed=True)]
 
+    def test_wall_time_counts_what_ran_before_a_kill(self, tmp_path: Path) -> None:
+        def interrupt(spec: TrialSpec) -> None:
+            if spec.seed == PRESET.seeds[1]:
+                raise KeyboardInterrupt
+
+        campaign = a_campaign(tmp_path / "c", engine=ScriptedEngine(during=interrupt))
+        with campaign, pytest.raises(KeyboardInterrupt):
+            campaign.run(ScriptedAgent([]))
+        with Campaign.open(tmp_path / "c", engine=ScriptedEngine()) as campaign:
+            begun = time.monotonic()
+            campaign.run(ScriptedAgent([]))
+            now = time.monotonic() - begun
+            earlier = campaign.experiment(0).trials[0].wall_seconds
+            assert earlier == 0.5
+            assert earlier < campaign.experiment(0).wall_seconds < earlier + now
+
     def test_a_second_writer_is_refused_and_told_of_the_first(self, tmp_path: Path) -> None:
         code = (
             "import sys; sys.path[:0] = sys.argv[2:]\n"

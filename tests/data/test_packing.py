@@ -169,3 +169,11 @@ def test_nothing_to_pack_is_said() -> None:
         Packer(shards_of([]), 1, 8, seed=0)
     with pytest.raises(UserError, match="at least 1 row"):
         Packer(shards_of([5]), 0, 8, seed=0)
+
+
+def test_documents_of_one_length_keep_their_places_where_a_batch_spans_two_epochs() -> None:
+    """A new epoch's order gives equal lengths other ranks: what was placed before it must be looked up before it."""
+    packer = Packer(shards_of([8] * 200), rows=7, length=15, seed=3)  # two documents a row, 14 a batch
+    placed = [document for _ in range(29) for row in placements(packer.next_batch()) for document, _ in row]
+    assert sorted(map(str, placed[:200])) == sorted(map(str, range(200)))
+    assert sorted(map(str, placed[200:400])) == sorted(map(str, range(200)))

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from support import PRESET, trainer_text
 
-from core.data import prepare
+from core.data import Dataset, prepare
+from core.events import Progress
 from core.records import Budget, Facts, Trial, UserError, from_json, to_json
 from core.trial.process import TrialFailed
 from core.trial.scoring import Scorer
@@ -164,6 +165,27 @@ def test_an_overrun_is_invalid(run: Run) -> None:
     assert trial.verdict == "invalid"
     assert trial.reason.startswith("overran: ")
     assert trial.val_bpb is None
+
+
+def test_a_second_of_overrun_is_allowed_where_it_is_more_than_two_percent(run: Run) -> None:
+    trial = run(trainer_text(after='import time; time.sleep(0.4); trial.finish({"counts": counts})'), seconds=1.0)
+    assert (trial.verdict, trial.reason) == ("scored", "")
+    assert trial.train_seconds > 1.2
+
+
+def test_weights_that_change_while_they_are_scored_are_seen(dataset: Dataset, tmp_path: Path) -> None:
+    into = tmp_path / "trial"
+
+    def change(progress: Progress) -> None:
+        if progress.phase == "score" and progress.fraction == 1:
+            raw = bytearray((into / "weights.safetensors").read_bytes())
+            raw[-1] ^= 1
+            (into / "weights.safetensors").write_bytes(raw)
+
+    spec = TrialSpec(trainer=trainer_text(), preset=PRESET, budget=Budget(steps=3), seed=1, into=into)
+    trial = run_trial(spec, dataset, change)
+    assert trial.verdict == "invalid"
+    assert trial.reason == "the audit: the weights were changed while they were scored"
 
 
 def test_warm_up_has_sixteen_batches_of_random_ids_and_no_clock(run: Run) -> None:
