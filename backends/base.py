@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,10 +24,13 @@ from core.records import UserError
 
 # Python's own, NumPy's and PyTorch's error; what a framework says otherwise is its backend's to know.
 MEMORY_ERROR = re.compile(r"\b\w*MemoryError\b")
+# glibc gives large blocks back to the system and faults every page in again: 9 % of a step of PyTorch on a CPU.
+KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 Logits = Callable[[Any], Any]  # tokens [B, T] -> [B, T, vocabulary], both the framework's own arrays on the device
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
+Chunk = tuple[slice, Any]  # some rows, and their logits [rows, T, vocabulary]
 
 
 class Backend(Protocol):
@@ -98,6 +101,11 @@ def resolve_among(device: str, there: Sequence[str], framework: str) -> str:
     return device
 
 
+def nothing_to_fetch(fetched: Path) -> str | None:
+    """Nothing: the framework brings its kernels along."""
+    return None
+
+
 def seed_numpy(seed: int) -> None:
     """Seeds Python's generator and NumPy's legacy one."""
     random.seed(seed)
@@ -113,7 +121,41 @@ def installed(*packages: str) -> dict[str, str]:
     return found
 
 
-def choices_of(trainer: ModuleType, device: str) -> dict[str, str]:
+def choices_of(backend: str, device: str) -> dict[str, str]:
     """What a reference trainer with a model chooses on the device; loaded late, because it imports its backend."""
+    trainer = import_module(f"backends.{backend}.train")
     found: dict[str, str] = trainer.choose(trainer.Machine.of(device)).with_reasons()
     return found
+
+
+def rows_within(chunk_mb: float, length: int, width: int) -> int:
+    """Rows of float32 logits [rows, length, width] that fit in so many MB; at least one."""
+    return max(1, int(chunk_mb * 2**20 / (4 * length * width)))
+
+
+def in_chunks(logits: Callable[[Ids], Any], tokens_BT: Ids, chunk_mb: float) -> Iterator[Chunk]:
+    """The logits of all rows, chunk after chunk. The first row goes alone: it tells how wide they are."""
+    first, at_once = 0, 1
+    while first < len(tokens_BT):
+        part = slice(first, first + at_once)
+        logits_BTV = logits(tokens_BT[part])
+        yield part, logits_BTV
+        first += at_once
+        at_once = rows_within(chunk_mb, tokens_BT.shape[1], logits_BTV.shape[-1])
+
+
+def pick_positions(
+    chunks: Callable[[Ids], Iterator[Chunk]], pick: Callable[[Any, Ids, Ids], Floats], tokens_BT: Ids, positions_N2: Ids
+) -> Floats:
+    """The whole logits at N positions, [N, vocabulary], of rows that `chunks` takes through the model.
+
+    `pick` takes out of a chunk's logits those at M places, given by their rows and times, each [M].
+    """
+    rows, index_N = np.unique(positions_N2[:, 0], return_inverse=True)
+    picked, order = [], []
+    # Without a position one row still tells how wide the logits are.
+    for part, logits_BTV in chunks(tokens_BT[rows if len(rows) else [0]]):
+        mine_M = np.flatnonzero((index_N >= part.start) & (index_N < part.stop))
+        picked.append(pick(logits_BTV, index_N[mine_M] - part.start, positions_N2[mine_M, 1]))
+        order.append(mine_M)
+    return np.concatenate(picked)[np.argsort(np.concatenate(order))]

@@ -33,11 +33,8 @@ class Origin:
 
 def names() -> list[str]:
     """The presets that come with autoresearch: the known devices' in their order, then the others."""
-    known = devices.known()
-    return [
-        *known,
-        *sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem not in known and path != devices.FILE),
-    ]
+    files = sorted(path.stem for path in FOLDER.glob("*.toml") if path != devices.FILE)
+    return list(dict.fromkeys((*devices.known(), *files)))
 
 
 def origin(name: str) -> Origin:
@@ -49,7 +46,7 @@ def origin(name: str) -> Origin:
 
 def anchors() -> scaling.Anchors:
     """The two presets set by hand that the others are scaled from."""
-    return scaling.Anchors(load("h100"), load("cpu"), devices.named("h100"), devices.named("cpu"))
+    return scaling.Anchors(load("h100"), load("cpu"))
 
 
 def load(name: str, settings: Mapping[str, str] | None = None) -> Preset:

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from core.records import Constant, Preset
-from presets import cost, estimate
+from presets import cost, devices, estimate
 from presets.devices import Device
 
 ASPECT_RATIOS = (32, 48, 64, 96)  # the trainers' own range
@@ -38,24 +38,22 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Anchors:
-    """The two presets that were set by hand, and their devices."""
+    """The two presets that were set by hand."""
 
     h100: Preset
     cpu: Preset
-    h100_device: Device
-    cpu_device: Device
 
     def between(self, high: float, low: float, flops: float) -> float:
         """The size for `flops` FLOP/s, by the power law through the H100's size `high` and the CPU's `low`."""
-        top = estimate.sustained_flops(self.h100_device)
-        bottom = estimate.sustained_flops(self.cpu_device)
+        top, bottom = (estimate.sustained_flops(devices.named(key)) for key in ("h100", "cpu"))
         exponent = math.log(high / low) / math.log(top / bottom)
         return float(high * (flops / top) ** exponent)
 
 
 def scaled(device: Device, anchors: Anchors, measured: Calibration | None = None, *, name: str = "") -> Preset:
     """The preset for a device, by its facts or by what was measured there. Its estimate may still have warnings."""
-    flops = measured.flops if measured else estimate.sustained_flops(device)
+    measured = measured or Calibration(flops=estimate.sustained_flops(device))
+    flops = measured.flops
     high, low = anchors.h100, anchors.cpu
 
     def size(of: str) -> float:
@@ -86,7 +84,7 @@ def scaled(device: Device, anchors: Anchors, measured: Calibration | None = None
     preset = _fitted_to_budget(preset, device, flops, wide)
     tokens = flops / cost.flops_per_token(preset) * preset.budget_seconds
     preset = dataclasses.replace(preset, corpus=_corpus(tokens, low.corpus, high.corpus))
-    return _with_rows(preset, device, measured)
+    return _with_rows(preset, device, measured.memory_factor)
 
 
 def _fitted_to_budget(preset: Preset, device: Device, flops: float, wide: float) -> Preset:
@@ -135,9 +133,8 @@ def _constants(device: Device, depth: int, wide: float, length: int) -> dict[str
     return constants
 
 
-def _with_rows(preset: Preset, device: Device, measured: Calibration | None) -> Preset:
-    """The largest power of two of rows at once that fits the memory."""
-    factor = measured.memory_factor if measured else 1.0
+def _with_rows(preset: Preset, device: Device, factor: float) -> Preset:
+    """The largest power of two of rows at once that fits the memory, of which `factor` times the estimate is needed."""
     compiled = estimate.is_compiled(device)
     most = cost.rows(preset)
     if device.device == "cpu":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of, installed, resolve_among, seed_numpy
+from backends import base
+from backends.base import Chunk, Floats, Ids, Logits
 from core.records import DeviceName
 from core.system import hardware
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 CHUNK_MB: dict[str, float] = {"cpu": 16, "tpu": 512, "cuda": 1024, "rocm": 1024}
 ROWS = 64  # of a question about positions: fewer are filled up to these
 has_model = True
+fetch = base.nothing_to_fetch  # what JAX's kernels rest on comes with its own extras
+seed = base.seed_numpy  # JAX has no generator of its own: a trainer makes its keys
 
 
 def missing() -> str | None:
@@ -32,9 +35,7 @@ def missing() -> str | None:
 def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
     """A compile cache below `cache` that keeps everything; memory that is taken as it is needed."""
     extra = {
-        # glibc gives large blocks back to the system and faults every page in again.
-        "MALLOC_MMAP_THRESHOLD_": str(2**32),
-        "MALLOC_TRIM_THRESHOLD_": str(2**34),
+        **base.KEEP_PAGES,
         "JAX_COMPILATION_CACHE_DIR": str(cache / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -48,14 +49,9 @@ def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
     return {**extra, "JAX_PLATFORMS": "cpu"} if device == "cpu" else extra
 
 
-def fetch(fetched: Path) -> str | None:
-    """Nothing: JAX brings its kernels along, and what they rest on comes with its own extras."""
-    return None
-
-
 def out_of_memory(said: str) -> bool:
     """XLA's RESOURCE_EXHAUSTED, from compiling for too little memory or from allocating it."""
-    return MEMORY_ERROR.search(said) is not None or "RESOURCE_EXHAUSTED" in said
+    return base.MEMORY_ERROR.search(said) is not None or "RESOURCE_EXHAUSTED" in said
 
 
 def resolve(device: str) -> str:
@@ -69,23 +65,18 @@ def resolve(device: str) -> str:
         except RuntimeError:
             continue
         there += [kind] if kind == "cpu" else [kind, *(f"{kind}:{index}" for index in range(count))]
-    return resolve_among(device, there, f"JAX {jax.__version__}")
+    return base.resolve_among(device, there, f"JAX {jax.__version__}")
 
 
 def choose(device: str) -> dict[str, str]:
     """What the reference trainer chooses on the device."""
-    return choices_of(importlib.import_module("backends.jax.train"), device)
-
-
-def seed(seed: int) -> None:
-    """Seeds NumPy's and Python's generators. JAX has none of its own: a trainer makes its keys."""
-    seed_numpy(seed)
+    return base.choices_of("jax", device)
 
 
 def versions() -> dict[str, str]:
     """JAX, what it rests on, and the driver libraries that came as packages."""
     drivers = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin")
-    return installed("jax", "jaxlib", "flax", "optax", *drivers, "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+    return base.installed("jax", "jaxlib", "flax", "optax", *drivers, "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 
 
 def device_name(device: str) -> str:
@@ -106,37 +97,40 @@ def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floa
     import jax
 
     out_BT = np.empty(targets_BT.shape, np.float32)
-    rows, length = tokens_BT.shape
     nats = jax.jit(_nats)
-    at_once = _rows_at_once(logits, rows, length, device)
-    for first in range(0, rows, at_once):
-        part = slice(first, first + at_once)
-        count = len(tokens_BT[part])
-        # A chunk that is not full is filled up: another shape would be compiled.
-        tokens, targets = (_put(_filled(ids[part], at_once), device) for ids in (tokens_BT, targets_BT))
-        out_BT[part] = np.asarray(nats(logits(tokens), targets))[:count]
+    at_once = _rows_at_once(logits, len(tokens_BT), tokens_BT.shape[1], device)
+    for part, logits_BTV in _chunks(logits, tokens_BT, at_once, device):
+        targets = _put(_filled(targets_BT[part], at_once), device)
+        out_BT[part] = np.asarray(nats(logits_BTV, targets))[: len(out_BT[part])]
     return out_BT
 
 
 def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) -> Floats:
     """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
-    rows, index_N = np.unique(positions_N2[:, 0], return_inverse=True)
     import jax
 
-    pick = jax.jit(_pick)
-    # One row (sampling), or a number that questions of changing size share: each other shape would be compiled.
-    at_once = 1 if len(rows) < 2 else _rows_at_once(logits, max(ROWS, len(rows)), tokens_BT.shape[1], device)
-    picked, order = [], []
-    for first in range(0, max(1, len(rows)), at_once):  # without a position one row still tells how wide they are
-        part = rows[first : first + at_once] if len(rows) else np.zeros(1, np.int32)
-        logits_BTV = logits(_put(_filled(tokens_BT[part], at_once), device))
-        mine_M = np.flatnonzero((index_N >= first) & (index_N < first + at_once))
+    jitted = jax.jit(_pick)
+
+    def chunks(tokens_RT: Ids) -> Iterator[Chunk]:
+        # One row (sampling), or a number that questions of changing size share: each other shape would be compiled.
+        count, length = tokens_RT.shape
+        at_once = 1 if count < 2 else _rows_at_once(logits, max(ROWS, count), length, device)
+        return _chunks(logits, tokens_RT, at_once, device)
+
+    def pick(logits_BTV: jax.Array, row_M: Ids, time_M: Ids) -> Floats:
         # As often as there are rows, or a multiple of that: another number of places would be compiled.
-        again_M = np.resize(mine_M, -(-len(mine_M) // at_once) * at_once)
-        found_MV = pick(logits_BTV, index_N[again_M] - first, positions_N2[again_M, 1])
-        picked.append(np.asarray(found_MV, np.float32)[: len(mine_M)])
-        order.append(mine_M)
-    return np.concatenate(picked)[np.argsort(np.concatenate(order))]
+        places = -(-len(row_M) // len(logits_BTV)) * len(logits_BTV)
+        found_MV = jitted(logits_BTV, np.resize(row_M, places), np.resize(time_M, places))
+        return np.asarray(found_MV, np.float32)[: len(row_M)]
+
+    return base.pick_positions(chunks, pick, tokens_BT, positions_N2)
+
+
+def _chunks(logits: Logits, tokens_BT: Ids, at_once: int, device: str) -> Iterator[Chunk]:
+    """Chunks of one shape, the last of them filled up: another shape would be compiled."""
+    for first in range(0, len(tokens_BT), at_once):
+        part = slice(first, first + at_once)
+        yield part, logits(_put(_filled(tokens_BT[part], at_once), device))
 
 
 def _nats(logits_BTV: Any, targets_BT: Any) -> Any:
@@ -161,8 +155,7 @@ def _rows_at_once(logits: Logits, rows: int, length: int, device: str) -> int:
         width = jax.eval_shape(logits, row).shape[-1]
     except jax.errors.JAXTypeError:  # a trainer whose logits leave JAX on the way: run it to see
         width = logits(_put(np.zeros((1, length), np.int32), device)).shape[-1]
-    fitting = int(CHUNK_MB[DeviceName.parse(device).kind] * 2**20 / (4 * length * width))
-    return max(1, min(fitting, 1 << (rows - 1).bit_length()))
+    return min(base.rows_within(CHUNK_MB[DeviceName.parse(device).kind], length, width), 1 << (rows - 1).bit_length())
 
 
 def _filled(ids_BT: Ids, rows: int) -> Ids:

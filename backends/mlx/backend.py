@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 import re
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of, installed, resolve_among, seed_numpy
+from backends import base
+from backends.base import Chunk, Floats, Ids, Logits
 from core.system import hardware
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # Logits are float32 [rows, T, V]; more at once than this (in MB) gains nothing: on a CPU they stay in its cache.
 CHUNK_MB: dict[str, float] = {"cpu": 16, "gpu": 256}
 has_model = True
+fetch = base.nothing_to_fetch
 
 
 def missing() -> str | None:
@@ -43,43 +45,36 @@ def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
     return {}
 
 
-def fetch(fetched: Path) -> str | None:
-    """Nothing: MLX brings all its kernels along."""
-    return None
-
-
 def out_of_memory(said: str) -> bool:
     """A refused allocation, and Metal's word for it: an exception in another thread, which ends the process."""
     words = r"malloc\w*\] (Unable|Attempting) to allocate|Insufficient Memory|OutOfMemory|out of memory|std::bad_alloc"
-    return MEMORY_ERROR.search(said) is not None or re.search(words, said) is not None
+    return base.MEMORY_ERROR.search(said) is not None or re.search(words, said) is not None
 
 
 def resolve(device: str) -> str:
     """`auto`: the GPU (Metal; CUDA where MLX is built for it), then the CPU. One that isn't there is a UserError."""
-    from importlib.metadata import version
-
     import mlx.core as mx
 
     there = ["gpu", "cpu"] if mx.is_available(mx.Device(mx.gpu)) else ["cpu"]
-    return resolve_among(device, there, f"MLX {version('mlx')}")
+    return base.resolve_among(device, there, f"MLX {versions()['mlx']}")
 
 
 def choose(device: str) -> dict[str, str]:
     """What the reference trainer chooses on the device."""
-    return choices_of(importlib.import_module("backends.mlx.train"), device)
+    return base.choices_of("mlx", device)
 
 
 def seed(seed: int) -> None:
     """Seeds NumPy's, Python's and MLX's generators."""
     import mlx.core as mx
 
-    seed_numpy(seed)
+    base.seed_numpy(seed)
     mx.random.seed(seed)
 
 
 def versions() -> dict[str, str]:
     """MLX, the packages that hold its kernels, and macOS."""
-    found = installed("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
+    found = base.installed("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
     if macos := platform.mac_ver()[0]:
         found["macos"] = macos
     return found
@@ -106,16 +101,11 @@ def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floa
     import mlx.core as mx
 
     out_BT = np.empty(targets_BT.shape, np.float32)
-    rows, length = tokens_BT.shape
     with mx.stream(_device(device)):
-        first, at_once = 0, 1  # the first row tells how wide the logits are
-        while first < rows:
-            part = slice(first, first + at_once)
-            logits_BTV = logits(_put(tokens_BT[part])).astype(mx.float32)
-            of_target_BT = mx.take_along_axis(logits_BTV, _put(targets_BT[part])[..., None], axis=-1)[..., 0]
-            out_BT[part] = np.array(mx.logsumexp(logits_BTV, axis=-1) - of_target_BT)
-            first += at_once
-            at_once = _rows_at_once(length * logits_BTV.shape[-1], device)
+        for part, logits_BTV in _chunks(logits, tokens_BT, device):
+            wide_BTV = logits_BTV.astype(mx.float32)
+            of_target_BT = mx.take_along_axis(wide_BTV, _put(targets_BT[part])[..., None], axis=-1)[..., 0]
+            out_BT[part] = np.array(mx.logsumexp(wide_BTV, axis=-1) - of_target_BT)
     return out_BT
 
 
@@ -123,21 +113,15 @@ def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) ->
     """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
     import mlx.core as mx
 
-    rows, index_N = np.unique(positions_N2[:, 0], return_inverse=True)
-    picked: list[Floats] = []
-    order: list[Ids] = []
+    def pick(logits_BTV: mx.array, row_M: Ids, time_M: Ids) -> Floats:
+        return np.array(logits_BTV[_put(row_M), _put(time_M)].astype(mx.float32))
+
     with mx.stream(_device(device)):
-        first, at_once = 0, 1
-        while first < max(1, len(rows)):  # without a position one row still tells how wide the logits are
-            part = rows[first : first + at_once] if len(rows) else np.zeros(1, np.int64)
-            logits_BTV = logits(_put(tokens_BT[part]))
-            mine_M = np.flatnonzero((index_N >= first) & (index_N < first + at_once)).astype(np.int32)
-            row_M, time_M = _put((index_N[mine_M] - first).astype(np.int32)), _put(positions_N2[mine_M, 1])
-            picked.append(np.array(logits_BTV[row_M, time_M].astype(mx.float32)))
-            order.append(mine_M)
-            first += at_once
-            at_once = _rows_at_once(tokens_BT.shape[1] * logits_BTV.shape[-1], device)
-    return np.concatenate(picked)[np.argsort(np.concatenate(order))]
+        return base.pick_positions(lambda tokens: _chunks(logits, tokens, device), pick, tokens_BT, positions_N2)
+
+
+def _chunks(logits: Logits, tokens_BT: Ids, device: str) -> Iterator[Chunk]:
+    return base.in_chunks(lambda ids: logits(_put(ids)), tokens_BT, CHUNK_MB[device])
 
 
 def _places() -> list[Path]:
@@ -156,7 +140,3 @@ def _put(array: Ids) -> mx.array:
     import mlx.core as mx
 
     return mx.array(np.ascontiguousarray(array, np.int32))
-
-
-def _rows_at_once(floats_a_row: int, device: str) -> int:
-    return max(1, int(CHUNK_MB[device] * 2**20 / (4 * floats_a_row)))

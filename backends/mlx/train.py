@@ -83,14 +83,13 @@ class Choices:
 
     dtype: mx.Dtype  # of activations and matrix products; parameters and their updates are float32
     compiled: bool
-    kernel_reason: str
     dtype_reason: str
     compile_reason: str
 
     def with_reasons(self) -> dict[str, str]:
         """For the record: each choice with its reason."""
         return {
-            "kernel": f"mx.fast ({self.kernel_reason})",
+            "kernel": "mx.fast (what MLX has for attention, RoPE and norm)",
             "dtype": f"{str(self.dtype).removeprefix('mlx.core.')} ({self.dtype_reason})",
             "compile": f"{'mx.compile' if self.compiled else 'eager'} ({self.compile_reason})",
         }
@@ -103,7 +102,7 @@ def choose(machine: Machine, compiler: str = COMPILE) -> Choices:
     """
     dtype, dtype_reason = choose_dtype(machine)
     compiled, compile_reason = choose_compiler(machine, compiler)
-    return Choices(dtype, compiled, "what MLX has for attention, RoPE and norm", dtype_reason, compile_reason)
+    return Choices(dtype, compiled, dtype_reason, compile_reason)
 
 
 def choose_dtype(machine: Machine) -> tuple[mx.Dtype, str]:

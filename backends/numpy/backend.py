@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits, seed_numpy
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits, nothing_to_fetch, seed_numpy
 from core.records import UserError
 from core.system import hardware
 
 has_model = False  # it counts pairs of tokens
+fetch = nothing_to_fetch
+seed = seed_numpy
 
 
 def missing() -> str | None:
@@ -21,11 +23,6 @@ def missing() -> str | None:
 def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
     """Nothing is compiled and nothing is cached."""
     return {}
-
-
-def fetch(fetched: Path) -> str | None:
-    """There is nothing to fetch."""
-    return None
 
 
 def out_of_memory(said: str) -> bool:
@@ -43,11 +40,6 @@ def resolve(device: str) -> str:
 def choose(device: str) -> dict[str, str]:
     """There is nothing to choose."""
     return {}
-
-
-def seed(seed: int) -> None:
-    """Seeds NumPy's legacy generator and Python's own."""
-    seed_numpy(seed)
 
 
 def versions() -> dict[str, str]:

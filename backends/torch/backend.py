@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import re
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits, choices_of, installed, resolve_among, seed_numpy
+from backends import base
+from backends.base import Chunk, Floats, Ids, Logits
 from core.records import DeviceName
 from core.system import hardware
 
@@ -42,9 +43,7 @@ def missing() -> str | None:
 def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
     """Compile caches below `cache`, kernels below `fetched`; an allocator that keeps its pages."""
     return {
-        # glibc gives large blocks back to the system and faults every page in again: 9 % of a step on a CPU.
-        "MALLOC_MMAP_THRESHOLD_": str(2**32),
-        "MALLOC_TRIM_THRESHOLD_": str(2**34),
+        **base.KEEP_PAGES,
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
         "TORCHINDUCTOR_FX_GRAPH_CACHE": "1",
@@ -91,7 +90,7 @@ def flash3_cached() -> bool:
 def out_of_memory(said: str) -> bool:
     """torch.OutOfMemoryError, and the allocators that raise a RuntimeError: the CPU's, Metal's, CUDA's libraries'."""
     words = r"can't allocate memory|not enough memory|out of memory|CU\w+_STATUS_ALLOC_FAILED"
-    return MEMORY_ERROR.search(said) is not None or re.search(words, said) is not None
+    return base.MEMORY_ERROR.search(said) is not None or re.search(words, said) is not None
 
 
 def resolve(device: str) -> str:
@@ -103,19 +102,19 @@ def resolve(device: str) -> str:
         there.insert(0, "mps")
     if torch.cuda.is_available():
         there[:0] = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    return resolve_among(device, there, f"PyTorch {torch.__version__}")
+    return base.resolve_among(device, there, f"PyTorch {torch.__version__}")
 
 
 def choose(device: str) -> dict[str, str]:
     """What the reference trainer chooses on the device."""
-    return choices_of(importlib.import_module("backends.torch.train"), device)
+    return base.choices_of("torch", device)
 
 
 def seed(seed: int) -> None:
     """Seeds NumPy's, Python's and PyTorch's generators on every device."""
     import torch
 
-    seed_numpy(seed)
+    base.seed_numpy(seed)
     torch.manual_seed(seed)
 
 
@@ -123,7 +122,7 @@ def versions() -> dict[str, str]:
     """PyTorch, what it was built for, and the kernels and compilers that are installed."""
     import torch
 
-    found = {"torch": torch.__version__, **installed("triton", "kernels")}
+    found = {"torch": torch.__version__, **base.installed("triton", "kernels")}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
     if torch.version.hip:
@@ -159,17 +158,11 @@ def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floa
     import torch.nn.functional as F
 
     out_BT = np.empty(targets_BT.shape, np.float32)
-    rows, length = tokens_BT.shape
     with torch.inference_mode():
-        first, at_once = 0, 1  # the first row tells how wide the logits are
-        while first < rows:
-            part = slice(first, first + at_once)
-            logits_BTV = logits(_put(tokens_BT[part], device))
+        for part, logits_BTV in _chunks(logits, tokens_BT, device):
             targets_M = _put(targets_BT[part], device).flatten().long()
             losses_M = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_M, reduction="none")
-            out_BT[part] = losses_M.view(-1, length).cpu().numpy()
-            first += at_once
-            at_once = _rows_at_once(length * logits_BTV.shape[-1], device)
+            out_BT[part] = losses_M.view(-1, tokens_BT.shape[1]).cpu().numpy()
     return out_BT
 
 
@@ -177,30 +170,19 @@ def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) ->
     """The whole logits at N positions, each a (row, time): float32 [N, vocabulary]."""
     import torch
 
-    rows, index_N = np.unique(positions_N2[:, 0], return_inverse=True)
-    picked: list[torch.Tensor] = []
-    order: list[Ids] = []
+    def pick(logits_BTV: torch.Tensor, row_M: Ids, time_M: Ids) -> Floats:
+        found_MV: Floats = logits_BTV[_put(row_M, device).long(), _put(time_M, device).long()].float().cpu().numpy()
+        return found_MV
+
     with torch.inference_mode():
-        first, at_once = 0, 1
-        while first < max(1, len(rows)):  # without a position one row still tells how wide the logits are
-            part = rows[first : first + at_once] if len(rows) else np.zeros(1, np.int64)
-            logits_BTV = logits(_put(tokens_BT[part], device))
-            mine_M = np.flatnonzero((index_N >= first) & (index_N < first + at_once)).astype(np.int32)
-            row_M = torch.from_numpy(index_N[mine_M] - first).to(device)
-            time_M = _put(positions_N2[mine_M, 1], device).long()
-            picked.append(logits_BTV[row_M, time_M].float().cpu())
-            order.append(mine_M)
-            first += at_once
-            at_once = _rows_at_once(tokens_BT.shape[1] * logits_BTV.shape[-1], device)
-    out_NV = torch.cat(picked).numpy()
-    return out_NV[np.argsort(np.concatenate(order))]
+        return base.pick_positions(lambda tokens: _chunks(logits, tokens, device), pick, tokens_BT, positions_N2)
+
+
+def _chunks(logits: Logits, tokens_BT: Ids, device: str) -> Iterator[Chunk]:
+    return base.in_chunks(lambda ids: logits(_put(ids, device)), tokens_BT, CHUNK_MB[DeviceName.parse(device).kind])
 
 
 def _put(array: Ids, device: str) -> torch.Tensor:
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(array, np.int32)).to(device)
-
-
-def _rows_at_once(floats_a_row: int, device: str) -> int:
-    return max(1, int(CHUNK_MB[DeviceName.parse(device).kind] * 2**20 / (4 * floats_a_row)))

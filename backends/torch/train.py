@@ -167,16 +167,14 @@ def choose_dtype(machine: Machine) -> tuple[torch.dtype, str]:
 def choose_compiler(machine: Machine, asked: str, failed: str) -> tuple[bool, str]:
     """Whether inductor compiles the loss, and why."""
     cuda = machine.device == "cuda"
-    lacks = failed
-    if not lacks and cuda and not machine.triton:
-        lacks = "Triton is not installed"
-    if not lacks and cuda and not machine.arch and machine.capability < (7, 0):
-        lacks = "Triton needs Volta or newer"
-    if not lacks and machine.arch.startswith("gfx9") and not machine.instinct:
-        lacks = "Triton knows no Vega"
-    # Triton for Windows brings a compiler of its own.
-    if not lacks and not machine.compiler and not (cuda and machine.platform == "win32"):
-        lacks = "no C++ compiler was found: install g++ or clang++"
+    own_compiler = cuda and machine.platform == "win32"  # Triton for Windows brings one
+    reasons = {
+        "Triton is not installed": cuda and not machine.triton,
+        "Triton needs Volta or newer": cuda and not machine.arch and machine.capability < (7, 0),
+        "Triton knows no Vega": machine.arch.startswith("gfx9") and not machine.instinct,
+        "no C++ compiler was found: install g++ or clang++": not machine.compiler and not own_compiler,
+    }
+    lacks = failed or next((reason for reason, holds in reasons.items() if holds), "")
     if asked == "eager":
         return False, "asked for"
     if asked == "inductor":

@@ -77,17 +77,16 @@ def nvidia() -> Iterator[Accelerator]:
     rows = [row for row in csv.reader(output.splitlines(), skipinitialspace=True) if len(row) == fields]
     for index in visible(("CUDA_VISIBLE_DEVICES",), [tuple(row[:2]) for row in rows]):
         name, total, free, busy, driver = rows[index][2:]
-        share = _number(busy)
-        whole, left = _number(total), _number(free)
+        whole, left = _number(total, 1024), _number(free, 1024)
         if whole is None:  # [N/A] on a GB10, whose memory is the machine's
-            whole, left = (size / 2**20 for size in psutil.virtual_memory()[:2])
+            whole, left = (size / 2**30 for size in psutil.virtual_memory()[:2])
         yield Accelerator(
             name=name,
             kind="cuda",
-            memory_gb=whole / 1024,
-            free_gb=None if left is None else left / 1024,
+            memory_gb=whole,
+            free_gb=left,
             driver=driver if _number(driver.partition(".")[0]) is not None else "",
-            busy=None if share is None else share / 100,
+            busy=_number(busy, 100),
         )
 
 
@@ -103,17 +102,16 @@ def rocm(root: Path) -> Iterator[Accelerator]:
     names = _amd_names() if left else {}
     for index in left:
         card = root / "sys/class/drm" / f"renderD{nodes[index].get('drm_render_minor', '')}" / "device"
-        total, used = (_number(_text(card / f"mem_info_vram_{what}")) for what in ("total", "used"))
-        share = _number(_text(card / "gpu_busy_percent"))
+        total, used = (_number(_text(card / f"mem_info_vram_{what}"), 2**30) for what in ("total", "used"))
         if total is None:  # a container shows the node but not the card
             continue
         yield Accelerator(
             name=names.get(card.resolve().name.lower()) or _text(card / "product_name") or f"AMD {_arch(nodes[index])}",
             kind="rocm",
-            memory_gb=total / 2**30,
-            free_gb=None if used is None else (total - used) / 2**30,
+            memory_gb=total,
+            free_gb=None if used is None else total - used,
             driver=_text(root / "sys/module/amdgpu/version"),
-            busy=None if share is None else share / 100,
+            busy=_number(_text(card / "gpu_busy_percent"), 100),
         )
 
 
@@ -122,10 +120,10 @@ def apple() -> Iterator[Accelerator]:
     if platform.system() != "Darwin" or platform.machine() != "arm64":
         return
     lines = tool_output("sysctl", "-n", "machdep.cpu.brand_string", "hw.memsize").splitlines()
-    if len(lines) == 2 and (size := _number(lines[1])) is not None:
+    if len(lines) == 2 and (size := _number(lines[1], 2**30)) is not None:
         free = psutil.virtual_memory().available / 2**30
         driver = platform.mac_ver()[0]
-        yield Accelerator(name=lines[0].strip(), kind="apple", memory_gb=size / 2**30, free_gb=free, driver=driver)
+        yield Accelerator(name=lines[0].strip(), kind="apple", memory_gb=size, free_gb=free, driver=driver)
 
 
 @dataclass(frozen=True)
@@ -224,9 +222,10 @@ def _hex(decimal: str) -> str:
     return f"{int(decimal):x}" if decimal.isdecimal() else ""
 
 
-def _number(text: str) -> float | None:
+def _number(text: str, unit: float = 1) -> float | None:
+    """The number that a tool or the kernel wrote, in units of so many; None if it is none."""
     with contextlib.suppress(ValueError):
-        return float(text)
+        return float(text) / unit
     return None
 
 

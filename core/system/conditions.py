@@ -24,6 +24,7 @@ from core.system.accelerators import tool_output
 
 PERIOD_SECONDS = 1.0
 MOST_OF_A_CORE = 0.001  # slow samples are taken less often, so that training doesn't pay for them
+MAXIMA = ("temperature_c", "thermal_pressure")  # of the other readings the mean is kept
 THROTTLED, LOADED = 0.02, 0.10  # shares from which a person is warned
 
 Readings = dict[str, float]
@@ -89,7 +90,9 @@ class Sampler:
             self._thread.join(5)
             if not self._count and not self._thread.is_alive():
                 self._sample()
-            summary |= self._once | {name: _summarized(name, values) for name, values in self._samples.items()}
+            summary |= self._once
+            for name, values in self._samples.items():
+                summary[name] = max(values) if name in MAXIMA else statistics.fmean(values)
             summary = {name: round(value, 4) for name, value in summary.items()} | {"samples": self._count}
         for sensor in self._sensors:
             with contextlib.suppress(Exception):
@@ -229,10 +232,6 @@ def _sensors(device: str, name: str) -> list[Sensor]:
 
             found.append(NvidiaSensor(place.index or 0, name))
     return found
-
-
-def _summarized(name: str, values: list[float]) -> float:
-    return max(values) if name in ("temperature_c", "thermal_pressure") else statistics.fmean(values)
 
 
 def _tree_seconds() -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,12 +38,7 @@ def matrix_flops() -> float:
     """FLOP/s of `matrix_product`: the best of a few runs, which take about half a second in all."""
     multiply = matrix_product()
     multiply()
-    best = float("inf")
-    for _ in range(PEAK_RUNS):
-        start = time.perf_counter()
-        multiply()
-        best = min(best, time.perf_counter() - start)
-    return 2 * MATRIX**3 / best
+    return 2 * MATRIX**3 / min(timeit.repeat(multiply, number=1, repeat=PEAK_RUNS))
 
 
 def cores() -> int:

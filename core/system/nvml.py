@@ -50,8 +50,9 @@ class NvidiaSensor:
         nvml, handle = self._nvml, self._handle
         readings = self._read(
             clock_mhz=lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-            reasons=self._reasons,
-            temperature_c=self._temperature,
+            # Drivers before 535 know the reasons by their older name.
+            reasons=lambda: self._first("CurrentClocksEventReasons", "CurrentClocksThrottleReasons"),
+            temperature_c=lambda: self._first("TemperatureV", "Temperature", nvml.NVML_TEMPERATURE_GPU),
             power_w=lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
             other_load=self._others,
         )
@@ -88,19 +89,12 @@ class NvidiaSensor:
             raise nvml.NVMLError(nvml.NVML_ERROR_NOT_FOUND)
         return left[index]
 
-    def _reasons(self) -> int:
-        nvml = self._nvml
+    def _first(self, newer: str, older: str, *arguments: Any) -> int:
+        """What `nvmlDeviceGet<newer>` returns, or `<older>` where the library or the driver lacks it."""
         try:
-            return int(nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
-        except (AttributeError, nvml.NVMLError):  # drivers before 535 know it by its older name
-            return int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))
-
-    def _temperature(self) -> int:
-        nvml = self._nvml
-        try:
-            return int(nvml.nvmlDeviceGetTemperatureV(self._handle, nvml.NVML_TEMPERATURE_GPU))
-        except (AttributeError, nvml.NVMLError):
-            return int(nvml.nvmlDeviceGetTemperature(self._handle, nvml.NVML_TEMPERATURE_GPU))
+            return int(getattr(self._nvml, f"nvmlDeviceGet{newer}")(self._handle, *arguments))
+        except (AttributeError, self._nvml.NVMLError):
+            return int(getattr(self._nvml, f"nvmlDeviceGet{older}")(self._handle, *arguments))
 
     def _others(self) -> float | None:
         """The share of the device that other processes took since the last call.

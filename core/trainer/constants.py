@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import combinations
 
 from core.records import Constant, UserError
-from core.trainer.literals import evaluate, is_number, literal, plain_number, same
+from core.trainer.literals import evaluate, literal, plain_number, same
 
 _TUNE = re.compile(r"#\s*tune\s*:\s*(?P<body>[^;]*)")
 _RANGE = re.compile(r"(?P<kind>log|linear)?\s*(?P<integer>int)?\s*(?P<low>\S+)\s*\.\.\s*(?P<high>\S+)")
@@ -201,16 +201,16 @@ def _tunable(name: str, value: Constant, body: str, where: str) -> Tunable:
             raise UserError(f"{where}: {end!r} is no number") from None
     low, high = ends
     given = f"{low:g} .. {high:g}"
-    if not low < high:
-        raise UserError(f"{where}: expected a range that rises, not {given}")
-    if log and low <= 0:
-        raise UserError(f"{where}: a log range starts above 0, not at {low:g}")
-    if integer and not (low.is_integer() and high.is_integer()):
-        raise UserError(f"{where}: an int range has whole ends, not {given}")
-    if integer and max(-low, high) > _LARGEST_INT:
-        raise UserError(f"{where}: the ends of an int range lie within 2**45 of 0, not {given}")
-    if not log and not math.isfinite(2 * (high - low)):  # a step is reflected within twice the range
-        raise UserError(f"{where}: expected a range of less than 8.9e307, not {given}")
-    if not is_number(value) or (integer and isinstance(value, float)):
-        raise UserError(f"{where}: a range needs {'a whole' if integer else 'a'} number before it, not {value!r}")
+    number, types = ("a whole number", (int,)) if integer else ("a number", (int, float))
+    for is_wrong, reason in (
+        (not low < high, f"expected a range that rises, not {given}"),
+        (log and low <= 0, f"a log range starts above 0, not at {low:g}"),
+        (integer and not (low.is_integer() and high.is_integer()), f"an int range has whole ends, not {given}"),
+        (integer and max(-low, high) > _LARGEST_INT, f"the ends of an int range lie within 2**45 of 0, not {given}"),
+        # A step is reflected within twice the range.
+        (not log and not math.isfinite(2 * (high - low)), f"expected a range of less than 8.9e307, not {given}"),
+        (type(value) not in types, f"a range needs {number} before it, not {value!r}"),
+    ):
+        if is_wrong:
+            raise UserError(f"{where}: {reason}")
     return Tunable(name=name, value=value, low=low, high=high, log=log, integer=integer)
