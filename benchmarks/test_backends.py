@@ -49,7 +49,8 @@ def test_update(benchmark, side, timed) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.benchmark(group="scoring")
 def test_losses(benchmark, side, timed) -> None:  # type: ignore[no-untyped-def]
     shapes = SHAPES[side.preset.backend](side)
-    logits = side.trainer.restore(side.trainer.initial_weights(shapes, side.facts.seed), side.facts)
+    weights = {name: side.trainer.initial_weight(name, shape, side.facts.seed) for name, shape in shapes}
+    logits = side.trainer.restore(weights, side.facts)
     # As many as a request has, but no more than a step: on a slow device that is short.
     tokens = side.batch(min(side.rows, max(1, REQUEST_TOKENS // side.preset.sequence_length)))
     benchmark.extra_info |= {**side.record(), "tokens": tokens[:, 1:].size}

@@ -29,11 +29,8 @@ def build(values: Mapping[str, Any], where: str) -> Preset:
 
 def dump(preset: Preset) -> str:
     """The whole preset as TOML, without a base."""
-    lines = []
-    for name in FIELDS:
-        value = getattr(preset, name)
-        if value is not None and name != "constants":
-            lines.append(f"{name} = {_literal(value)}")
+    values = {name: getattr(preset, name) for name in FIELDS if name != "constants"}
+    lines = [f"{name} = {_literal(value)}" for name, value in values.items() if value is not None]
     if preset.constants:
         lines += ["", "[constants]"]
         lines += [f"{_key(name)} = {_literal(value)}" for name, value in preset.constants.items()]

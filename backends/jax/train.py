@@ -307,13 +307,11 @@ def attention(kernel: str, window: int | None) -> Callable[[Array, Array, Array]
     return attend_splash
 
 
-def initial_weights(shapes: Iterable[tuple[str, tuple[int, ...]]], seed: int) -> dict[str, np.ndarray]:
-    """float32 weights by name and seed alone (Philox keyed with both), so that every backend starts at one point."""
-    return {name: initial_weight(name, shape, seed) for name, shape in shapes}
-
-
 def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """One parameter: matrices of a variance of 1 over their inputs; what writes to the residual stream is zero."""
+    """One parameter, float32: matrices of a variance of 1 over their inputs; zeros write to the residual stream.
+
+    By name and seed alone (Philox keyed with both), so that every backend starts at one point.
+    """
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
     random = np.random.Generator(np.random.Philox(key=key))
     if name == "resid_lambdas":
@@ -336,17 +334,13 @@ Weights = dict[str, Array]  # under the names and in the layouts that every back
 def split(model: GPT) -> tuple[Callable[[Weights], GPT], Weights]:
     """The function that gives this model other weights, and the weights that it has."""
     graph, state = nnx.split(model)
-    by_path = dict(nnx.to_flat_state(nnx.as_pure(state)))
+    flat = dict(nnx.to_flat_state(nnx.as_pure(state)))
+    path_of = {".".join(map(str, path)): path for path in flat}  # of `blocks.0.attention.query.weight`
 
     def with_weights(weights: Weights) -> GPT:
-        return nnx.merge(graph, nnx.from_flat_state({path: weights[named(path)] for path in by_path}))
+        return nnx.merge(graph, nnx.from_flat_state({path: weights[name] for name, path in path_of.items()}))
 
-    return with_weights, {named(path): value for path, value in by_path.items()}
-
-
-def named(path: Iterable[Any]) -> str:
-    """The name of a parameter: `blocks.0.attention.query.weight`."""
-    return ".".join(map(str, path))
+    return with_weights, {name: flat[path] for name, path in path_of.items()}
 
 
 # ---- Optimizer -------------------------------------------------------------------------------------------------------
@@ -584,7 +578,7 @@ def build(facts: Facts, choices: Choices, weights: dict[str, np.ndarray] | None 
     with_weights, empty = split(nnx.eval_shape(lambda: GPT(facts.vocabulary, choices.kernel, choices.dtype)))
     shapes = {name: value.shape for name, value in empty.items()}
     if weights is None:
-        weights = initial_weights(shapes.items(), facts.seed)
+        weights = {name: initial_weight(name, shape, facts.seed) for name, shape in shapes.items()}
     found = {name: value.shape for name, value in weights.items()}
     if wrong := sorted({name for name, _ in found.items() ^ shapes.items()}):
         told = ", ".join(f"{name} {found.get(name, 'missing')}, not {shapes.get(name, 'there')}" for name in wrong)

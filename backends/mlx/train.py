@@ -145,7 +145,7 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = mx.zeros((outputs, inputs))  # `initial_weights` draws them
+        self.weight = mx.zeros((outputs, inputs))  # `initial_weight` draws them
 
     def __call__(self, x: mx.array) -> mx.array:
         return x @ self.weight.astype(x.dtype).T
@@ -259,13 +259,11 @@ def named(tree: Any) -> dict[str, mx.array]:
     return dict(tree_flatten(tree))
 
 
-def initial_weights(shapes: Iterable[tuple[str, tuple[int, ...]]], seed: int) -> dict[str, np.ndarray]:
-    """float32 weights by name and seed alone (Philox keyed with both), so that every backend starts at one point."""
-    return {name: initial_weight(name, shape, seed) for name, shape in shapes}
-
-
 def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """One parameter: matrices of a variance of 1 over their inputs; what writes to the residual stream is zero."""
+    """One parameter, float32: matrices of a variance of 1 over their inputs; zeros write to the residual stream.
+
+    By name and seed alone (Philox keyed with both), so that every backend starts at one point.
+    """
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
     random = np.random.Generator(np.random.Philox(key=key))
     if name == "resid_lambdas":
@@ -489,8 +487,8 @@ def build(facts: Facts, choices: Choices, weights: dict[str, np.ndarray] | None 
     mx.set_default_device(mx.Device(mx.gpu if facts.device == "gpu" else mx.cpu))
     model = GPT(facts.vocabulary, choices.dtype)
     if weights is None:
-        shapes = ((name, value.shape) for name, value in named(model.parameters()).items())
-        weights = initial_weights(shapes, facts.seed)
+        shapes = {name: value.shape for name, value in named(model.parameters()).items()}
+        weights = {name: initial_weight(name, shape, facts.seed) for name, shape in shapes.items()}
     model.load_weights([(name, mx.array(value)) for name, value in weights.items()])
     mx.eval(model.parameters())
     return model

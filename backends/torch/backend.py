@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -55,13 +56,7 @@ def environment(cache: Path, fetched: Path, device: str) -> dict[str, str]:
 
 
 def fetch(fetched: Path) -> str | None:
-    """Fetches what trials need and, without a network, can't fetch: FlashAttention-3 for a Hopper.
-
-    Returns the line to tell, None where there is nothing to fetch. Runs in a process of its own, which has no
-    PyTorch loaded yet and may go online.
-    """
-    import os
-
+    """Fetches FlashAttention-3 where the device is a Hopper."""
     if find_spec("torch") is None or find_spec("kernels") is None:
         return None
     os.environ["KERNELS_CACHE"] = str(fetched / "kernels")

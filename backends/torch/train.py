@@ -213,7 +213,7 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype))
 
     def reset_parameters(self) -> None:
-        """Nothing: `initial_weights` draws them."""
+        """Nothing: `initial_weight` draws them."""
 
 
 class Attention(nn.Module):
@@ -350,13 +350,11 @@ def attention(kernel: str, window: int | None) -> Callable[[Tensor, Tensor, Tens
     return attend
 
 
-def initial_weights(shapes: Iterable[tuple[str, tuple[int, ...]]], seed: int) -> dict[str, np.ndarray]:
-    """float32 weights by name and seed alone (Philox keyed with both), so that every backend starts at one point."""
-    return {name: initial_weight(name, shape, seed) for name, shape in shapes}
-
-
 def initial_weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """One parameter: matrices of a variance of 1 over their inputs; what writes to the residual stream is zero."""
+    """One parameter, float32: matrices of a variance of 1 over their inputs; zeros write to the residual stream.
+
+    By name and seed alone (Philox keyed with both), so that every backend starts at one point.
+    """
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
     random = np.random.Generator(np.random.Philox(key=key))
     if name == "resid_lambdas":
@@ -576,7 +574,8 @@ def build(facts: Facts, choices: Choices, weights: dict[str, np.ndarray] | None 
     with torch.device(facts.device):
         model = GPT(facts.vocabulary, choices.kernel, choices.dtype)
     if weights is None:
-        weights = initial_weights(((name, value.shape) for name, value in model.state_dict().items()), facts.seed)
+        shapes = {name: value.shape for name, value in model.state_dict().items()}
+        weights = {name: initial_weight(name, shape, facts.seed) for name, shape in shapes.items()}
     model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return model
 

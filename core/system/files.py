@@ -73,20 +73,20 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-# Hashes
-
-
-def digest(*parts: object) -> str:
-    """SHA-256 over the JSON of `parts`: the identity of what they decide."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
-
-
 def read_text(path: Path) -> str:
     """A file's text, UTF-8. UserError if it can't be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
+
+
+# Hashes
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 over the JSON of `parts`: the identity of what they decide."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -68,20 +68,17 @@ def signals_blocked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handling(handler: _Handler, *only: object) -> Iterator[dict[int, _Handler]]:
-    """Replace the handlers that are Python functions, or those in `only`. Yields the functions that were replaced."""
-    before: dict[int, _Handler] = {}
-    restored: dict[int, Any] = {}
+def _handling(handler: _Handler, *only: object) -> Iterator[dict[int, Any]]:
+    """Replace the handlers that are Python functions, or those in `only`. Yields the handlers that were replaced."""
+    replaced: dict[int, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 old = signal.getsignal(signum)
                 if old in only if only else callable(old):
-                    restored[signum] = old
-                    if callable(old):
-                        before[signum] = old
+                    replaced[signum] = old
                     signal.signal(signum, handler)
-        yield before
+        yield replaced
     finally:
-        for signum, old in reversed(restored.items()):
+        for signum, old in reversed(replaced.items()):
             signal.signal(signum, old)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
-from core.records import Constant, UserError
+from core.records import TRAINER, Constant, UserError
 from core.trainer.literals import evaluate, literal, plain_number, same
 
 _TUNE = re.compile(r"#\s*tune\s*:\s*(?P<body>[^;]*)")
@@ -51,17 +51,17 @@ class Assignment:
     last_line: int
 
 
-def read_tunables(text: str, name: str = "train.py") -> dict[str, Tunable]:
+def read_tunables(text: str) -> dict[str, Tunable]:
     """The tunable constants in the order of the text.
 
     Raises UserError with the line for a syntax error, a `# tune:` comment of an unknown form, and one that stands
     behind anything but a module-level `NAME = literal`.
     """
-    tree = parse(text, name)
+    tree = parse(text)
     by_line = {assignment.last_line: assignment for assignment in assignments(tree)}
     found: dict[str, Tunable] = {}
-    for line, body in tune_comments(text, name):
-        where = f"{name}:{line}"
+    for line, body in tune_comments(text):
+        where = f"{TRAINER}:{line}"
         if (assignment := by_line.get(line)) is None:
             raise UserError(
                 f"{where}: a `# tune:` comment stands behind a module-level `NAME = value`, and none is here"
@@ -77,10 +77,10 @@ def read_tunables(text: str, name: str = "train.py") -> dict[str, Tunable]:
     return found
 
 
-def read_constants(text: str, name: str = "train.py") -> dict[str, Constant]:
+def read_constants(text: str) -> dict[str, Constant]:
     """Every module-level constant whose name is in capitals and whose value is a literal or arithmetic on literals."""
     values: dict[str, Constant] = {}
-    for assignment in assignments(parse(text, name)):
+    for assignment in assignments(parse(text)):
         if assignment.name.isupper():
             try:
                 values[assignment.name] = evaluate(assignment.node)
@@ -89,7 +89,7 @@ def read_constants(text: str, name: str = "train.py") -> dict[str, Constant]:
     return values
 
 
-def write_constants(text: str, values: Mapping[str, Constant], name: str = "train.py") -> str:
+def write_constants(text: str, values: Mapping[str, Constant], name: str = TRAINER) -> str:
     """The text with these module-level constants set: only their literals change, comments and layout stay.
 
     Raises UserError for a name that is no module-level `NAME = literal`, or that is assigned more than once.
@@ -127,14 +127,14 @@ def write_constants(text: str, values: Mapping[str, Constant], name: str = "trai
 
 # Before its trial a proposal's text is needed several times (repeat? fixed constants? tunable?): it is parsed once.
 @lru_cache(maxsize=4)
-def parse(text: str, name: str = "train.py") -> ast.Module:
+def parse(text: str, name: str = TRAINER) -> ast.Module:
     """The syntax tree. Raises UserError with the line for a text that isn't Python."""
     with python_errors_as_user_error(name):
         return ast.parse(text, name)
 
 
 @contextmanager
-def python_errors_as_user_error(name: str) -> Iterator[None]:
+def python_errors_as_user_error(name: str = TRAINER) -> Iterator[None]:
     """Around Python's own parser and compiler. Their warnings are the trainer's author's, and are not shown."""
     try:
         with warnings.catch_warnings():
@@ -163,7 +163,7 @@ def assignments(tree: ast.Module) -> Iterator[Assignment]:
 
 
 @lru_cache(maxsize=4)
-def tune_comments(text: str, name: str = "train.py") -> tuple[tuple[int, str], ...]:
+def tune_comments(text: str) -> tuple[tuple[int, str], ...]:
     """(line, text between `tune:` and the next `;`) of every `# tune:` comment behind code."""
     found: list[tuple[int, str]] = []
     try:
@@ -175,7 +175,7 @@ def tune_comments(text: str, name: str = "train.py") -> tuple[tuple[int, str], .
             elif token.type not in _LAYOUT:
                 code_ends = token.end[0]
     except (tokenize.TokenError, SyntaxError) as error:
-        raise UserError(f"{name}: can't be read as Python: {error}") from None
+        raise UserError(f"{TRAINER}: can't be read as Python: {error}") from None
     return tuple(found)
 
 

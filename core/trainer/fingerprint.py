@@ -6,7 +6,7 @@ import ast
 import hashlib
 from functools import lru_cache
 
-from core.records import TRAINER, UserError
+from core.records import UserError
 from core.trainer.constants import assignments, parse, python_errors_as_user_error, tune_comments
 from core.trainer.literals import MOST_BITS
 
@@ -34,7 +34,7 @@ def canonical(node: ast.AST) -> str:
     Raises UserError if it is nested too deeply.
     """
     words: list[str] = []
-    with python_errors_as_user_error(TRAINER):
+    with python_errors_as_user_error():
         _add_words(node, words)
     return "\0".join(words)
 
