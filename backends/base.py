@@ -9,6 +9,7 @@ supervisor loads the module, only a trial's own process calls what stands below 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -126,6 +127,19 @@ def choices_of(backend: str, device: str) -> dict[str, str]:
     trainer = import_module(f"backends.{backend}.train")
     found: dict[str, str] = trainer.choose(trainer.Machine.of(device)).with_reasons()
     return found
+
+
+def batch_shape(total: int, length: int, device_rows: int, granted: int | None = None) -> tuple[int, int]:
+    """Rows of a step and the slices that they are taken in: at least one row, all slices equal, near `total` tokens.
+
+    Fewer rows `granted` than `device_rows`, after those ran out of memory, make more slices of the same step.
+    """
+    rows = max(1, round(total / length))
+    slices = math.ceil(rows / device_rows)
+    rows = slices * min(device_rows, max(1, round(rows / slices)))
+    while granted is not None and (rows // slices > granted or rows % slices):
+        slices += 1
+    return rows, slices
 
 
 def rows_within(chunk_mb: float, length: int, width: int) -> int:

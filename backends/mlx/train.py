@@ -20,6 +20,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from backends.base import batch_shape
 from core.records import Facts, UserError
 from core.trial import join
 
@@ -407,19 +408,6 @@ def rate_at(progress: float) -> float:
 
 
 # ---- Training --------------------------------------------------------------------------------------------------------
-
-
-def batch_shape(total: int, length: int, device_rows: int, granted: int | None = None) -> tuple[int, int]:
-    """Rows of a step and the slices that they are taken in: at least one row, all slices equal, near `total` tokens.
-
-    Fewer rows `granted` than `device_rows`, after those ran out of memory, make more slices of the same step.
-    """
-    rows = max(1, round(total / length))
-    slices = math.ceil(rows / device_rows)
-    rows = slices * min(device_rows, max(1, round(rows / slices)))
-    while granted is not None and (rows // slices > granted or rows % slices):
-        slices += 1
-    return rows, slices
 
 
 class Stepper:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from backends.base import batch_shape
 from backends.torch.backend import FLASH3, flash3_cached
 from core.records import Facts, UserError
 from core.trial import join
@@ -494,19 +495,6 @@ def rate_at(progress: float) -> float:
 
 
 # ---- Training --------------------------------------------------------------------------------------------------------
-
-
-def batch_shape(total: int, length: int, device_rows: int, granted: int | None = None) -> tuple[int, int]:
-    """Rows of a step and the slices that they are taken in: at least one row, all slices equal, near `total` tokens.
-
-    Fewer rows `granted` than `device_rows`, after those ran out of memory, make more slices of the same step.
-    """
-    rows = max(1, round(total / length))
-    slices = math.ceil(rows / device_rows)
-    rows = slices * min(device_rows, max(1, round(rows / slices)))
-    while granted is not None and (rows // slices > granted or rows % slices):
-        slices += 1
-    return rows, slices
 
 
 class Stepper:

@@ -80,9 +80,9 @@ class NvidiaSensor:
         """
         nvml = self._nvml
         handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
-        ids = [(str(number), _text(nvml.nvmlDeviceGetUUID(handle))) for number, handle in enumerate(handles)]
+        ids = [(str(number), nvml.nvmlDeviceGetUUID(handle)) for number, handle in enumerate(handles)]
         left = [handles[number] for number in visible(("CUDA_VISIBLE_DEVICES",), ids)]
-        named = [handle for handle in left if _text(nvml.nvmlDeviceGetName(handle)) == name]
+        named = [handle for handle in left if nvml.nvmlDeviceGetName(handle) == name]
         if len(named) == 1:
             return named[0]
         if index >= len(left):
@@ -119,7 +119,3 @@ class NvidiaSensor:
                 line = (pid, *(parent.pid for parent in psutil.Process(pid).parents()))
                 self._own[pid] = os.getpid() in line
         return self._own[pid]
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -57,9 +57,9 @@ class Fake(ModuleType):
         self._call("nvmlDeviceGetHandleByIndex")
         return index
 
-    def nvmlDeviceGetUUID(self, handle: int) -> bytes:  # noqa: N802
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
         self._call("nvmlDeviceGetUUID")
-        return f"GPU-{'ab'[handle]}000".encode()
+        return f"GPU-{'ab'[handle]}000"
 
     def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
         self._call("nvmlDeviceGetName")
