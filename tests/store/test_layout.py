@@ -18,7 +18,8 @@ def test_a_creation_that_was_killed_is_repeated_and_is_no_campaign_before(
 ) -> None:
     """Of train.py, program.md and .git, so many are in their place; .git, which makes it a campaign, comes last."""
     root = tmp_path / "c"
-    replace, done = Path.replace, []
+    replace = Path.replace
+    done: list[str] = []
 
     def killed(self: Path, target: Any) -> Any:
         if Path(target).parent == root:
