@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from core.cli import resolve
-from core.cli.options import AsJson, PresetSettings, TrainingDevice, interruptible
+from core.cli.options import AsJson, PresetSettings, TrainingDevice, comma_separated, interruptible
 from core.cli.render import terminal
 from core.records import Preset, UserError
 from core.system.text import count
@@ -78,7 +78,7 @@ def _sides(preset: Preset, names: str | None, device: str | None) -> dict[str, P
     import backends as registry
     from core.measure import compare
 
-    wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
+    wanted = comma_separated(names)
     for name in wanted:
         if not registry.get(name).has_model:
             raise UserError(f"backend {name!r} has no model and so no steps to measure: leave it out")

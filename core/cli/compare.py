@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -23,6 +24,7 @@ from core.cli.options import (
     PresetName,
     PresetSettings,
     TrainingDevice,
+    comma_separated,
     interruptible,
 )
 from core.cli.render import terminal
@@ -78,7 +80,7 @@ def compare(
       autoresearch compare night other-night                      two campaigns' champions
     """
     from core.measure import saved
-    from core.measure.compare import Scored, check_yardsticks, conclusion, ranked
+    from core.measure.compare import check_yardsticks, conclusion, ranked
 
     if records:
         values = {
@@ -93,13 +95,11 @@ def compare(
         entries = saved.read(records)
     else:
         options = PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
-        entries = _run(options, _split(presets), _split(backends), wall, _seeds(seeds), output)
-    check_yardsticks([Scored.by_entry(entry) for entry in entries])
+        entries = _run(options, comma_separated(presets), comma_separated(backends), wall, _seeds(seeds), output)
+    check_yardsticks([one.scored for one in entries])
     entries = ranked(entries)
     if records and output is not None:
-        places = _Places(output)
-        for entry in entries:
-            _keep(entry, places)
+        _keep(entries, output)
     rows = [entry.row() for entry in entries]
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,15 @@ def _run(
     output: Path | None,
 ) -> list[Entry]:
     """Runs every side's trials. After Ctrl-C or an error, prints a table of the trials that ended before."""
-    from core.measure.compare import Scored, check_yardsticks, interleaved, named_presets, of_backends, within_wall
+    from core.measure.compare import (
+        Entry,
+        Scored,
+        check_yardsticks,
+        interleaved,
+        named_presets,
+        of_backends,
+        within_wall,
+    )
     from core.store import trial_files
     from core.trainer.reference import reference_trainer
 
@@ -136,18 +144,19 @@ def _run(
         sides = named_presets(presets, options.changes())
     else:
         sides = of_backends(resolve.preset_for(options), backends, options.device, terminal.notice)
+    yardsticks = {n: resolve.dataset_of(side).scored("val", side.score_bytes).yardstick for n, side in sides.items()}
     check_yardsticks(
         [
-            Scored.by_preset(name, side, resolve.dataset_of(side).scored("val", side.score_bytes))
+            Scored(name=name, corpus=side.corpus, bytes=side.score_bytes, yardstick=yardsticks[name])
             for name, side in sides.items()
         ]
     )
-    ended: list[tuple[str, Trial, Curve]] = []
+    ended: dict[str, Entry] = {}
+    numbers = itertools.count(1)
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-        places = _Places(output or Path(temporary))
 
         def run_one(side: Preset, budget: Budget, seed: int, title: str) -> tuple[Trial, Curve]:
-            into = places.next(side.name, side.backend, seed)
+            into = _trial_folder(output or Path(temporary), next(numbers), side.name, side.backend, seed)
             trainer = reference_trainer(side)
             trial = resolve.run_with_bar(trainer, side, budget=budget, seed=seed, into=into, title=title)
             return trial, trial_files.points(into)
@@ -160,58 +169,35 @@ def _run(
                 }
                 for name, seed in interleaved({name: seeds or side.seeds for name, side in sides.items()}):
                     trial, curve = run_one(sides[name], budgets[name], seed, f"{name}, seed {seed}: ")
-                    ended.append((name, trial, curve))
+                    entry = ended.get(name, Entry(name=name, trials=()))
+                    ended[name] = Entry(name=name, trials=(*entry.trials, trial), curves=(*entry.curves, curve))
                     result = trial.reason or f"{text.bpb(trial.val_bpb)} bpb in {text.seconds(trial.wall_seconds)}"
                     terminal.notice(f"{name}, seed {seed}: {trial.verdict}: {result}")
             except (KeyboardInterrupt, UserError):
                 if ended:
-                    terminal.err().print(table(_entries(ended)))
+                    terminal.err().print(table(list(ended.values())))
                 raise
-    return _entries(ended)
+    return list(ended.values())
 
 
-class _Places:
-    """Folders for trials below a root, numbered as they run."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._count = 0
-
-    def next(self, preset: str, backend: str, seed: int) -> Path:
-        self._count += 1
-        name = re.sub(r"[^\w.-]", "-", f"{preset}-{backend}-{seed}")  # a record may come from elsewhere
-        return self._root / "trials" / f"{self._count:02d}-{name}"
+def _trial_folder(root: Path, number: int, preset: str, backend: str, seed: int) -> Path:
+    name = re.sub(r"[^\w.-]", "-", f"{preset}-{backend}-{seed}")  # a record may come from elsewhere
+    return root / "trials" / f"{number:02d}-{name}"
 
 
-def _keep(entry: Entry, places: _Places) -> None:
+def _keep(entries: Sequence[Entry], output: Path) -> None:
     """Writes the records and curves of trials that ran before, not their weights."""
-    for trial, curve in zip(entry.trials, entry.curves, strict=False):
-        into = places.next(trial.preset, trial.backend, trial.seed)
+    ran = (both for entry in entries for both in zip(entry.trials, entry.curves, strict=False))
+    for number, (trial, curve) in enumerate(ran, 1):
+        into = _trial_folder(output, number, trial.preset, trial.backend, trial.seed)
         into.mkdir(parents=True)
         (into / RECORD).write_text(json.dumps(to_json(trial), indent=1), encoding="utf-8")
         (into / CURVE).write_text("".join(json.dumps(point) + "\n" for point in curve), encoding="utf-8")
 
 
-def _entries(ended: Sequence[tuple[str, Trial, Curve]]) -> list[Entry]:
-    """An entry for each side, in the order of their first trials."""
-    from core.measure.compare import Entry
-
-    sides: dict[str, list[tuple[Trial, Curve]]] = {}
-    for name, trial, curve in ended:
-        sides.setdefault(name, []).append((trial, curve))
-    return [
-        Entry(name=name, trials=tuple(trial for trial, _ in ran), curves=tuple(curve for _, curve in ran))
-        for name, ran in sides.items()
-    ]
-
-
-def _split(names: str | None) -> list[str]:
-    return [name.strip() for name in (names or "").split(",") if name.strip()]
-
-
 def _seeds(text: str | None) -> list[int]:
     try:
-        seeds = [int(part) for part in _split(text)]
+        seeds = [int(part) for part in comma_separated(text)]
     except ValueError:
         raise UserError(f"--seeds takes whole numbers, as in --seeds 1,2, not {text!r}") from None
     if len(set(seeds)) != len(seeds) or any(seed < 0 for seed in seeds):

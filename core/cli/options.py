@@ -59,6 +59,11 @@ NoSandbox = Annotated[
 ]
 
 
+def comma_separated(names: str | None) -> list[str]:
+    """The parts of an option that takes several names: `torch,jax`."""
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
 def same_command() -> str:
     """The command as it was typed, quoted for a shell to take it again."""
     words = ["autoresearch", *sys.argv[1:]]

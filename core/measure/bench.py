@@ -27,12 +27,12 @@ from core.trial.supervisor import backend_environment
 
 SUITES = {
     "peak": "matrix products: NumPy's in float32, and each backend's in the dtype that its trainer takes",
-    "step": "one step of each backend's reference trainer, at the preset's shapes; includes peak",
+    "step": "one step of each backend's reference trainer, at the preset's shapes; brings peak along",
     "optimizer": "the optimizer's part of a step alone",
-    "scoring": "losses of a text, as in a trial",
+    "scoring": "losses of a text, as the supervisor asks for them",
     "packing": "batches from token shards",
-    "tokenizer": "training a tokenizer, and encoding with it",
-    "experiment": "an experiment without its trial, in a campaign of 10,000; takes a minute",
+    "tokenizer": "training one, and encoding",
+    "experiment": "an experiment beside its trial, in a campaign of 10,000; takes a minute",
 }
 OF_BACKENDS = ("peak", "step", "optimizer", "scoring")
 OF_NONE = ("peak", "packing", "tokenizer", "experiment")

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import backends
 import presets
@@ -19,9 +19,6 @@ from core.system import hardware
 from core.trainer.constants import read_constants
 from core.trial.probe import require
 from presets.devices import DRIVERS
-
-if TYPE_CHECKING:
-    from core.data.scored import ScoredText
 
 Tell = Callable[[str], None]
 Curve = list[dict[str, float]]  # step, seconds since the first batch, progress, loss in nats a token
@@ -59,16 +56,25 @@ class Entry:
         return next((trial for trial in self.trials if trial.val_bpb is None), None)
 
     @property
+    def scores(self) -> list[float]:
+        """Every trial's score; empty if one of them failed."""
+        return [trial.val_bpb for trial in self.trials if trial.val_bpb is not None] if self.failure is None else []
+
+    @property
     def val_bpb(self) -> float | None:
         """The mean of the trials' scores; None if one of them failed."""
-        scores = [trial.val_bpb for trial in self.trials if trial.val_bpb is not None]
-        return statistics.fmean(scores) if self.trials and self.failure is None else None
+        return statistics.fmean(self.scores) if self.scores else None
 
     @property
     def spread(self) -> float | None:
         """The largest minus the smallest score; None for a single trial, and if one failed."""
-        scores = [trial.val_bpb for trial in self.trials if trial.val_bpb is not None]
-        return max(scores) - min(scores) if len(scores) > 1 and self.failure is None else None
+        return max(self.scores) - min(self.scores) if len(self.scores) > 1 else None
+
+    @property
+    def scored(self) -> Scored:
+        """What its trials were scored on."""
+        trial = self.trials[0]
+        return Scored(name=self.name, corpus=trial.corpus, bytes=trial.scored_bytes, yardstick=trial.yardstick)
 
     def row(self) -> dict[str, Any]:
         """JSON with the keys of `train --json`: medians of the measured values, and the mean score."""
@@ -98,30 +104,11 @@ class Scored:
 
     name: str
     corpus: str
-    bytes: int | None
+    bytes: int | None  # the preset's score_bytes, or those that were scored; None if unknown
     yardstick: str
-    wanted_bytes: int | None = None  # the preset's score_bytes
-
-    @classmethod
-    def by_preset(cls, name: str, preset: Preset, text: ScoredText) -> Self:
-        """What trials of the preset will be scored on."""
-        return cls(
-            name=name, corpus=preset.corpus, bytes=text.bytes, yardstick=text.yardstick, wanted_bytes=preset.score_bytes
-        )
-
-    @classmethod
-    def by_entry(cls, entry: Entry) -> Self:
-        """What an entry's trials were scored on."""
-        trial = entry.trials[0]
-        return cls(name=entry.name, corpus=trial.corpus, bytes=trial.scored_bytes, yardstick=trial.yardstick)
-
-    @property
-    def amount(self) -> int | None:
-        """Bytes to score, or those that were scored; None if unknown."""
-        return self.wanted_bytes or self.bytes
 
     def __str__(self) -> str:
-        amount = "unknown" if self.amount is None else f"{self.amount:,}"
+        amount = "unknown" if self.bytes is None else f"{self.bytes:,}"
         return f"{self.name} is scored on {amount} bytes of {self.corpus or 'an unnamed corpus'}"
 
 
@@ -132,25 +119,25 @@ def of_backends(
 
     Passes what is left out to `tell`. UserError if a named backend, or the preset's own, can't run.
     """
-    missing = {name: backends.get(name).missing() for name in names or backends.names()}
-    if names:
-        for name, reason in missing.items():
-            if reason:
-                raise UserError(f"backend {name!r} can't run here: {reason}")
-    chosen = names or [name for name, reason in missing.items() if reason is None and backends.get(name).has_model]
+    for name in names or ():
+        if reason := backends.get(name).missing():
+            raise UserError(f"backend {name!r} can't run here: {reason}")
+    installed = [name for name in backends.names() if backends.get(name).missing() is None]
+    chosen = names or [name for name in installed if backends.get(name).has_model]
     if not chosen:
         raise UserError("no backend is installed to compare: make setup, or uv pip install 'autoresearch[torch]'")
     sides, left_out = {}, []
     for name in dict.fromkeys(chosen):
         try:
-            sides[name] = _on(preset, name, device, tell)
-            require(sides[name])
+            side = _on(preset, name, device, tell)
+            require(side)
         except UserError as error:
             if names or name == preset.backend:
                 raise
-            sides.pop(name, None)
             left_out.append(str(error))
             tell(f"without {name}: {error}")
+        else:
+            sides[name] = side
     if not sides:
         raise UserError(f"no backend can run preset {preset.name} here: {'; '.join(left_out)}")
     return sides
@@ -196,12 +183,10 @@ def interleaved(seeds: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int]]
 
 def within_wall(preset: Preset, seconds: float, run_one: RunTrial) -> Budget:
     """What remains of `seconds` after a warm start-up, which two short trials measure."""
-    trial: Trial | None = None
     for what in ("compiling", "start-up"):
         trial, _ = run_one(preset, Budget(steps=WARM_STEPS), preset.seeds[0], f"{preset.backend}, {what}: ")
         if trial.verdict != "scored":
             raise UserError(f"{preset.backend} failed before anything was compared: {trial.reason}")
-    assert trial is not None
     left = seconds - trial.startup_seconds
     if left < 1:
         raise UserError(
@@ -219,9 +204,9 @@ def check_yardsticks(sides: Sequence[Scored]) -> None:
     parts, fixes = [], []
     if first.corpus != other.corpus:
         parts, fixes = ["the corpus"], [f"--corpus {first.corpus or other.corpus}"]
-    if first.amount != other.amount:
+    if first.bytes != other.bytes:
         parts.append("how much of it is scored")
-        amounts = [side.amount for side in (first, other) if side.amount]
+        amounts = [side.bytes for side in (first, other) if side.bytes]
         fixes.append(f"--set score_bytes={min(amounts)}" if amounts else "the same score_bytes")
     if not parts:
         parts = ["the text of the corpus, or the version of the scoring"]

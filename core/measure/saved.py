@@ -12,6 +12,7 @@ from core.measure.compare import Curve, Entry
 from core.records import RECORD, Trial, UserError, from_json, one_yardstick
 from core.store import trial_files
 from core.store.reader import CampaignReader
+from core.system.files import read_text
 
 ROWS = "rows.json"  # in the folder that `compare --out` writes
 
@@ -65,10 +66,7 @@ def _with_curves(entry: Entry, kept: Sequence[tuple[Trial, Curve]]) -> Entry:
 
 def _json(path: Path) -> list[Any]:
     """The JSON objects in a file that has one, an array of them, or one a line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}") from error
+    text = read_text(path)
     try:
         whole = json.loads(text)
     except ValueError:
@@ -92,9 +90,7 @@ def _grouped(objects: Sequence[Any], path: Path) -> list[Entry]:
         trial = _trial(one, path)
         key = (trial.preset, trial.backend, trial.device, trial.budget_seconds, trial.budget_steps, trial.yardstick)
         lone.setdefault(key, []).append(trial)
-    for key, trials_of in lone.items():
-        entries.append(Entry(name=f"{key[0]} on {key[1]}", trials=tuple(trials_of)))
-    return entries
+    return [*entries, *(Entry(name=f"{key[0]} on {key[1]}", trials=tuple(group)) for key, group in lone.items())]
 
 
 def _row(row: dict[str, Any], path: Path) -> Entry:
