@@ -37,20 +37,13 @@ class TrialStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a trial stands, a few times a second."""
+    """Where the trial that runs stands, a few times a second."""
 
     phase: Literal["startup", "train", "score"]
     fraction: float
     step: int
     loss: float | None
     tokens_per_second: float | None
-
-
-@dataclass(frozen=True)
-class TrialProgress:
-    number: int
-    trial: int
-    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -125,11 +118,6 @@ class Measuring:
 
 
 @dataclass(frozen=True)
-class MeasuringProgress:
-    progress: Progress
-
-
-@dataclass(frozen=True)
 class Measured:
     """It is in the ledger."""
 
@@ -162,7 +150,7 @@ Event = (
     Preparing
     | Proposed
     | TrialStarted
-    | TrialProgress
+    | Progress
     | TrialEnded
     | Reviewing
     | Judged
@@ -170,7 +158,6 @@ Event = (
     | Drifted
     | Confirming
     | Measuring
-    | MeasuringProgress
     | Measured
     | Working
     | Notice

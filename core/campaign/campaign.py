@@ -232,8 +232,11 @@ class Campaign(CampaignReader):
         from core.store.recovery import recover
 
         baseline, champion = self.ledger.experiment(0), self.ledger.champion()
-        confirm.refuse_nothing(baseline, champion, self.root)
-        assert baseline is not None and champion is not None
+        if baseline is None or champion is None or champion.number == baseline.number:
+            what = "it has no baseline yet" if baseline is None else "its champion is the baseline"
+            raise UserError(
+                f"nothing to confirm in {self.root}: {what}; look for a better one with: autoresearch run {self.root}"
+            )
         with self._writing(on_event) as session:
             recover(self, session.tell)
             self._engine.prepare(self.preset, session.tell)

@@ -58,13 +58,6 @@ class Confirmation:
     line: str  # all of it in short
 
 
-def refuse_nothing(baseline: Experiment | None, champion: Experiment | None, root: object) -> None:
-    """UserError where there is no champion beyond the baseline."""
-    if baseline is None or champion is None or champion.number == baseline.number:
-        what = "it has no baseline yet" if baseline is None else "its champion is the baseline"
-        raise UserError(f"nothing to confirm in {root}: {what}; look for a better one with: autoresearch run {root}")
-
-
 def seeds_for(count: int, recorded: Sequence[Measurement], used: Collection[int]) -> list[int]:
     """The seeds of a confirmation: those that it began with, then as many more that no trial has ever had.
 
@@ -95,13 +88,22 @@ def conclude(baseline: Experiment, champion: Experiment, recorded: Sequence[Meas
     pairs, failed, unpaired = [], [], []
     for seed in dict.fromkeys(one.trial.seed for one in recorded):
         of = {one.role: one.trial for one in recorded if one.trial.seed == seed}
-        if (pair := _pair(seed, of.get("baseline"), of.get("champion"))) is not None:
-            pairs.append(pair)
-        elif bad := [
-            f"{role}, seed {seed}: {trial.verdict}: {trial.reason}" for role, trial in of.items() if _bad(trial)
-        ]:
-            failed += bad
-        else:
+        scores = {role: pair for role, trial in of.items() if (pair := _scores(trial)) is not None}
+        failed += [
+            f"{role}, seed {seed}: {one.verdict}: {one.reason}" for role, one in of.items() if role not in scores
+        ]
+        if len(scores) == 2:
+            (baseline_bpb, baseline_test), (champion_bpb, champion_test) = scores["baseline"], scores["champion"]
+            pairs.append(
+                Pair(
+                    seed=seed,
+                    baseline_bpb=baseline_bpb,
+                    champion_bpb=champion_bpb,
+                    baseline_test_bpb=baseline_test,
+                    champion_test_bpb=champion_test,
+                )
+            )
+        elif len(scores) == len(of):
             unpaired.append(seed)
     val, test = interval([pair.val for pair in pairs]), interval([pair.test for pair in pairs])
     difference = interval([pair.val - pair.test for pair in pairs])
@@ -184,15 +186,8 @@ def summary(one: Confirmation) -> str:
     return line + ("; val and test part: see autoresearch confirm" if one.alarm else "" if kept else "; not confirmed")
 
 
-def _pair(seed: int, baseline: Trial | None, champion: Trial | None) -> Pair | None:
-    if baseline is None or champion is None or _bad(baseline) or _bad(champion):
+def _scores(trial: Trial) -> tuple[float, float] | None:
+    """On val and on test; None for a trial that lacks one."""
+    if trial.verdict != "scored" or trial.val_bpb is None or trial.test_bpb is None:
         return None
-    scores = (baseline.val_bpb, champion.val_bpb, baseline.test_bpb, champion.test_bpb)
-    first, second, third, fourth = (float(score) for score in scores if score is not None)
-    return Pair(
-        seed=seed, baseline_bpb=first, champion_bpb=second, baseline_test_bpb=third, champion_test_bpb=fourth
-    )  # fmt: skip
-
-
-def _bad(trial: Trial) -> bool:
-    return trial.verdict != "scored" or trial.val_bpb is None or trial.test_bpb is None
+    return trial.val_bpb, trial.test_bpb

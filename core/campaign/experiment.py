@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from core.campaign.judge import AnotherTrial, Decision, Evidence, champion_bpb, spread_of_seeds
 from core.campaign.remeasure import ReferenceScores
 from core.campaign.session import Session
-from core.events import Judged, Notice, Proposed, Reviewing, TrialEnded, TrialProgress, TrialStarted
+from core.events import Judged, Notice, Proposed, Reviewing, TrialEnded, TrialStarted
 from core.records import TRAINER, Audit, Budget, Constant, Experiment, Proposal, Trial, UserError
 from core.store import commit_message, trial_files
 from core.store.recovery import PendingCandidate, branch_elsewhere, finish, pending
@@ -135,7 +135,10 @@ class ExperimentRunner:
         finish(self._campaign, experiment, best, self._tell, quiet=champion is None)
         self._tell(Judged(experiment))
         if number % _TIDY_EVERY == _TIDY_EVERY - 1:
-            self._tidy()
+            try:
+                self._repo.tidy()
+            except GitFailed as error:
+                self._tell(Notice(f"the repository was not packed: {error}"))
         return experiment
 
     def _without_trial(self, text: str, evidence: Evidence) -> Decision | None:
@@ -159,9 +162,7 @@ class ExperimentRunner:
             into=self._files.trial(number, trial),
             trainer_path=self._files.trainer(number),
         )
-        record = self._session.engine.run_trial(
-            spec, lambda progress: self._tell(TrialProgress(number, trial, progress))
-        )
+        record = self._session.engine.run_trial(spec, self._tell)
         if number == 0 and (record.verdict != "scored" or record.val_bpb is None or not math.isfinite(record.val_bpb)):
             raise self._no_baseline(record, trial)
         self._ledger.record_yardsticks(record)
@@ -194,12 +195,6 @@ class ExperimentRunner:
                 "autoresearch init DIR --trainer FILE"
             )
         return replace(decision, verdict="invalid", reason=f"the audit: {found.fault}", val_bpb=None), found.audit
-
-    def _tidy(self) -> None:
-        try:
-            self._repo.tidy()
-        except GitFailed as error:
-            self._tell(Notice(f"the repository was not packed: {error}"))
 
     def _no_baseline(self, record: Trial, trial: int) -> UserError:
         lines = trial_files.printed(self._files.trial(0, trial)).splitlines()[-_SHOWN_LINES:]

@@ -12,7 +12,7 @@ from core.campaign.drift import COST, DriftDetector, Throughput, throughputs
 from core.campaign.judge import Evidence, champion_bpb, spread_of_seeds
 from core.campaign.schedule import PlannedTrial, interleaved, remaining
 from core.campaign.session import Session
-from core.events import Drifted, Measured, Measuring, MeasuringProgress, Notice
+from core.events import Drifted, Measured, Measuring, Notice
 from core.records import LOSSES, TRAINER, WEIGHTS, Budget, Experiment, Measurement, Purpose, Trial
 from core.trial.spec import TrialSpec
 
@@ -56,7 +56,7 @@ class RemeasurementRunner:
             trainer_path=folder / planned.role / TRAINER,
             test=test,
         )
-        record = self._session.engine.run_trial(spec, lambda progress: self._session.tell(MeasuringProgress(progress)))
+        record = self._session.engine.run_trial(spec, self._session.tell)
         for name in (WEIGHTS, LOSSES):
             (spec.into / name).unlink(missing_ok=True)
         self._campaign.ledger.record_yardsticks(record)

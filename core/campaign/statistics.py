@@ -45,10 +45,7 @@ def quantile(probability: float, freedom: int) -> float:
     """
     assert 0.5 <= probability < 1 and freedom >= 1
     low, high = 0.0, math.pi / 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
+    while low < (middle := (low + high) / 2) < high:
         if _within(middle, freedom) < 2 * probability - 1:
             low = middle
         else:
@@ -60,13 +57,10 @@ def _within(angle: float, freedom: int) -> float:
     """The share of the distribution within -t .. t."""
     sine, cosine = math.sin(angle), math.cos(angle)
     # The series' terms: odd powers of the cosine for odd degrees of freedom, even ones for even.
-    term = total = 0.0
+    total, term = 0.0, cosine ** (freedom % 2)
     for power in range(freedom % 2, freedom - 1, 2):
-        if power < 2:
-            term = cosine**power
-        else:
-            term *= cosine**2 * (power - 1) / power
         total += term
+        term *= cosine**2 * (power + 1) / (power + 2)
     if freedom % 2:
         return 2 / math.pi * (angle + sine * total)
     return sine * total

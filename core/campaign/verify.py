@@ -49,8 +49,7 @@ def of_records(campaign: CampaignReader) -> Iterator[Check]:
     champion: Experiment | None = None
     for number in range(ledger.count()):
         try:
-            experiment = ledger.experiment(number)
-            assert experiment is not None, "experiments are numbered without a gap"
+            experiment = campaign.experiment(number)
             fault = _contradiction(experiment, champion, repo, campaign.preset.seeds[0])
         except UNREADABLE as error:
             yield Check(subject=f"experiment {number}", what="record", fault=f"can't be read: {error}")
@@ -74,12 +73,12 @@ def of_scores(campaign: CampaignReader, engine: Engine) -> Iterator[Check]:
     baseline = ledger.experiment(0)
     for number in range(ledger.count()):
         try:
-            experiment = ledger.experiment(number)
-            text = repo.text(experiment.commit) if experiment is not None else ""
+            experiment = campaign.experiment(number)
+            if experiment.verdict != "keep":
+                continue
+            text = repo.text(experiment.commit)
         except UNREADABLE:  # `of_records` has reported it
             repo.close()
-            continue
-        if experiment is None or experiment.verdict != "keep":
             continue
         for place, trial in enumerate(experiment.trials):
             at, subject = campaign.files.trial(number, place), f"trial {place} of experiment {number}"

@@ -30,28 +30,23 @@ def altered(connection: sqlite3.Connection) -> Iterator[str]:
     # Bytes that are no longer valid text are a finding here, not an error.
     connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     try:
-        yield from _altered(connection)
+        before = ""
+        for place, (number, table, key, digest) in enumerate(
+            connection.execute("SELECT number, sealed, key, digest FROM seals ORDER BY number").fetchall(), 1
+        ):
+            if number != place or table not in KEYS:
+                yield f"seal {place} of the ledger"
+                return
+            if digest != _digest(connection, before, table, key):
+                yield _row_name(connection, table, key)
+            before = digest
+        for table, column in KEYS.items():
+            linked = "SELECT key FROM seals WHERE sealed = ?"
+            query = f"SELECT {column} FROM {table} WHERE CAST({column} AS TEXT) NOT IN ({linked})"
+            for (key,) in connection.execute(query, (table,)).fetchall():
+                yield f"{_row_name(connection, table, str(key))}, which was never sealed"
     finally:
         connection.text_factory = str
-
-
-def _altered(connection: sqlite3.Connection) -> Iterator[str]:
-    before = ""
-    for place, (number, table, key, digest) in enumerate(
-        connection.execute("SELECT number, sealed, key, digest FROM seals ORDER BY number").fetchall(), 1
-    ):
-        if number != place or table not in KEYS:
-            yield f"seal {place} of the ledger"
-            return
-        if digest != _digest(connection, before, table, key):
-            yield _row_name(connection, table, key)
-        before = digest
-    for table, column in KEYS.items():
-        unlinked = (
-            f"SELECT {column} FROM {table} WHERE CAST({column} AS TEXT) NOT IN (SELECT key FROM seals WHERE sealed = ?)"
-        )
-        for (key,) in connection.execute(unlinked, (table,)).fetchall():
-            yield f"{_row_name(connection, table, str(key))}, which was never sealed"
 
 
 def _digest(connection: sqlite3.Connection, before: str, table: str, key: str) -> str:

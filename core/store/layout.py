@@ -158,7 +158,7 @@ def _refuse_occupied(folder: CampaignFolder) -> None:
         raise UserError(f"{folder.root} is a git repository already; a campaign has its own: name a new folder")
     partial = folder.root / _PARTIAL
     # A killed call may have moved these two out of its folder already: they are written again.
-    ours = {_PARTIAL} | ({PROGRAM, TRAINER} if (partial / ".git" / "autoresearch" / "ledger.db").exists() else set())
+    ours = {_PARTIAL} | ({PROGRAM, TRAINER} if CampaignFolder(partial).exists() else set())
     if folder.root.exists() and (
         others := sorted(path.name for path in folder.root.iterdir() if path.name not in ours)
     ):

@@ -5,6 +5,7 @@ The prose is for agents and never parsed. The default program's text is not here
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,28 +72,20 @@ def parse(text: str, name: str = "program.md") -> Program:
         raise _wrong(name, "fixed", fixed)
     return Program(
         prose="".join(lines[end + 1 :]),
-        experiments=_whole(name, limits, "experiments"),
-        hours=_number(name, limits, "hours"),
-        max_cost=_number(name, limits, "max_cost"),
-        max_tokens=_whole(name, limits, "max_tokens"),
+        experiments=_limit(name, limits, "experiments", int),
+        hours=_limit(name, limits, "hours", int, float),
+        max_cost=_limit(name, limits, "max_cost", int, float),
+        max_tokens=_limit(name, limits, "max_tokens", int),
         fixed=tuple(fixed),
     )
 
 
-def _whole(name: str, limits: dict[Any, Any], key: str) -> int | None:
+def _limit(name: str, limits: dict[Any, Any], key: str, *types: type) -> Any:
+    """A finite number above 0 of one of these types; None where the limit is not given."""
     value = limits.get(key)
-    if value is not None and (type(value) is not int or value < 1):
+    if value is not None and not (type(value) in types and 0 < value < math.inf):
         raise _wrong(name, key, value)
     return value
-
-
-def _number(name: str, limits: dict[Any, Any], key: str) -> float | None:
-    value = limits.get(key)
-    if value is None:
-        return None
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
-        raise _wrong(name, key, value)
-    return float(value)
 
 
 def _wrong(name: str, key: str, value: Any) -> UserError:

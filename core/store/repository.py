@@ -6,6 +6,7 @@ Runs git's plumbing commands through GitPython: no shell, no hooks, no signing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -28,8 +29,6 @@ except ImportError as error:  # also GitPython's way to say that there is no git
 _OURS = ("progress.png", "results.tsv", "lessons.md", ".lessons.md.lock")  # what is written beside the trainer
 _ZEROS = "0" * 40
 _NAME = re.compile(rb"[0-9a-f]{40}")
-# Every commit has an author; this is who it is where the person has configured nobody.
-_FALLBACK_NAME, _FALLBACK_EMAIL = "autoresearch", "autoresearch@localhost"
 _STALE_LOCK_SECONDS = 5.0  # git holds a ref's lock for milliseconds
 _TOO_LITTLE = 2**16  # bytes left on a disk
 _SMALLEST_INDEX = 32  # bytes: a header and a checksum
@@ -65,7 +64,6 @@ class Repo:
             GIT_INDEX_FILE=str(self._dir / "index"),
             GIT_OBJECT_DIRECTORY=str(self._dir / "objects"),
         )
-        self._identity: dict[str, str] | None = None
         self._entries: tuple[str, list[str]] | None = None  # a commit, and its tree's lines without the trainer's
 
     @classmethod
@@ -308,23 +306,23 @@ class Repo:
     def _commit(self, lines: list[str], parent: str | None, message: str) -> str:
         tree = self._run("mktree", data=("\n".join(lines) + "\n").encode())
         onto = ("-p", parent) if parent else ()
-        return self._run("commit-tree", tree, *onto, "-F", "-", data=message.encode(), env=self._who())
+        return self._run("commit-tree", tree, *onto, "-F", "-", data=message.encode(), env=self._identity)
 
-    def _who(self) -> dict[str, str]:
-        if self._identity is None:
-            try:
-                known = self._run("config", "--get-regexp", r"^user\.(name|email)$")
-            except GitFailed:
-                known = ""
-            values = dict(line.split(" ", 1) for line in known.splitlines() if " " in line)
-            self._identity = {}
-            for role in ("AUTHOR", "COMMITTER"):
-                for key, fallback in (("name", _FALLBACK_NAME), ("email", _FALLBACK_EMAIL)):
-                    variable = f"GIT_{role}_{key.upper()}"
-                    configured = values.get(f"user.{key}", "").strip()
-                    if not configured and not os.environ.get(variable, "").strip():
-                        self._identity[variable] = fallback
-        return self._identity
+    @functools.cached_property
+    def _identity(self) -> dict[str, str]:
+        """Every commit has an author: the variables that name one where the person has configured nobody."""
+        try:
+            known = self._run("config", "--get-regexp", r"^user\.(name|email)$")
+        except GitFailed:
+            known = ""
+        values = dict(line.split(" ", 1) for line in known.splitlines() if " " in line)
+        return {
+            variable: fallback
+            for key, fallback in (("name", "autoresearch"), ("email", "autoresearch@localhost"))
+            if not values.get(f"user.{key}", "").strip()
+            for variable in (f"GIT_AUTHOR_{key.upper()}", f"GIT_COMMITTER_{key.upper()}")
+            if not os.environ.get(variable, "").strip()
+        }
 
     def _run(
         self, *arguments: str, data: bytes | None = None, env: dict[str, str] | None = None, subject: str | None = None

@@ -69,7 +69,7 @@ def test_a_campaign_is_followed_from_event_to_event() -> None:
         events.Preparing("tokens", 1, 2),
         events.Proposed(4, "wider [red]heads[/red]", "search"),
         events.TrialStarted(4, 0, 1),
-        events.TrialProgress(4, 0, at("train", 0.5, 10, 2.0)),
+        at("train", 0.5, 10, 2.0),
         events.TrialEnded(4, 0, experiment.trials[0]),
         events.Judged(experiment),
         events.Repeat("wider heads", "search", experiment),
@@ -94,7 +94,7 @@ def test_measuring_again_is_followed() -> None:
         ("baseline", dataclasses.replace(trial, verdict="crash", reason="out of memory")),
     ):
         follow(events.Measuring(4, 6, role, 12, 7))
-        follow(events.MeasuringProgress(at("train", 0.5, 10, 2.0)))
+        follow(at("train", 0.5, 10, 2.0))
         one = Measurement(purpose="confirm", series=12, role=role, experiment=12, commit="c", trial=record)  # type: ignore[arg-type]
         follow(events.Measured(one))
     follow(events.Confirming(champion=12, seeds=(3, 4), trials=4, seconds=1300))

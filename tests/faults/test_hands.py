@@ -195,8 +195,8 @@ class TestClock:
         jumped: list[str] = []
 
         def jump(event: events.Event) -> None:
-            if isinstance(event, events.TrialProgress) and event.progress.phase not in jumped:
-                jumped.append(event.progress.phase)
+            if isinstance(event, events.Progress) and event.phase not in jumped:
+                jumped.append(event.phase)
                 turn(3600 * hours)
 
         with Campaign.open(night) as campaign:

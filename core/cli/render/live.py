@@ -129,9 +129,9 @@ class Follower:
                 self._line_after_bars(f"experiment {event.number} ({origin}): {one_line(event.hypothesis)}")
             case events.TrialStarted():
                 self._start_bar(f"experiment {event.number}, seed {event.seed}: ")
-            case events.TrialProgress() | events.MeasuringProgress():
+            case events.Progress():
                 if self._bar is not None:
-                    self._bar(event.progress)
+                    self._bar(event)
             case events.TrialEnded():
                 self.close()
             case events.Reviewing():
