@@ -9,8 +9,8 @@ from typing import Any
 
 from campaigns import a_campaign
 
-from core.agents.command import command
 from core.agents.command.agent import CommandAgent
+from core.agents.command.factory import command
 from core.campaign.campaign import Campaign
 from core.events import Event, Notice
 

@@ -100,22 +100,17 @@ def _lines(text: str) -> list[str]:
 
 
 def _add(path: Path, line: str) -> None:
-    # Unbuffered, so one write call; Windows needs O_BINARY for bytes to stay as they are.
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags, 0o644)
-    try:
-        size = os.lseek(descriptor, 0, os.SEEK_END)
+    with open(path, "a+b", buffering=0) as file:  # unbuffered, so one write call
+        size = file.seek(0, os.SEEK_END)
         whole = line.encode("utf-8", "replace")
         if size:
-            os.lseek(descriptor, size - 1, os.SEEK_SET)
-            if os.read(descriptor, 1) != b"\n":
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
                 whole = b"\n" + whole
         try:
-            if os.write(descriptor, whole) < len(whole):
+            if file.write(whole) < len(whole):
                 raise OSError("the disk is full")
-            os.fsync(descriptor)
+            os.fsync(file.fileno())
         except OSError:
-            os.ftruncate(descriptor, size)
+            file.truncate(size)
             raise
-    finally:
-        os.close(descriptor)

@@ -61,9 +61,11 @@ def changed(history: History, number: int) -> list[str]:
     before, after = history.constants(history.champion.number), history.constants(number)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     try:
-        return names + _parts_changed(history.champion_text, history.text(number), set(before) | set(after))
+        old, new = _parts(history.champion_text), _parts(history.text(number))
     except UserError:
         return []
+    constants = {**before, **after}
+    return names + [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in constants]
 
 
 def near_misses(history: History, count: int) -> list[Experiment]:
@@ -128,11 +130,6 @@ def _valued(name: str, value: Constant) -> str:
 
 def _cut(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
-
-
-def _parts_changed(before: str, after: str, constants: set[str]) -> list[str]:
-    old, new = _parts(before), _parts(after)
-    return [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in constants]
 
 
 # During a plateau each proposal compares the same trainers: each is parsed once.

@@ -17,7 +17,7 @@ from core.records import UserError
 GROUP = "autoresearch.agents"
 _BUILT_IN = {"replay": "core.agents.replay:ReplayAgent", "search": "core.agents.search.agent:SearchAgent"}
 # Agents that can be unavailable for a while. The search stands in for them then; in the hybrid it has turns of its own.
-_THINKERS = {"api": "core.agents.api.factory:api", "command": "core.agents.command:command"}
+_THINKERS = {"api": "core.agents.api.factory:api", "command": "core.agents.command.factory:command"}
 _HYBRID = "hybrid"
 
 

@@ -60,7 +60,8 @@ def context(tmp_path: Path) -> PlainContext:
 @pytest.fixture
 def bench(context: PlainContext) -> Workbench:
     lessons = Lessons(context.root / "lessons.md", context.tell)
-    return Workbench(a_history(Program(prose="Lower it.", fixed=("LAYERS",))), context, lessons, Quotes(MARK), "api:m")
+    history = a_history(Program(prose="Lower it.", fixed=("LAYERS",)))
+    return Workbench(history, context, lessons, Quotes(MARK), "api:m", Draft(history.champion_text))
 
 
 def told(bench: Workbench, name: str, wrong: bool = False, **fields: Any) -> str:
@@ -130,7 +131,8 @@ _fields = st.sampled_from(sorted({field for tool in TOOLS for field in tool.sche
 )
 def test_no_input_raises(tmp_path_factory: pytest.TempPathFactory, name: object, given_: object) -> None:
     context = PlainContext(tmp_path_factory.getbasetemp())
-    bench = Workbench(a_history(), context, Lessons(context.root / "l.md", context.tell), Quotes(MARK), "api:m")
+    history, lessons = a_history(), Lessons(context.root / "l.md", context.tell)
+    bench = Workbench(history, context, lessons, Quotes(MARK), "api:m", Draft(history.champion_text))
     result = bench.answer({"type": "tool_use", "id": "1", "name": name, "input": given_})
     assert isinstance(result["content"], str) and result["content"]
 
@@ -259,7 +261,8 @@ def test_what_can_not_be_proposed_is_refused_with_the_reason(
 
 def test_what_failed_may_be_proposed_again(context: PlainContext) -> None:
     """A crash may have been the machine's."""
-    bench = Workbench(a_history(), context, Lessons(context.root / "l.md", context.tell), Quotes(MARK), "api:m")
+    history, lessons = a_history(), Lessons(context.root / "l.md", context.tell)
+    bench = Workbench(history, context, lessons, Quotes(MARK), "api:m", Draft(history.champion_text))
     told(bench, "edit", old="= 2\n", new="= 9\n")
     told(bench, "propose", hypothesis="nine")
     assert bench.hypothesis == "nine"

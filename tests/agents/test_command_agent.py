@@ -302,7 +302,7 @@ def test_what_can_not_work_is_told_at_once(command: str, options: dict[str, obje
 
 
 def test_a_file_beside_the_person_must_be_named_in_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.agents.command import command
+    from core.agents.command.factory import command
 
     monkeypatch.chdir(folder)
     (folder / "agent.py").write_text("")

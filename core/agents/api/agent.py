@@ -63,16 +63,17 @@ class ApiAgent(Agent):
         """
         assert self._client is not None and self._secret is not None, "`begin` comes first"
         quotes = Quotes(mark_of(self._secret, len(history)))
-        kept = self._kept if self._kept is not None and self._kept.champion == history.champion_text else None
-        self._kept = None
-        bench = self.bench = Workbench(history, self.context, self._lessons, quotes, self.name, kept)
+        kept, self._kept = self._kept, None
+        resumed = kept is not None and kept.champion == history.champion_text
+        draft = kept if kept is not None and resumed else Draft(history.champion_text)
+        bench = self.bench = Workbench(history, self.context, self._lessons, quotes, self.name, draft)
         situation = brief.situation(history, quotes, self._lessons.read(), self._repeats, self.name)
         conversation = Conversation(
             client=self._client,
             bench=bench,
             opening=(brief.standing(history), situation),
             max_tokens=self._answer_tokens,
-            resumed="the model could not be reached for a while" if kept is not None else "",
+            resumed="the model could not be reached for a while" if resumed else "",
         )
         try:
             conversation.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 
 from core.agents.api.arguments import ToolError
@@ -66,13 +67,9 @@ class Draft:
         )
 
     def _lines_of(self, old: str) -> list[int]:
-        found: list[int] = []
-        place, line, before = self.text.find(old), 1, 0
-        while place >= 0:
-            line += self.text.count("\n", before, place)
-            found.append(line)
-            before, place = place, self.text.find(old, place + len(old))
-        return found
+        """The line on which each occurrence of `old` begins."""
+        before = itertools.accumulate(part.count("\n") for part in self.text.split(old)[:-1])
+        return [1 + breaks + place * old.count("\n") for place, breaks in enumerate(before)]
 
     def _not_there(self, old: str) -> ToolError:
         if _NUMBERED.search(old):

@@ -5,7 +5,7 @@ No tool takes a path, a command or an address, which bounds the harm of a model 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from core.agents.api import prompts, reading
@@ -26,30 +26,21 @@ _TOOLS = {tool.name: tool for tool in TOOLS}
 _LONGEST_RESULT = 120_000  # characters; every tool stays below it by its own bounds
 
 
+@dataclass
 class Workbench:
     """The draft of one proposal, and the tools that work on it. `hypothesis` or `ended` is set by the last of them."""
 
-    def __init__(
-        self,
-        history: History,
-        context: AgentContext,
-        lessons: Lessons,
-        quotes: Quotes,
-        name: str,
-        draft: Draft | None = None,
-    ) -> None:
-        self.draft = draft or Draft(history.champion_text)
-        self.hypothesis = ""  # of the proposal that was handed in
-        self.ended = ""  # why there is nothing more to propose
-        self.failed_edits = 0
-        self.history = history
-        self.context = context
-        self._lessons = lessons
-        self.quote = quotes
-        self._name = name
-        self._checks = 0
-        self._asked_to_end = False
-        self._tools: dict[str, Callable[..., str]] = {name: getattr(self, f"_{name}") for name in _TOOLS}
+    history: History
+    context: AgentContext
+    lessons: Lessons
+    quote: Quotes
+    agent: str
+    draft: Draft
+    hypothesis: str = ""  # of the proposal that was handed in
+    ended: str = ""  # why there is nothing more to propose
+    failed_edits: int = 0
+    checks: int = 0  # that were made
+    end_refused: bool = False  # once, by a request to think again
 
     @property
     def done(self) -> bool:
@@ -62,7 +53,7 @@ class Workbench:
             name = use.get("name")
             if not isinstance(name, str) or name not in _TOOLS:
                 raise ToolError(f"there is no tool {str(name)[:80]!r}; there are {', '.join(_TOOLS)}")
-            answer = self._tools[name](**validated(_TOOLS[name], use.get("input")))
+            answer: str = getattr(self, f"_{name}")(**validated(_TOOLS[name], use.get("input")))
         except ToolError as error:
             wrong = True
             self.failed_edits += use.get("name") in ("edit", "write_trainer")
@@ -142,9 +133,9 @@ class Workbench:
         return "Your draft is the champion's text again."
 
     def _check(self) -> str:
-        if self._checks >= CHECKS:
+        if self.checks >= CHECKS:
             raise ToolError(f"a proposal may be checked {CHECKS} times, and was: propose it, or change your mind")
-        self._checks += 1
+        self.checks += 1
         self.status("checks the draft")
         found = self.context.check(self.draft.text)
         if found.fault:
@@ -153,7 +144,7 @@ class Workbench:
             answer = f"It runs: {found.cost}. This says nothing of how well it learns."
         if found.output.strip():
             answer += "\n" + reading.printed_end(self.quote, found.output)
-        return f"{answer}\n{CHECKS - self._checks} checks are left."
+        return f"{answer}\n{CHECKS - self.checks} checks are left."
 
     # The end
 
@@ -162,7 +153,7 @@ class Workbench:
         if not note:
             raise ToolError("expected a line of text")
         self.status("leaves a lesson")
-        if not self._lessons.append(note):
+        if not self.lessons.append(note):
             raise ToolError("the lessons' file can't be written now; go on without")
         return "kept"
 
@@ -183,8 +174,8 @@ class Workbench:
         return "handed in"
 
     def _nothing_more(self, reason: str) -> str:
-        if not self._asked_to_end:
-            self._asked_to_end = True
+        if not self.end_refused:
+            self.end_refused = True
             raise ToolError(prompts.ONCE_MORE)
         self.ended = one_line(reason, LONGEST_HYPOTHESIS) or "no reason given"
         return "the run ends"
@@ -194,7 +185,7 @@ class Workbench:
             raise ToolError(f"there is no experiment {number}; there are 0 to {len(self.history) - 1}")
 
     def status(self, what: str) -> None:
-        self.context.tell(Working(self._name, what))
+        self.context.tell(Working(self.agent, what))
 
 
 def working_on(block: Any) -> bool:

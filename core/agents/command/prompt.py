@@ -34,14 +34,9 @@ def task(history: History, minutes: float, check: str, checks: int, near: str) -
 
     `near` (plateau or near misses) is added as it is. Nothing in the prompt was written by another agent or a trainer.
     """
-    parts = [
-        _TASK.format(check=f"`{check}`", checks=checks),
-        f"\nYou have {minutes:.3g} minutes.\n",
-        _standing(history),
-    ]
-    if near:
-        parts.append(f"\n{near.strip()}\n")
-    return "".join(parts)
+    steps = _TASK.format(check=f"`{check}`", checks=checks)
+    text = f"{steps}\nYou have {minutes:.3g} minutes.\n{_standing(history)}"
+    return f"{text}\n{near.strip()}\n" if near else text
 
 
 def again(reason: str, *, kept: bool) -> str:

@@ -47,14 +47,6 @@ class Workspace:
         self._written: dict[str, bytes] = {}
         self.root = self.work = self.private = self.prompt = Path()
 
-    @signals_blocked()  # else an interrupt here would leave a folder that nobody deletes
-    def _make(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
-        self.work, self.private = self.root / "work", self.root / "private"
-        self.prompt = self.root / "prompt.md"
-        self.work.mkdir()
-        self.private.mkdir()
-
     def write(self, files: Mapping[str, str]) -> None:
         """Writes new files into the work folder; names are paths with `/` between parts.
 
@@ -111,7 +103,12 @@ class Workspace:
 
     def __enter__(self) -> Self:
         try:
-            self._make()
+            with signals_blocked():  # else an interrupt here would leave a folder that nobody deletes
+                self.root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
+                self.work, self.private = self.root / "work", self.root / "private"
+                self.prompt = self.root / "prompt.md"
+                self.work.mkdir()
+                self.private.mkdir()
         except BaseException:
             self.close()
             raise
