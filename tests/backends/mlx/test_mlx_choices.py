@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 
 import backends
@@ -35,20 +39,37 @@ def test_a_machine_gets_what_it_can_run(load_trainer, facts, dtype, compiled):
         assert len(choice.reason) > 1, f"{name} is told without a reason: {text}"
 
 
-def test_without_a_compiler_a_cpu_trains(load_trainer, facts, monkeypatch, tmp_path):
+# In a process of its own: MLX looks for g++ once a process, and the next test's compiled step would find none.
+TRAINS_EAGERLY = """
+import importlib.util, json, sys
+import numpy as np
+from core.records import Facts
+spec = importlib.util.spec_from_file_location("trainer", sys.argv[1])
+trainer = sys.modules["trainer"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(trainer)
+machine = trainer.Machine.of("cpu")
+assert not machine.compiler
+choices = trainer.choose(machine)
+facts = Facts(vocabulary=61, bos=0, seed=3, backend="mlx", device="cpu", sequence_length=16)
+stepper = trainer.Stepper(trainer.build(facts, choices), choices, 4)
+tokens = ((np.arange(17) * 7 + np.arange(8)[:, None]) % 61).astype(np.int32)
+print(json.dumps([float(stepper.step(tokens, 0.0)) for _ in range(40)]))
+"""
+
+
+def test_without_a_compiler_a_cpu_trains(load_trainer, tmp_path):
     """Eager steps build nothing, also where MLX's own layers are compiled functions."""
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "built"))
-    (tmp_path / "built").mkdir()
-    trainer = load_trainer()
-    machine = trainer.Machine.of("cpu")
-    assert not machine.compiler
-    choices = trainer.choose(machine)
-    stepper = trainer.Stepper(trainer.build(facts, choices), choices, 4)
-    tokens = ((np.arange(17) * 7 + np.arange(8)[:, None]) % 61).astype(np.int32)
-    losses = [stepper.step(tokens, 0.0) for _ in range(40)]
+    built = tmp_path / "built"
+    built.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", TRAINS_EAGERLY, load_trainer().__file__],
+        env={**os.environ, "PATH": "", "TMPDIR": str(built)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    losses = json.loads(done.stdout)
     assert losses[-1] < 0.5 * losses[0]
-    assert list((tmp_path / "built").rglob("*")) == []
+    assert list(built.rglob("*")) == []
 
 
 def test_what_was_asked_for_is_had_or_is_an_error(load_trainer):
