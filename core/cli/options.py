@@ -64,10 +64,15 @@ def comma_separated(names: str | None) -> list[str]:
     return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
+def to_type(*words: object) -> str:
+    """The command `autoresearch` with these words, quoted for a shell."""
+    command = ["autoresearch", *map(str, words)]
+    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
+
+
 def same_command() -> str:
-    """The command as it was typed, quoted for a shell to take it again."""
-    words = ["autoresearch", *sys.argv[1:]]
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    """The command as it was typed, for a shell to take it again."""
+    return to_type(*sys.argv[1:])
 
 
 @contextlib.contextmanager

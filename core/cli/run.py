@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from core.cli import resolve
+from core.cli import ending, resolve
 from core.cli.options import (
     AsJson,
     BudgetSeconds,
@@ -23,15 +24,11 @@ from core.cli.options import (
 )
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
-from core.records import Experiment, UserError
+from core.records import UserError
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
     from core.events import Judged
-
-# Of a longer campaign the summary lists what was kept and the last few.
-ALL, LAST = 40, 10
-PROMPT, SAMPLE_TOKENS = "The ", 120
 
 
 def run(
@@ -144,10 +141,15 @@ def run(
         try:
             with Follower(terminal.err(), printer) as follower:
                 campaign.run(proposing, experiments=experiments, hours=hours, on_event=follower)
-        finally:
-            printer.plot()
-        if not as_json:
-            _summary(campaign)
+        except KeyboardInterrupt as interrupt:
+            with contextlib.suppress(OSError):  # the terminal may be what was closed
+                printer.end(samples=getattr(interrupt, "signum", signal.SIGINT) == signal.SIGINT)
+            raise
+        except UserError:
+            if printer.ended:
+                printer.end(samples=False)
+            raise
+        printer.end()
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +179,7 @@ class _ExperimentPrinter:
         self._campaign = campaign
         self._as_json = as_json
         self._console = terminal.out()
-        self._ended = 0
+        self.ended = 0
         self._stale = False
 
     def __call__(self, judged: Judged) -> None:
@@ -188,16 +190,22 @@ class _ExperimentPrinter:
         if self._as_json:
             terminal.json_line(terminal.with_gain(experiment))
         else:
-            if self._ended == 0:
+            if self.ended == 0:
                 tables.emit(self._console, tables.header())
             tables.emit(self._console, tables.row(experiment))
         if experiment.number == 0 and experiment.trials:
             for warning in trial_warnings(experiment.trials[0]):
                 terminal.notice(f"warning about preset {self._campaign.preset.name}: {warning}")
-        self._ended += 1
+        self.ended += 1
         self._stale = True
         if experiment.verdict == "keep" and experiment.number > 0:
             self.plot()
+
+    def end(self, *, samples: bool = True) -> None:
+        """Draws the picture and, unless experiments are printed as JSON, shows how the campaign stands."""
+        self.plot()
+        if not self._as_json:
+            ending.show(self._campaign, samples=samples)
 
     def plot(self) -> None:
         """Draws progress.png again if experiments ended since it was last drawn."""
@@ -206,42 +214,3 @@ class _ExperimentPrinter:
         if self._stale:
             plots.campaign_progress(self._campaign)
             self._stale = False
-
-
-def _summary(campaign: Campaign) -> None:
-    """Prints the experiments, the champion against the baseline, text from its model, and the plot's path."""
-    from core.campaign.models import open_kept
-    from core.cli.render import plots, tables
-    from core.trial.sampling import SamplingParams, generate
-
-    console = terminal.out()
-    console.print()
-    tables.emit(console, tables.header())
-    records = campaign.experiments()
-    for record in _worth_listing(records):
-        tables.emit(console, tables.row(record))
-    if len(records) > ALL:
-        console.print(
-            f"what was kept and the last {LAST} of {len(records)}; all of them: autoresearch log", style="dim"
-        )
-    console.print()
-    champion = campaign.champion
-    console.print(tables.status(campaign.status(), champion, str(campaign.root)))
-    console.print(f"\ntext from experiment {champion.number}:", style="bold")
-    try:
-        tokenizer = resolve.dataset_of(campaign.preset).tokenizer
-        with open_kept(campaign, champion) as model:
-            text = "".join(generate(model, tokenizer, PROMPT, SamplingParams(length=SAMPLE_TOKENS)))
-        sys.stdout.write(f"{PROMPT}{text}\n\n")
-    except UserError as error:
-        terminal.notice(f"no sample: {error}")
-    picture = campaign.root / "progress.png"
-    if not picture.exists():
-        plots.campaign_progress(campaign)
-    terminal.say(f"plot: {picture}")
-
-
-def _worth_listing(records: list[Experiment]) -> list[Experiment]:
-    if len(records) <= ALL:
-        return records
-    return [record for record in records if record.verdict == "keep" or record.number > records[-1].number - LAST]
