@@ -91,6 +91,15 @@ class Preset:
         return {**{name: getattr(self, field) for name, field in CONSTANT_FIELDS.items()}, **self.constants}
 
 
+def check_vocabulary(vocabulary: int) -> None:
+    """UserError unless a tokenizer can have so many ids."""
+    if vocabulary != 256 and not 258 <= vocabulary <= 1 << 24:
+        raise UserError(
+            f"expected a vocabulary of 256 (plain bytes) or of 258 and more (256 bytes, BOS and at least one merge), "
+            f"got {vocabulary}; set another one: `--set vocabulary=2048`"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What one trial may train for: seconds of the supervisor's clock, or a number of steps."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.records import CONSTANT_FIELDS, DeviceName, Preset, UserError
+from core.system.files import read_text, user_path
 from presets import devices, scaling
 from presets.schema import FIELDS, build, toml, value
 from presets.schema import dump as dump
@@ -95,7 +96,7 @@ def _with(values: dict[str, Any], settings: Mapping[str, str], where: str) -> Pr
     preset = build(values, where)
     if preset.corpus.startswith("folder:"):
         # A campaign may be continued from another working folder, so its corpus is named by its absolute path.
-        folder = Path(preset.corpus.removeprefix("folder:")).expanduser().resolve()
+        folder = user_path(preset.corpus.removeprefix("folder:"), "--corpus").resolve()
         preset = dataclasses.replace(preset, corpus=f"folder:{folder}")
     return preset
 
@@ -107,15 +108,15 @@ def _kind(values: Mapping[str, Any]) -> str:
 def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
         raise UserError(f"preset {seen[0]}: its bases form a ring: {' -> '.join((*seen, name))}")
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = user_path(name, "--preset") if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if name in devices.known() and not path.is_file():
         return toml(dump(scaling.scaled(devices.named(name), anchors())), f"preset {name}")
-    if name not in names() and not (name.endswith(".toml") and path.is_file()):
+    if name not in names() and not name.endswith(".toml"):
         raise UserError(
             f"there is no preset {name!r}: {_close_to(name, names())}there are {', '.join(names())}, "
             "or name a .toml file of your own (see `autoresearch presets`)"
         )
-    values = toml(path.read_text(encoding="utf-8"), str(path))
+    values = toml(read_text(path), str(path))
     values.pop("about", None)
     base = values.pop("base", None)
     inherited = _values(base, (*seen, name)) if base is not None else {}

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from core.records import Constant, Preset, UserError
+from core.records import Constant, Preset, UserError, check_vocabulary
 
 FIELDS = {field.name: field for field in dataclasses.fields(Preset)}
 REQUIRED = {name for name, field in FIELDS.items() if field.default is field.default_factory is dataclasses.MISSING}
@@ -51,15 +51,6 @@ def toml(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{where} is not TOML: {error}") from error
-
-
-def check_vocabulary(vocabulary: int) -> None:
-    """UserError unless a tokenizer can have so many ids."""
-    if vocabulary != 256 and not 258 <= vocabulary <= 1 << 24:
-        raise UserError(
-            f"expected a vocabulary of 256 (plain bytes) or of 258 and more (256 bytes, BOS and at least one merge), "
-            f"got {vocabulary}; set another one: `--set vocabulary=2048`"
-        )
 
 
 def _typed(name: str, value: Any) -> Any:

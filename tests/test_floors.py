@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. What stands on one floor is apart: neither imports the other.
 FLOORS = (
     ("core.records",),
-    ("core.events", "core.system", "presets"),
-    ("core.data", "backends"),
+    ("core.events", "core.system"),
+    ("core.data", "backends", "presets"),
     ("core.sandbox", "core.trainer"),
     ("core.trial", "core.store"),
     ("core.agents", "core.measure"),

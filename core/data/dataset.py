@@ -15,9 +15,8 @@ from core.data.ragged import Ragged
 from core.data.scored import ScoredText, first_bytes, open_held_out, write_held_out
 from core.data.shards import TokenShards, build_shards, open_shards, sample
 from core.data.tokenizer import Tokenizer
-from core.records import UserError
+from core.records import UserError, check_vocabulary
 from core.system.files import cache_root, delete_leftovers, digest
-from presets.schema import check_vocabulary
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.records import UserError
+from core.records import UserError, check_vocabulary
 from core.system.files import digest, read_json, write_json
 from core.system.text import valid
-from presets.schema import check_vocabulary
 
 BYTES = 256  # the vocabulary of plain bytes
 # GPT-4's pattern for splitting text before merging, but with numbers in pieces of two digits, as nanochat and upstream

@@ -1,7 +1,8 @@
-"""Files and disks: the cache's folder, files that appear whole or not at all, their hashes, a disk that is full."""
+"""Files and disks: the cache's folder, people's text files, files that appear whole or not at all, and what fails."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import hashlib
@@ -16,15 +17,73 @@ from typing import Any, BinaryIO
 from core.records import UserError
 
 _FULL = 0.05  # of a disk: with less of it free it counts as full
+_CACHE_ELSEWHERE = "AUTORESEARCH_CACHE=DIR"
+# UTF-32's mark begins with UTF-16's. PowerShell's `>` writes UTF-16, Notepad marks UTF-8.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def cache_root() -> Path:
     """The folder of everything that can be made again. AUTORESEARCH_CACHE overrides the platform's own place."""
     if chosen := os.environ.get("AUTORESEARCH_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return user_path(chosen, "AUTORESEARCH_CACHE").absolute()
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("autoresearch", appauthor=False))
+    try:
+        found = Path(platformdirs.user_cache_dir("autoresearch", appauthor=False))
+    except RuntimeError:  # newer versions raise without a home, older ones return a path that begins with ~
+        found = Path("~")
+    if not found.is_absolute():
+        raise UserError(
+            "there is no home folder for the cache: HOME is not set, and this user has no entry in the list of users; "
+            f"name a folder for it: {_CACHE_ELSEWHERE}"
+        )
+    return found
+
+
+# What people name and write
+
+
+def user_path(text: str | Path, what: str) -> Path:
+    """The path that a person gave, with `~` and `~user` expanded. `what` names the option or variable in errors."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{what} names {text}, and there is no home folder for {Path(text).parts[0]}; write the path in full"
+        ) from None
+
+
+def decode(data: bytes, name: object) -> str:
+    """The text of a file that a person wrote: UTF-8, or UTF-16 or UTF-32 with a byte order mark, which is left out.
+
+    UserError, which begins with `name`, for anything else. Line ends stay as they are.
+    """
+    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and data.count(0) * 4 > len(data):
+        raise UserError(
+            f"{name}: expected UTF-8 text, got many NUL bytes, as in UTF-16 without a byte order mark or in a binary "
+            "file; save it as UTF-8"
+        )
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        known = encoding.removesuffix("-sig").upper()
+        raise UserError(
+            f"{name}: expected {known} text, but byte {error.start} is not ({error.reason}); save it as UTF-8"
+        ) from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a person's file, with "\\n" line ends. UserError if it can't be read, as for `decode`."""
+    with os_errors_as_user_errors(path):
+        data = path.read_bytes()
+    return decode(data, path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 # Files that appear whole or not at all
@@ -65,20 +124,21 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What `write_json` wrote; None if the file is missing or damaged."""
-    try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
+    """What `write_json` wrote; None if the file is missing or damaged. UserError if it is there and can't be read."""
+    with os_errors_as_user_errors(path):
+        try:
+            data = json.loads(path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
     return data if isinstance(data, dict) else None
 
 
-def read_text(path: Path) -> str:
-    """A file's text, UTF-8. UserError if it can't be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}") from error
+def move(source: Path, target: Path) -> None:
+    """Move a file, also to another file system. It gets the rights of a file made here and now, as the umask says."""
+    target.touch()
+    mode = target.stat().st_mode
+    shutil.move(source, target)
+    target.chmod(mode)
 
 
 # Hashes
@@ -95,7 +155,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# A disk that is full, a folder that is not empty
+# What the system refuses
 
 
 def is_full(error: OSError) -> bool:
@@ -114,7 +174,33 @@ def is_filled(folder: Path) -> bool:
 
 def no_space(where: object) -> UserError:
     """The error that asks for space."""
-    return UserError(f"no space left for {where}: free some, then run the same command again")
+    return UserError(
+        f"no space left for {where}: free some, then run the same command again{_elsewhere(where, '; or {}')}"
+    )
+
+
+def explained(error: OSError, path: object = None) -> UserError:
+    """The system's error in one sentence: the path, what the system said, and how to move the cache if it is there.
+
+    `path` is named if the error names none.
+    """
+    where = error.filename if isinstance(error.filename, (str, Path)) else path
+    if is_full(error):
+        return no_space(where)
+    said = error.strerror or str(error) or type(error).__name__
+    mend = _elsewhere(where, "; it is in the cache: make that possible, or {}")
+    if not mend and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        mend = "; change its rights, or name another path"
+    return UserError(f"{where}: {said[0].lower()}{said[1:]}{mend}")
+
+
+@contextlib.contextmanager
+def os_errors_as_user_errors(path: object) -> Iterator[None]:
+    """Turn each OSError into a UserError that `explained` words. `path` is named if the error names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise explained(error, path) from error
 
 
 @contextlib.contextmanager
@@ -128,9 +214,26 @@ def disk_full_as_user_error(folder: Path) -> Iterator[None]:
         raise no_space(error.filename or folder) from error
 
 
+def _elsewhere(where: object, words: str) -> str:
+    """`words` with the setting that moves the cache in them; nothing if `where` is no path in the cache."""
+    with contextlib.suppress(UserError, TypeError):
+        if Path(str(where)).is_relative_to(cache_root()):
+            return words.format(f"choose another folder for it with {_CACHE_ELSEWHERE}")
+    return ""
+
+
 def refuse_occupied(folder: Path, what: str) -> None:
-    """UserError unless `folder` is missing or empty. `what` is to be written there: "a model"."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"{what} needs a new or empty folder; {folder} is not empty: what has something in it stays as it is"
-        )
+    """UserError unless `folder` is missing and can be made, or is empty. `what` is to be written there: "a model"."""
+    import tempfile  # each process of a trial imports this module, and takes no time for what only commands need
+
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(
+                f"{what} needs a new or empty folder; {folder} is not empty: what has something in it stays as it is"
+            )
+        # Asked now, and not when hours of work are to be written.
+        above = next(one for one in folder.absolute().parents if one.exists())
+        with tempfile.TemporaryDirectory(dir=above, prefix=".autoresearch-"):
+            pass
+    except OSError as error:
+        raise explained(OSError(error.errno, error.strerror), folder) from error

@@ -68,6 +68,22 @@ def test_a_base_gives_what_the_file_does_not_say(tmp_path: Path) -> None:
     assert mine == dataclasses.replace(cpu, name="mine", depth=6, constants={**cpu.constants, "MATRIX_LR": 0.02})
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])  # what PowerShell's > and Notepad write
+def test_a_file_with_a_byte_order_mark_is_read(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "cpu"\r\ndepth = 6\r\n', encoding=encoding)
+    assert presets.load(str(path)) == dataclasses.replace(presets.load("cpu"), name="mine", depth=6)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes('base = "cpu"'.encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"mine.toml: expected UTF-8 text, got many NUL bytes"):
+        presets.load(str(path))
+    with pytest.raises(UserError, match=r"--preset names ~nosuchuser/mine.toml, and there is no home folder"):
+        presets.load("~nosuchuser/mine.toml")
+
+
 def test_bases_in_a_ring_are_told(tmp_path: Path) -> None:
     first, second = tmp_path / "first.toml", tmp_path / "second.toml"
     first.write_text(f'base = "{second.as_posix()}"\n', encoding="utf-8")
@@ -112,7 +128,7 @@ def test_a_folder_is_named_from_the_root(tmp_path: Path, monkeypatch: pytest.Mon
         ("smok", {}, "did you mean smoke"),
         ("nothing-like-it", {}, "there are h100, "),
         ("../presets/cpu", {}, "there is no preset"),
-        ("missing.toml", {}, "there is no preset"),
+        ("missing.toml", {}, "missing.toml: no such file"),
         ("cpu", {"depht": "3"}, "did you mean depth"),
         ("cpu", {"name": "x"}, "has no 'name'"),
         ("cpu", {"constants": "{}"}, "has no 'constants'"),
