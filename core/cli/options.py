@@ -51,6 +51,14 @@ def _sandbox(off: bool) -> None:
     if not (here := tier.here()).enforced:
         lacks = ", ".join(here.unenforced)
         terminal.notice(f"WARNING: no sandbox ({here.why}): trainers run with your rights. Not prevented: {lacks}")
+    if os.environ.get("PYTHONPATH"):
+        from core.sandbox.paths import unseen_python_path
+
+        for folder in unseen_python_path():
+            terminal.notice(
+                f"warning: PYTHONPATH names {folder}, which trials can't read, because no installer put its packages "
+                "there; if train.py imports any of them, install them: pip install FOLDER"
+            )
 
 
 NoSandbox = Annotated[

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import site
 from collections.abc import Mapping
 from pathlib import Path
+
+from core.sandbox import paths
 
 _NAMES = frozenset(
     """
     PATH LANG LANGUAGE TZ TERM LD_LIBRARY_PATH DYLD_LIBRARY_PATH CC CXX VIRTUAL_ENV CONDA_PREFIX SDKROOT DEVELOPER_DIR
     SYSTEMROOT SYSTEMDRIVE WINDIR COMSPEC PATHEXT NUMBER_OF_PROCESSORS PROCESSOR_ARCHITECTURE PROGRAMFILES
     PROGRAMFILES(X86) PROGRAMDATA INCLUDE LIB LIBPATH XLA_FLAGS CUDA_HOME CUDA_PATH ROCM_HOME ROCM_PATH
+    PYTHONHOME
     """.split()
 )
 _PREFIXES = tuple(
@@ -26,4 +30,14 @@ def scrubbed(scratch: Path, extra: Mapping[str, str]) -> dict[str, str]:
     home = str(scratch)
     private = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME"), home)
     offline = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
-    return {**kept, **private, **offline, **extra}
+    return {**kept, **private, **offline, **_packages(), **extra}
+
+
+def _packages() -> dict[str, str]:
+    """What makes its interpreter find the packages that this one finds, although its home is another."""
+    found = {}
+    if site.ENABLE_USER_SITE:  # `pip install --user`
+        found["PYTHONUSERBASE"] = site.getuserbase()
+    if folders := paths.python_path():
+        found["PYTHONPATH"] = os.pathsep.join(map(str, folders))
+    return found

@@ -16,6 +16,7 @@ import backends
 import core
 import presets
 from core.data.corpora.registry import PACKAGES
+from core.sandbox import tier
 from core.system.files import cache_root
 
 _SYSTEM = {
@@ -54,6 +55,7 @@ _TOOLS = {
 # For all platforms: what one lacks is left out.
 _KERNEL_DEVICES = "/dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/dtracehelper"
 _ACCELERATORS = "/dev/nvidia* /dev/dri /dev/kfd /dev/accel* /dev/vfio /dev/dxg /dev/nvhost* /dev/nvmap"
+_PACKAGES = ("-packages", ".zip", ".egg")  # how folders and archives of packages are called
 # Variables that name the folder of a driver or a compiler that is installed elsewhere.
 _NAMED = ("CUDA_HOME", "CUDA_PATH", "ROCM_HOME", "ROCM_PATH", "SDKROOT", "DEVELOPER_DIR")
 
@@ -82,8 +84,23 @@ def python() -> tuple[Path, ...]:
     """The interpreter, its standard library and packages, and this system's own packages."""
     own = (Path(package.__path__[0]) for package in (core, backends, presets))
     prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
-    packages = [*site.getsitepackages(), *(entry for entry in sys.path if entry.endswith(("-packages", ".zip")))]
+    packages = [*site.getsitepackages(), *(entry for entry in sys.path if entry.endswith(_PACKAGES))]
+    packages += [str(folder) for folder in python_path() if _is_installed(folder)]
     return tuple(dict.fromkeys([*map(Path, prefixes), *map(Path, packages), Path(sys.executable).resolve(), *own]))
+
+
+def python_path() -> tuple[Path, ...]:
+    """The entries of PYTHONPATH for confined processes: folders that an installer filled, and that of this package.
+
+    Others, such as a project, are not for a trial to read. Where nothing is enforced all are handed on.
+    """
+    own, free = Path(core.__path__[0]).parent, not tier.here().enforced
+    return tuple(folder for folder in _python_path() if free or folder == own or _is_installed(folder))
+
+
+def unseen_python_path() -> tuple[Path, ...]:
+    """The entries of PYTHONPATH that confined processes don't get, although they are there."""
+    return tuple(folder for folder in _python_path() if folder.exists() and folder not in python_path())
 
 
 def package_folders() -> tuple[Path, ...]:
@@ -104,6 +121,21 @@ def copies_of(package: str) -> tuple[Path, ...]:
         roots |= set(prefix.glob("lib/python3*/*-packages"))
         roots |= set(prefix.glob("[Ll]ib/*-packages"))
     return tuple(sorted(root / package for root in roots if (root / package).exists()))
+
+
+def _python_path() -> list[Path]:
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return list(dict.fromkeys(Path(entry).absolute() for entry in entries if entry))
+
+
+def _is_installed(folder: Path) -> bool:
+    """Whether an installer put packages there: `pip install --target`, a cluster's module, an archive."""
+    home = Path.home()
+    if folder in {home, *home.parents}:
+        return False
+    if folder.name.endswith(_PACKAGES):
+        return folder.exists()
+    return folder.is_dir() and any(any(folder.glob(f"*.{kind}-info")) for kind in ("dist", "egg"))
 
 
 def _found(patterns: Iterable[str]) -> tuple[Path, ...]:

@@ -13,31 +13,9 @@ import psutil
 import pytest
 from processes import alive, assert_gone
 from support import trainer_text
+from trial_runs import SUPERVISOR
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-
-SUPERVISOR = """
-import sys
-from pathlib import Path
-from core.data import prepare
-from core.records import Budget, Preset, UserError
-from core.trial.spec import TrialSpec
-from core.trial.supervisor import run_trial
-
-trainer, into, corpus = map(Path, sys.argv[1:])
-preset = Preset(
-    name="test", backend="numpy", device="cpu", corpus=f"folder:{corpus}", vocabulary=256, depth=2,
-    sequence_length=32, total_batch_size=512, device_batch_size=16, budget_seconds=1, startup_seconds=60,
-    silence_seconds=60, score_bytes=4000, peak_tflops=1,
-)
-dataset = prepare(preset.corpus, 256)
-budget = Budget(steps=5)
-spec = TrialSpec(trainer=trainer.read_text(), preset=preset, budget=budget, seed=1, into=into)
-try:
-    print(run_trial(spec, dataset, lambda p: print(p.phase, flush=True)).verdict, flush=True)
-except UserError as error:
-    sys.exit(f"mistake: {error}")
-"""
 
 HANGING = trainer_text(
     before="""
