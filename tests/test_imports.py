@@ -65,7 +65,7 @@ def test_the_registry_and_every_backends_fixed_side_load_no_framework() -> None:
 def test_what_answers_at_once_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys, json\n"
-        "from core.cli.app import main\n"
+        "from autoresearch import main\n"
         "sys.argv = ['autoresearch', *sys.argv[1:]]\n"
         "try:\n"
         "    main()\n"

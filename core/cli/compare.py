@@ -92,12 +92,12 @@ def compare(
     if output is not None:
         refuse_occupied(output, "a comparison that is kept")
     if records:
-        entries = saved.read(records)
+        entries = saved.compare(*records)
     else:
         options = PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
-        entries = _run(options, comma_separated(presets), comma_separated(backends), wall, _seeds(seeds), output)
-    check_yardsticks([one.scored for one in entries])
-    entries = ranked(entries)
+        ran = _run(options, comma_separated(presets), comma_separated(backends), wall, _seeds(seeds), output)
+        check_yardsticks([one.scored for one in ran])
+        entries = ranked(ran)
     if records and output is not None:
         _keep(entries, output)
     rows = [entry.row() for entry in entries]

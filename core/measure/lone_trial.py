@@ -55,6 +55,50 @@ def lone_trial(
     return LoneTrial(record, "".join(lines[-LAST_LINES:]))
 
 
+def train(
+    preset: Preset | str,
+    *,
+    trainer: str | None = None,
+    budget: Budget | float | None = None,
+    seed: int | None = None,
+    into: Path | str | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Trial:
+    """Runs one trial and returns its record; prepares the preset's corpus first. A failed trial is a record, too.
+
+    Args:
+        preset: a preset, or the name of one.
+        trainer: the text of a train.py; default: the preset's trainer.
+        budget: seconds of training, or a Budget; default: the preset's seconds.
+        seed: default: the preset's first.
+        into: a new or empty folder for output, loss curve, weights and record; default: they are deleted.
+        on_progress: called while the trial runs.
+
+    Raises:
+        UserError: the trainer can't be parsed, or the preset's device, framework or corpus isn't here.
+    """
+    from core.data import prepare
+    from core.data.dataset import prepared
+    from core.system.files import refuse_occupied
+    from core.trainer.check import check
+    from core.trainer.reference import reference_trainer
+    from core.trial.probe import require
+
+    chosen = presets.load(preset) if isinstance(preset, str) else preset
+    text = reference_trainer(chosen) if trainer is None else trainer
+    check(text)
+    folder = None if into is None else Path(into)
+    if folder is not None:
+        refuse_occupied(folder, "a trial that is kept")
+    if prepared(chosen.corpus, chosen.vocabulary) is None:
+        require(chosen)  # before minutes go into a corpus; afterwards the trial itself says so
+    dataset = prepare(chosen.corpus, chosen.vocabulary)
+    if not isinstance(budget, Budget):
+        budget = Budget(seconds=chosen.budget_seconds if budget is None else budget)
+    seed = chosen.seeds[0] if seed is None else seed
+    return lone_trial(text, chosen, dataset, budget=budget, seed=seed, into=folder, on_progress=on_progress).record
+
+
 def trial_warnings(trial: Trial) -> list[str]:
     """The rules for meaningful trials that a finished trial broke; none for exempt presets and for failed trials."""
     if trial.preset in presets.names() and presets.origin(trial.preset).exempt:

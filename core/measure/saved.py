@@ -8,13 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.measure.compare import Curve, Entry
+from core.measure.compare import Curve, Entry, check_yardsticks, ranked
 from core.records import RECORD, Trial, UserError, from_json, one_yardstick
 from core.store import trial_files
 from core.store.reader import CampaignReader
 from core.system.files import read_text
 
 ROWS = "rows.json"  # in the folder that `compare --out` writes
+
+
+def compare(*paths: Path | str, **trials: Trial | Sequence[Trial]) -> list[Entry]:
+    """Campaigns, kept trials and named trials as entries, best first; an entry's `row()` is JSON.
+
+    `paths` are those that `read` takes. A name stands for one trial, or for several with different seeds. UserError if
+    their scores can't be compared.
+    """
+    entries = read([Path(path) for path in paths])
+    for name, given in trials.items():
+        entries.append(Entry(name=name, trials=(given,) if isinstance(given, Trial) else tuple(given)))
+    if not entries:
+        raise UserError("there is nothing to compare: name campaigns, kept trials or trials")
+    check_yardsticks([entry.scored for entry in entries])
+    return ranked(entries)
 
 
 def read(paths: Sequence[Path]) -> list[Entry]:
