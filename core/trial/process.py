@@ -78,7 +78,10 @@ class Process:
         self._drainer.start()
         try:
             with raising_no_space(self._root):
-                compile_cache.copy(compile_cache.store(environment.backend), self.cache)
+                if role == "train":
+                    compile_cache.copy(compile_cache.store(environment.backend), self.cache)
+                else:  # it would find nothing there: what a scorer compiles enters no store
+                    self.cache.mkdir()
             where = {"backend": environment.backend, "device": environment.device}
             self.send("start", role=role, trainer=str(self._inbox / TRAINER), **where)
         except BaseException:
@@ -113,10 +116,10 @@ class Process:
                         self._raise_if_failed(message)
             raise self._gone() from None
 
-    def receive(self, deadline: float, silence: float, what: str) -> Message:
-        """The next message. TrialFailed if none comes by `deadline` (monotonic seconds) or within `silence` seconds.
+    def receive(self, deadline: float, silence: float, late: TrialFailed) -> Message:
+        """The next message. Raises `late` if none comes by `deadline` (monotonic seconds).
 
-        `what` is the reason of a failure at the deadline.
+        TrialFailed as well if none comes within `silence` seconds, or if the process has failed.
         """
         entered = time.monotonic()
         while True:
@@ -124,7 +127,7 @@ class Process:
             if self._printed > OUTPUT_LIMIT:
                 raise TrialFailed(f"printed more than {OUTPUT_LIMIT // 2**20} MB")
             if now >= deadline:
-                raise TrialFailed(what)
+                raise late
             if now - entered >= silence:
                 raise TrialFailed(f"silent for {silence:.0f} s")
             try:
@@ -141,8 +144,8 @@ class Process:
             return message
 
     def expect(self, kind: str, deadline: float, silence: float, what: str) -> Message:
-        """The next message, which must be of that kind."""
-        message = self.receive(deadline, silence, what)
+        """The next message, which must be of that kind. `what` is the reason of a failure at the deadline."""
+        message = self.receive(deadline, silence, TrialFailed(what))
         if message["type"] != kind:
             # What a scoring process says may be about held-out text, or meant for an agent.
             came = "something else" if self.role == "score" else repr(message["type"][:40])

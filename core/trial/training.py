@@ -27,6 +27,9 @@ from core.trial.training_state import TrainingState
 WARMUP_BATCHES = 16
 MAX_BATCH_BYTES = 2**30
 OVERRUN_FRACTION, OVERRUN_SECONDS = 0.02, 1.0
+# Fewer steps than these say nothing about a trainer, and scoring them can take longer than they did.
+LEAST_STEPS = 5
+CHANCE_SECONDS = 1.0  # a busy machine can hold up any step for so long
 # A uniform guess costs ln(vocabulary) nats; four times that is no model any more.
 DIVERGED = 4.0
 MAX_CHOICES, MAX_CHOICE_LENGTH = 32, 200
@@ -51,6 +54,10 @@ class Training:
         self._reported = 0.0
         self._last_request = 0.0
         self._warmups = 0
+        self._warming: tuple[float, int] | None = None  # when the last warm-up batch was handed out, and its tokens
+        # Seconds a token of each warm-up batch that another one followed: the last may be no more than looked at.
+        self._warm: list[float] = []
+        self._expected = 0.0  # seconds of a step by the warm-up, at most: it may compile then; 0: unknown
         self._random = np.random.default_rng(self.facts.seed)
         self._array: SharedArray | None = None
         self._packing = ThreadPoolExecutor(1, "packing")
@@ -88,16 +95,41 @@ class Training:
             if self._array is not None:
                 self._array.close()
 
-    def _limits(self, startup_deadline: float) -> tuple[float, float, str]:
+    def _limits(self, startup_deadline: float) -> tuple[float, float, TrialFailed]:
+        """Until when the next message must come, how long the silence may be, and the failure at the deadline."""
         state, silence = self.state, self.preset.silence_seconds
         if state.started is None:
             allowance = f"no batch was asked for within the start-up allowance of {self.preset.startup_seconds:g} s"
-            return startup_deadline, math.inf, allowance
+            return startup_deadline, math.inf, TrialFailed(allowance)
         if self.budget.seconds is None:
-            return math.inf, silence, ""
+            return math.inf, silence, TrialFailed("")
+        if self._is_slow() and (len(state.durations) == 1 or self._expected > self._slow):
+            reason = f"a step was still running after {self._slow:.1f} s"
+            return self._last_request + self._slow, silence, self._too_few(reason, self._slow)
         # Past this point the trial is invalid anyway; waiting longer would only cost the night.
         end = state.started + 1.5 * self.budget.seconds + max(10.0, 2 * OVERRUN_SECONDS)
-        return end, silence, f"still running {end - state.started:.0f} s into a budget of {self.budget.seconds:g} s"
+        reason = f"still running {end - state.started:.0f} s into a budget of {self.budget.seconds:g} s"
+        return end, silence, TrialFailed(reason)
+
+    @property
+    def _slow(self) -> float:
+        """Seconds: a budget of time holds too few steps that take longer."""
+        return max((self.budget.seconds or 0.0) / LEAST_STEPS, CHANCE_SECONDS)
+
+    def _is_slow(self) -> bool:
+        """Whether no step so far was fast enough for the budget: after two of them that is no accident."""
+        durations = self.state.durations
+        return self.budget.seconds is not None and len(durations) < 3 and all(one > self._slow for one in durations)
+
+    def _too_few(self, what: str, seconds: float) -> TrialFailed:
+        """The failure where a step takes longer than that."""
+        assert self.budget.seconds is not None
+        held = math.ceil(self.budget.seconds / seconds) - 1
+        return TrialFailed(
+            f"{what}, so a budget of {self.budget.seconds:g} s holds at most {held}; fewer than {LEAST_STEPS} steps say "
+            "nothing: make a step smaller (batch, depth, length), or the budget longer",
+            "invalid",
+        )
 
     def _shape(self, message: Message) -> tuple[int, int]:
         rows, length = _integer(message, "rows"), _integer(message, "length")
@@ -120,12 +152,16 @@ class Training:
         rows, length = self._shape(message)
         if self.state.started is not None:
             raise TrialFailed("asked for warm-up after the clock had started", "invalid")
+        if self._warming is not None:
+            begun, tokens = self._warming
+            self._warm.append((time.monotonic() - begun) / tokens)
         if self._warmups == WARMUP_BATCHES:
             self.process.send("warmup", end=True)
             return
         self._warmups += 1
         batch = self._random.integers(0, self.facts.vocabulary, (rows, length + 1), dtype=np.int32)
         self._hand_over("warmup", batch, 0.0)
+        self._warming = (time.monotonic(), rows * length)
         self._report("startup", self._warmups / WARMUP_BATCHES)
 
     def _answer_batch(self, message: Message) -> None:
@@ -136,6 +172,7 @@ class Training:
             state.rows, state.length = rows, length
             if self.retry is not None and self.retry.shape not in {None, (rows, length)}:
                 raise TrialFailed(f"{self.retry.note}, and asked for other batches then: {rows} x {length}")
+            self._expected = min(self._warm, default=0.0) * rows * length
             batch = self._packer.next_batch()
             self.before_clock()
             state.started = self._last_request = time.monotonic()
@@ -146,7 +183,11 @@ class Training:
             now = time.monotonic()
             state.durations.append(now - self._last_request)
             self._last_request = now
-            if self._spent():
+            spent = self._spent()
+            if self._is_slow() and (spent or len(state.durations) == 2 or self._expected > self._slow):
+                fastest = min(state.durations)
+                raise self._too_few(f"a step took {fastest:.1f} s", fastest)
+            if spent:
                 self.process.send("batch", end=True)
                 return
             batch = self._next.result()

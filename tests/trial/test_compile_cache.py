@@ -50,6 +50,14 @@ def test_a_trial_without_a_score_leaves_nothing(run: Run, store: Path, ends: str
     assert names(store) == set()
 
 
+def test_scorers_which_compile_nothing_get_no_copy(run: Run, store: Path) -> None:
+    (store / "kind").mkdir(parents=True)
+    (store / "kind" / "old").write_text("large")
+    looks = trainer_text(before="import os; assert os.listdir('compiled') == ['kind']")
+    scored = "    import os; assert not os.path.exists('compiled/kind'), 'a copy'\n    table ="
+    assert run(looks.replace("    table =", scored)).reason == ""
+
+
 def test_what_is_in_the_store_cannot_be_changed(run: Run, store: Path) -> None:
     (store / "kind").mkdir(parents=True)
     (store / "kind" / "old").write_text("as it was")

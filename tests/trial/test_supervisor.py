@@ -160,6 +160,47 @@ def test_a_start_up_without_end_is_a_crash(run: Run) -> None:
     assert "start-up allowance of 2 s" in trial.reason
 
 
+WARMUP = """
+    import time
+    for n, _ in enumerate(trial.warmup(16, 32)):
+        if n == 2:
+            break
+        time.sleep({} if n == 0 else {})
+"""
+SLOW, COMPILING = WARMUP.format(0.4, 0.4).strip(), WARMUP.format(0.4, 0).strip()
+
+
+@pytest.mark.parametrize(
+    ("before", "each", "reason", "steps"),
+    [
+        (SLOW, "time.sleep(600)", "a step was still running after 0.3 s, so a budget of 1.2 s holds at most 4", 1),
+        # After a warm-up that was fast, and without one, the first step may compile: the second one decides.
+        (COMPILING, "time.sleep(0.4)", "a step was still running after 0.3 s", 2),
+        ("import time", "time.sleep(0.4)", "a step was still running after 0.3 s", 2),
+        ("import time", "time.sleep(1.1)", "a step took 1.1 s, so a budget of 1.2 s holds at most 1", 1),
+    ],
+)
+def test_a_budget_of_fewer_than_five_steps_ends_at_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, before: str, each: str, reason: str, steps: int
+) -> None:
+    monkeypatch.setattr("core.trial.training.CHANCE_SECONDS", 0.3)
+    trial = run(trainer_text(before=before, each=each), seconds=1.2)
+    assert (trial.verdict, trial.steps, trial.val_bpb, trial.score_seconds) == ("invalid", steps, None, 0)
+    assert reason in trial.reason
+    assert "make a step smaller" in trial.reason
+
+
+@pytest.mark.parametrize("before", [COMPILING, "import time"])
+def test_one_slow_step_is_no_slow_trainer(run: Run, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
+    monkeypatch.setattr("core.trial.training.CHANCE_SECONDS", 0.3)
+    trial = run(trainer_text(before=before, each="time.sleep(0.5 if step == 0 else 0.05)"), seconds=1.2)
+    assert (trial.verdict, trial.reason) == ("scored", "")
+
+
+def test_a_budget_of_steps_may_hold_few_slow_ones(run: Run) -> None:
+    assert run(trainer_text(before=SLOW, each="time.sleep(0.6)"), steps=2).verdict == "scored"
+
+
 def test_an_overrun_is_invalid(run: Run) -> None:
     trial = run(trainer_text(after='import time; time.sleep(1.5); trial.finish({"counts": counts})'), seconds=1.0)
     assert trial.verdict == "invalid"
