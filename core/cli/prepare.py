@@ -32,8 +32,11 @@ def prepare(
     sizes = {split: {"documents": documents, "bytes": size} for split, (documents, size) in dataset.sizes().items()}
     facts = {"corpus": dataset.corpus, "vocabulary": dataset.tokenizer.vocabulary, "splits": sizes}
     if as_json:
-        terminal.json_text({**facts, "scored_bytes": text.bytes, "yardstick": text.yardstick})
+        found = {"scored_bytes": text.bytes, "yardstick": text.yardstick, "left_out": dataset.left_out}
+        terminal.json_text({**facts, **found})
         return
+    if dataset.left_out:
+        terminal.say(f"left out: {dataset.left_out}")
     for split, size in sizes.items():
         terminal.say(f"{split:5}  {size['documents']:>9,} documents  {count(size['bytes'])}B")
     terminal.say(f"{dataset.corpus}, vocabulary {facts['vocabulary']}: ready; a score covers {count(text.bytes)}B")

@@ -128,7 +128,7 @@ def dataset_of(preset: Preset) -> Dataset:
     from core.data import prepare
 
     with Preparation(terminal.err()) as bars:
-        return prepare(preset.corpus, preset.vocabulary, on_progress=bars)
+        return prepare(preset.corpus, preset.vocabulary, on_progress=bars, on_notice=terminal.notice)
 
 
 def run_with_bar(

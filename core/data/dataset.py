@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import errno
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ from core.data.scored import ScoredText, first_bytes, open_held_out, write_held_
 from core.data.shards import TokenShards, build_shards, open_shards, sample
 from core.data.tokenizer import Tokenizer
 from core.records import UserError, check_vocabulary
-from core.system.files import cache_root, delete_leftovers, digest
+from core.system.files import cache_root, delete_leftovers, digest, os_errors_as_user_errors
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Dataset:
     train: TokenShards
     val: Ragged = field(repr=False)  # documents as rows of UTF-8 bytes, in the order in which they are scored
     test: Ragged = field(repr=False)
+    left_out: str = ""  # what lies beside the corpus's documents and isn't read, in words; empty for nothing
     _scored: dict[tuple[str, int], ScoredText] = field(default_factory=dict, repr=False, compare=False)
 
     def scored(self, split: Literal["val", "test"], score_bytes: int) -> ScoredText:
@@ -51,23 +53,33 @@ class Dataset:
         }
 
 
-def prepare(corpus: str, vocabulary: int, *, on_progress: OnStage | None = None) -> Dataset:
+def prepare(
+    corpus: str,
+    vocabulary: int,
+    *,
+    on_progress: OnStage | None = None,
+    on_notice: Callable[[str], None] = lambda line: None,
+) -> Dataset:
     """Open `corpus` encoded with `vocabulary` ids; first download, train and encode what is missing or damaged.
 
-    `on_progress(stage, done, total)` is called while something is built. If two processes prepare at once, one builds
-    and the other waits. After a kill at any moment, the next call goes on. UserError for a corpus that can't be had.
+    `on_progress(stage, done, total)` is called while something is built, `on_notice` first gets a line if files of the
+    corpus are left out. If two processes prepare at once, one builds and the other waits. After a kill at any moment,
+    the next call goes on. UserError for a corpus that can't be had, and for a cache that can't be used.
     """
     report = on_progress or (lambda stage, done, total: None)
     check_vocabulary(vocabulary)
     found = find(corpus)
-    if dataset := _open(found, vocabulary):
-        return dataset
-    with _locked(digest(found.lock)[:24], report):
-        dataset = _open(found, vocabulary)  # another process may have built it meanwhile
-        if dataset is None:
-            found.fetch(report)
-            _build(found, vocabulary, report)
-            dataset = _open(found, vocabulary)
+    with os_errors_as_user_errors(cache_root()):
+        if dataset := _open(found, vocabulary):
+            return dataset
+        if found.left_out:
+            on_notice(f"{found.name}: left out {found.left_out}")
+        with _locked(digest(found.lock)[:24], report):
+            dataset = _open(found, vocabulary)  # another process may have built it meanwhile
+            if dataset is None:
+                found.fetch(report)
+                _build(found, vocabulary, report)
+                dataset = _open(found, vocabulary)
     if dataset is None:
         raise UserError(
             f"{cache_root()} was changed while {found.name} was prepared; run `autoresearch prepare` again, and if "
@@ -78,7 +90,8 @@ def prepare(corpus: str, vocabulary: int, *, on_progress: OnStage | None = None)
 
 def prepared(corpus: str, vocabulary: int) -> Dataset | None:
     """The dataset if all of it is in the cache and whole, else None. Nothing is downloaded or built."""
-    return _open(find(corpus), vocabulary)
+    with os_errors_as_user_errors(cache_root()):
+        return _open(find(corpus), vocabulary)
 
 
 @contextlib.contextmanager
@@ -95,6 +108,8 @@ def _locked(name: str, on_progress: OnStage) -> Iterator[None]:
             break
         except Timeout:
             on_progress("wait for another prepare", 0, 1)
+        except NotImplementedError as error:
+            raise OSError(errno.ENOLCK, "its file system has no locks", str(folder)) from error
     try:
         yield
     finally:
@@ -110,7 +125,7 @@ def _open(corpus: Corpus, vocabulary: int) -> Dataset | None:
     if val is None or test is None or tokenizer is None or tokenizer.vocabulary != vocabulary:
         return None
     train = open_shards(_tokens_folder(identity, tokenizer), tokenizer)
-    return None if train is None else Dataset(corpus.name, tokenizer, train, val, test)
+    return None if train is None else Dataset(corpus.name, tokenizer, train, val, test, corpus.left_out)
 
 
 def _build(corpus: Corpus, vocabulary: int, on_progress: OnStage) -> None:

@@ -120,7 +120,8 @@ def delete_leftovers(folder: Path) -> None:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write `data` to `path` at once or not at all."""
     with replacing(path) as file:
-        file.write(json.dumps(data, ensure_ascii=False, indent=1).encode())
+        # Names of files may be no UTF-8; `json.loads` takes them back.
+        file.write(json.dumps(data, ensure_ascii=False, indent=1).encode(errors="surrogatepass"))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -49,6 +49,7 @@ class ApiDocsCorpus:
 
     def __init__(self) -> None:
         self.name = self.lock = "apidocs"
+        self.left_out = ""
         self._parts: Sequence[Part] = ()
 
     def identity(self) -> str:

@@ -35,6 +35,7 @@ class Corpus(Protocol):
 
     name: str  # as `registry.find` takes it
     lock: str  # the same for all corpora that write the same files, and for no others
+    left_out: str  # what lies beside the documents and isn't read, in words; empty for nothing
 
     def identity(self) -> str | None:
         """SHA-256 over all that decides the documents; None if that takes a download to know."""

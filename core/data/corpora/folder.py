@@ -1,26 +1,45 @@
-"""The corpus `folder:PATH`: a user's own .txt, .md, .jsonl and .parquet files, split by the hash of each document."""
+"""The corpus `folder:PATH`: a user's own text, JSON-lines and Parquet files, split by the hash of each document."""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import gzip
 import json
 import os
+import stat
 import time
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from core.data.corpora import base
 from core.data.corpora.base import OnStage, Part, Split, not_blank, split_of
-from core.data.corpora.parquet import parquet_parts
+from core.data.corpora.parquet import parquet_parts, uncompressed
 from core.records import UserError
-from core.system.files import cache_root, digest, file_sha256, read_json, write_json
+from core.system.files import (
+    cache_root,
+    decode,
+    digest,
+    file_sha256,
+    os_errors_as_user_errors,
+    read_json,
+    write_json,
+)
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
+TEXTS, LINES, TABLES = (".txt", ".md"), (".jsonl",), (".parquet",)
+COMPRESSED = (".gz", ".zst")  # behind the suffix of a text or of lines
+SUFFIXES = (*TEXTS, *LINES, *TABLES, *(f"{suffix}{packed}" for suffix in (*TEXTS, *LINES) for packed in COMPRESSED))
+KINDS = ".txt, .md, .jsonl (each also with .gz or .zst) and .parquet"
+COMPRESSION = 3  # about so many times as long is text that was compressed; for progress alone
 READING = 1  # raised when the same files give other documents
-LONG_FILE = 65_536  # characters: a .txt or .md file beyond that is no single document
+LONG_FILE = 65_536  # characters: a text file beyond that is no single document
 PIECE = 8_192  # characters that a document cut from such a file has at most
 SETTLED = 2 * 10**9  # nanoseconds: a younger file could change again without a change of its times
+SHOWN = 5  # suffixes that are named of those that are left out
 EVERY_SPLIT: frozenset[Split] = frozenset(("train", "val", "test"))
 
 
@@ -32,49 +51,57 @@ class _TextFiles:
 
     def documents(self) -> Iterator[tuple[Split, str]]:
         for path in self.paths:
-            for text in not_blank(cut(_decoded(path, path.read_bytes()))):
+            with _opened(path) as file:
+                data = b"".join(_read_lines(file, path))
+            for text in not_blank(cut(decode(data, path))):
                 yield split_of(text), text
 
 
 @dataclass(frozen=True)
 class _Lines:
-    """The lines of a .jsonl file that start within [start, end)."""
+    """The lines of a .jsonl file that start within [start, end) of its text; `size` is the number of bytes in it."""
 
     path: Path
     start: int
-    end: int
+    end: int | None  # None: to the end
+    size: int
     splits: frozenset[Split] = EVERY_SPLIT
 
-    @property
-    def size(self) -> int:
-        return self.end - self.start
-
     def documents(self) -> Iterator[tuple[Split, str]]:
-        with self.path.open("rb") as file:
-            if self.start:
-                file.seek(self.start - 1)
-                file.readline()  # a line that starts before `start` is the previous part's
-            while (position := file.tell()) < self.end and (line := file.readline()):
+        with _opened(self.path) as file:
+            position = self.start
+            if position:
+                file.seek(position - 1)
+                # A line that starts before `start` is the previous part's.
+                position += len(file.readline()) - 1
+            for line in _read_lines(file, self.path):
+                if self.end is not None and position >= self.end:
+                    return
                 if not line.isspace():
                     for text in not_blank([self._text(line, position)]):
                         yield split_of(text), text
+                position += len(line)
 
     def _text(self, line: bytes, position: int) -> str:
-        text = None
-        with suppress(ValueError, KeyError, TypeError):
+        """The document in a line; empty for a null, which a Parquet file may have for a text too."""
+        if position == 0 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UserError(f"{self.path}: expected lines of UTF-8 text, got UTF-16; save it as UTF-8")
+        text: object = 0
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deep
             text = json.loads(line)["text"]
-        if not isinstance(text, str):
+        if text is not None and not isinstance(text, str):
             raise UserError(
                 f'expected each line of {self.path} to be JSON with a string "text", got {line[:60]!r} at byte '
                 f"{position}; mend the line or move the file out of the folder"
             )
-        return text
+        return text or ""
 
 
 class FolderCorpus:
     """Files of text below a folder, in the order of their paths; hidden ones are left out.
 
-    A .txt or .md file is one document, or, where it is longer than 65,536 characters, many: cut at blank lines.
+    A text file is one document, or, where it is longer than 65,536 characters, many: cut at blank lines. Links are
+    followed; a folder that several of them lead to is read once.
     """
 
     def __init__(self, root: Path) -> None:
@@ -82,11 +109,13 @@ class FolderCorpus:
         self._root = root
         if not root.is_dir():
             raise UserError(f"expected a folder of documents, but {root} is not one; name it: `--corpus folder:PATH`")
-        self._files = sorted(_files(root))
+        found = _Found(root)
+        self._files = sorted(found.files)
+        self.left_out = found.left_out()
         if not self._files:
             raise UserError(
-                f"expected {', '.join(SUFFIXES)} files in {root}, found none; put some there or name another folder: "
-                "`--corpus folder:PATH`"
+                f"expected {KINDS} files in {root}, found {self.left_out or 'none'}; put some there or name another "
+                "folder: `--corpus folder:PATH`"
             )
         self.lock = digest("folder", READING, self._hashes())  # a copy of the folder elsewhere is the same corpus
 
@@ -104,15 +133,19 @@ class FolderCorpus:
         size = 0
         for name in self._files:
             path = self._root / name
-            if path.suffix.lower() == ".parquet":
+            kind, packed = _kind(name)
+            length = _status(path).st_size * (COMPRESSION if packed else 1)
+            if kind in TABLES:
                 yield from parquet_parts(path, lambda _, text: split_of(text), EVERY_SPLIT)
-            elif path.suffix.lower() == ".jsonl":
-                length = path.stat().st_size
+            elif kind in LINES and packed:  # only readable from its beginning
+                yield _Lines(path, 0, None, length)
+            elif kind in LINES:
                 for start in range(0, length, base.PART_BYTES):
-                    yield _Lines(path, start, min(start + base.PART_BYTES, length))
+                    end = min(start + base.PART_BYTES, length)
+                    yield _Lines(path, start, end, end - start)
             else:
                 texts.append(path)
-                size += path.stat().st_size
+                size += length
                 if size >= base.PART_BYTES:
                     yield _TextFiles(tuple(texts), size)
                     texts.clear()
@@ -127,18 +160,65 @@ class FolderCorpus:
         now: dict[str, list[int | str]] = {}
         for name in self._files:
             path = self._root / name
-            status = path.stat()
+            status = _status(path)
             times = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
             before = known.get(name)
             if isinstance(before, list) and before[:3] == times:
                 now[name] = before
-            elif time.time_ns() - max(times[1:]) > SETTLED:
-                now[name] = [*times, file_sha256(path)]
-            else:
-                now[name] = [0, 0, 0, file_sha256(path)]  # hashed again next time
+                continue
+            with os_errors_as_user_errors(path):
+                settled = time.time_ns() - max(times[1:]) > SETTLED
+                now[name] = [*(times if settled else (0, 0, 0)), file_sha256(path)]  # zeros: hashed again next time
         if now != known:
-            write_json(memory, now)
+            with contextlib.suppress(OSError):  # of a cache that may only be read: it only takes longer
+                write_json(memory, now)
         return [(name, str(now[name][3])) for name in self._files]
+
+
+class _Found:
+    """The files of documents below a folder, and what else is there."""
+
+    def __init__(self, root: Path) -> None:
+        self.files: list[str] = []
+        self._suffixes: Counter[str] = Counter()
+        self._again: list[str] = []  # links to folders that were read already
+        self._root = root
+        self._folders: set[tuple[int, int]] = set()
+        self._walk(root)
+
+    def left_out(self) -> str:
+        """What is there and is not read, in words; empty if nothing is."""
+        words = []
+        if self._suffixes:
+            count = self._suffixes.total()
+            shown = [f"{count} {suffix}" for suffix, count in self._suffixes.most_common(SHOWN)]
+            more = ["..."] if len(self._suffixes) > SHOWN else []
+            words.append(f"{count} other file{'s' * (count > 1)} ({', '.join(shown + more)})")
+        if self._again:
+            more = ["..."] if len(self._again) > SHOWN else []
+            words.append(f"links to folders that are read already ({', '.join(self._again[:SHOWN] + more)})")
+        return " and ".join(words)
+
+    def _walk(self, folder: Path) -> None:
+        with os_errors_as_user_errors(folder):
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
+        self._folders.add((status.st_dev, status.st_ino))
+        for entry in entries:  # links last: a folder is read where it lies
+            if entry.name.startswith("."):
+                continue
+            path = Path(entry.path)
+            name = path.relative_to(self._root).as_posix()
+            if entry.is_dir():
+                status = path.stat()
+                if (status.st_dev, status.st_ino) in self._folders:
+                    self._again.append(name)
+                else:
+                    self._walk(path)
+            elif path.name.lower().endswith(SUFFIXES):
+                self.files.append(name)
+            else:
+                self._suffixes[path.suffix.lower() or "without a suffix"] += 1
 
 
 def cut(text: str) -> Iterator[str]:
@@ -157,18 +237,40 @@ def cut(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _files(root: Path) -> Iterator[str]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+def _kind(name: str) -> tuple[str, str]:
+    """Of a file's name its suffix, and the one of its compression; empty if it isn't compressed."""
+    path = Path(name.lower())
+    return (path.with_suffix("").suffix, path.suffix) if path.suffix in COMPRESSED else (path.suffix, "")
 
 
-def _decoded(path: Path, data: bytes) -> str:
+def _status(path: Path) -> os.stat_result:
+    """UserError unless it is a regular file that is there: reading a FIFO would wait for ever."""
+    with os_errors_as_user_errors(path):
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path} is a link to {path.readlink()}, which is missing; mend the link or remove it")
+        status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is no regular file but a pipe, a socket or a device; move it out of the folder")
+    return status
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file's bytes, uncompressed."""
+    _, packed = _kind(path.name)
+    with contextlib.ExitStack() as stack:
+        with os_errors_as_user_errors(path):
+            file: Any = stack.enter_context(path.open("rb"))
+        if packed == ".gz":
+            file = stack.enter_context(gzip.GzipFile(fileobj=file))
+        elif packed:
+            file = stack.enter_context(uncompressed(path, file, "zstd"))
+        yield file
+
+
+def _read_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines that are left in the file. UserError if it is damaged."""
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"expected {path} to be UTF-8 text, but byte {error.start} is not; convert it or move it out of the folder"
-        ) from error
+        yield from file
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} can't be read: {error}; restore it, or move it out of the folder") from error

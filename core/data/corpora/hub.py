@@ -39,6 +39,7 @@ class HubCorpus:
         self, name: str, repo: str, files: dict[str, frozenset[Split]], rule: Callable[[str, int, str], Split]
     ) -> None:
         self.name = name
+        self.left_out = ""
         self.lock = repo  # climbmix:2 and climbmix:10 share their files
         self._repo = repo
         self._files = files

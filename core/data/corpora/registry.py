@@ -10,6 +10,7 @@ from core.data.corpora.base import Corpus
 from core.data.corpora.folder import FolderCorpus
 from core.data.corpora.hub import CLIMBMIX_SHARDS, climbmix, tinystories
 from core.records import UserError
+from core.system.files import user_path
 
 PACKAGES = (apidocs.PACKAGE,)  # installed packages that hold a corpus
 NAMES = ("apidocs", "climbmix", "tinystories", "folder:PATH")
@@ -35,4 +36,4 @@ def find(corpus: str) -> Corpus:
 def outside_cache(corpus: str) -> tuple[Path, ...]:
     """The folders outside the cache that hold the corpus."""
     kind, _, rest = corpus.partition(":")
-    return (Path(rest).expanduser().absolute(),) if kind == "folder" and rest else ()
+    return (user_path(rest, "--corpus").absolute(),) if kind == "folder" and rest else ()

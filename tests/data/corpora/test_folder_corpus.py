@@ -1,13 +1,17 @@
 """The corpus folder:PATH: what is a document, in which split, and what makes it another corpus."""
 
+import gzip
 import json
 import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rights import as_nobody
 from synthetic import synthetic_documents
 
 from core.data import prepare
@@ -135,26 +139,179 @@ def test_mistakes_are_told(tmp_path: Path, fresh_cache: Path, parquet: Callable[
     root = tmp_path / "texts"
     root.mkdir()
     (root / "notes.pdf").write_bytes(b"%PDF")
-    with pytest.raises(UserError, match=r"expected \.txt, \.md, \.jsonl, \.parquet files in .*found none"):
+    with pytest.raises(
+        UserError, match=r"expected \.txt, .* and \.parquet files in .*, found 1 other file \(1 \.pdf\)"
+    ):
         prepare(f"folder:{root}", 256)
     (root / "blank.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(UserError, match="expected documents in every split"):
         prepare(f"folder:{root}", 256)
     (root / "blank.txt").write_bytes("größer".encode("latin-1"))
-    with pytest.raises(UserError, match=r"blank\.txt to be UTF-8 text, but byte 2 is not"):
+    with pytest.raises(UserError, match=r"blank\.txt: expected UTF-8 text, but byte 2 is not"):
         prepare(f"folder:{root}", 256)
     (root / "blank.txt").unlink()
-    for line in ('{"text": "a"}\n{"body": "b"}', '{"text": "a"}\nnot json', '{"text": "a"}\n{"text": 5}', '"text"'):
+    deep = '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    for line in ('{"text": "a"}\n{"body": "b"}', '{"text": "a"}\nnot json', '{"text": 5}', '"text"', deep):
         (root / "lines.jsonl").write_text(line, encoding="utf-8")
         with pytest.raises(UserError, match=r'expected each line of .*lines\.jsonl to be JSON with a string "text"'):
             prepare(f"folder:{root}", 256)
     (root / "lines.jsonl").unlink()
     (root / "t.parquet").write_bytes(parquet(["a"], column="body"))
-    with pytest.raises(UserError, match=r"t\.parquet to have a column `text` of strings, got id, body"):
+    with pytest.raises(
+        UserError, match=r"t\.parquet to have a column `text` of strings, got id \(int64\), body \(string\)"
+    ):
         prepare(f"folder:{root}", 256)
     (root / "t.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(UserError, match=r"t\.parquet to be a Parquet file"):
         prepare(f"folder:{root}", 256)
+
+
+def test_a_null_is_no_document_in_lines_and_in_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs the extra hub")
+    import pyarrow.parquet as pq
+
+    (tmp_path / "lines.jsonl").write_text('{"text": null}\n{"text": "one"}\n', encoding="utf-8")
+    pq.write_table(pa.table({"text": [None, "two"]}), tmp_path / "table.parquet")
+    assert texts_of(tmp_path) == ["one", "two"]
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "string_view", "large_string", "beside a struct's"])
+def test_every_kind_of_string_column_is_read(kind: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs the extra hub")
+    import pyarrow.parquet as pq
+
+    texts = pa.array(["one", "two", "one", None])
+    if kind == "dictionary":
+        texts = texts.dictionary_encode()
+    elif kind in ("string_view", "large_string"):
+        texts = texts.cast(getattr(pa, kind)())
+    pq.write_table(pa.table({"meta": [{"text": n} for n in range(4)], "text": texts}), tmp_path / "table.parquet")
+    assert texts_of(tmp_path) == ["one", "two", "one"]
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs the extra hub")
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "table.parquet"
+    table = pa.table({"text": [f"row {n} " * 20 for n in range(100)]})
+    for checksums, place in ((True, 300), (False, 300), (False, 4)):  # in the values, and in their page's header
+        pq.write_table(table, path, compression="zstd", use_dictionary=False, write_page_checksum=checksums)
+        data = bytearray(path.read_bytes())
+        data[place : place + 20] = bytes(20)
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=rf"{re.escape(str(path))} is damaged: .*; fetch it again, or move it out"):
+            texts_of(tmp_path)
+    pq.write_table(pa.table({"text": pa.array([b"caf\xe9"]).view(pa.string())}), path)
+    with pytest.raises(UserError, match=rf"{re.escape(str(path))} is damaged: .*utf-8"):
+        texts_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.jsonl"])
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressed_files_are_read(name: str, suffix: str, tmp_path: Path) -> None:
+    text = '{"text": "one"}\n\n{"text": "two"}' if name.endswith("jsonl") else "one\ntwo"
+    path = tmp_path / f"{name.upper()}{suffix}"
+    path.write_bytes(compressed(text.encode(), suffix))
+    assert texts_of(tmp_path) == (["one", "two"] if name.endswith("jsonl") else [text])
+    for damaged in (path.read_bytes()[:-9], b"no archive"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"{re.escape(str(path))} can't be read: .*; restore it, or move it out"):
+            texts_of(tmp_path)
+
+
+def compressed(data: bytes, suffix: str) -> bytes:
+    if suffix == ".gz":
+        return gzip.compress(data)
+    pa = pytest.importorskip("pyarrow", reason="needs the extra hub")
+    out = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(out, "zstd") as stream:
+        stream.write(data)
+    return bytes(out.getvalue())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_text_of_powershell_is_read(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("größer", encoding=encoding)
+    assert texts_of(tmp_path) == ["größer"]
+    (tmp_path / "a.jsonl").write_text('{"text": "b"}\n', encoding=encoding)
+    if encoding == "utf-16":
+        with pytest.raises(UserError, match=r"a\.jsonl: expected lines of UTF-8 text, got UTF-16; save it as UTF-8"):
+            texts_of(tmp_path)
+    else:
+        assert texts_of(tmp_path) == ["b", "größer"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes as POSIX has them")
+def test_links_are_followed_and_loops_are_not(tmp_path: Path, fresh_cache: Path) -> None:
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "texts"
+    for folder in (elsewhere / "deep", root / "own"):
+        folder.mkdir(parents=True)
+    (elsewhere / "deep" / "far.txt").write_text("far", encoding="utf-8")
+    (root / "own" / "near.txt").write_text("near", encoding="utf-8")
+    (root / "one.txt").symlink_to(elsewhere / "deep" / "far.txt")
+    (root / "a-link").symlink_to(elsewhere)
+    (root / "a-twin").symlink_to(root / "own")
+    (elsewhere / "deep" / "loop").symlink_to(elsewhere)
+    for name in ("a.pdf", "b.PDF", "README", "c.png"):
+        (root / name).touch()
+    assert texts_of(root) == ["far", "far", "near"]
+    assert FolderCorpus(root).left_out == (
+        "4 other files (2 .pdf, 1 without a suffix, 1 .png) and links to folders that are read already "
+        "(a-link/deep/loop, a-twin)"
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes as POSIX has them")
+def test_what_is_no_file_is_named(tmp_path: Path, fresh_cache: Path) -> None:
+    path = tmp_path / "texts" / "a.txt"
+    path.parent.mkdir()
+    path.symlink_to("gone")
+    with pytest.raises(UserError, match=rf"{path} is a link to gone, which is missing; mend the link or remove it"):
+        texts_of(path.parent)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=rf"{path} is no regular file but a pipe, .*; move it out of the folder"):
+        texts_of(path.parent)
+
+
+def test_an_unreadable_file_or_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with as_nobody() as root:
+        monkeypatch.setenv("AUTORESEARCH_CACHE", str(root / "cache"))
+        folder = root / "texts"
+        (folder / "inner").mkdir(parents=True)
+        (folder / "inner" / "a.txt").write_text("one", encoding="utf-8")
+        for path in (folder / "inner" / "a.txt", folder / "inner", folder):
+            path.chmod(0)
+            with pytest.raises(UserError, match=rf"{path}: permission denied; change its rights"):
+                texts_of(folder)
+            path.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode")
+def test_a_name_that_is_no_text_is_a_name(tmp_path: Path, fresh_cache: Path) -> None:
+    root = tmp_path / "texts"
+    root.mkdir()
+    (root / os.fsdecode(b"caf\xe9.txt")).write_text("one", encoding="utf-8")
+    (root / os.fsdecode(b"caf\xe9.pdf")).touch()
+    assert texts_of(root) == ["one"]
+    first = FolderCorpus(root).identity()
+    assert FolderCorpus(root).identity() == first
+    (root / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"\xe9")
+    with pytest.raises(UserError, match=r"\.txt: expected UTF-8 text, but byte 0 is not"):
+        texts_of(root)
+
+
+def test_what_is_left_out_is_said_once(tmp_path: Path, fresh_cache: Path) -> None:
+    root = tmp_path / "texts"
+    root.mkdir()
+    (root / "book.txt").write_text("\n\n".join(synthetic_documents(700, seed=6)), encoding="utf-8")
+    (root / "book.pdf").touch()
+    said: list[str] = []
+    for _ in range(2):
+        dataset = prepare(f"folder:{root}", 256, on_notice=said.append)
+        assert dataset.left_out == "1 other file (1 .pdf)"
+    assert said == [f"folder:{root}: left out 1 other file (1 .pdf)"]
 
 
 @pytest.mark.parametrize("name", ["", "wikipedia", "folder:", "climbmix:0", "climbmix:x", "climbmix:-1", "apidocs:2"])
