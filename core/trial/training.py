@@ -126,8 +126,8 @@ class Training:
         assert self.budget.seconds is not None
         held = math.ceil(self.budget.seconds / seconds) - 1
         return TrialFailed(
-            f"{what}, so a budget of {self.budget.seconds:g} s holds at most {held}; fewer than {LEAST_STEPS} steps say "
-            "nothing: make a step smaller (batch, depth, length), or the budget longer",
+            f"{what}, so a budget of {self.budget.seconds:g} s holds at most {held}; fewer than {LEAST_STEPS} steps "
+            "say nothing: make a step smaller (batch, depth, length), or the budget longer",
             "invalid",
         )
 
