@@ -61,6 +61,7 @@ class Choice:
         return f"{self.value} ({self.reason})" if self.reason else self.value
 
 
+FIXED = "fixed"  # in a preset's table [tune]: a search leaves this constant alone
 # A trainer's constants that are fields of a preset, under the constants' names.
 CONSTANT_FIELDS = {name.upper(): name for name in ("depth", "sequence_length", "total_batch_size", "device_batch_size")}
 
@@ -85,6 +86,8 @@ class Preset:
     peak_tflops: float | None = None  # dense peak that MFU is relative to; None: that of a measured matrix product
     seeds: tuple[int, ...] = (1, 2)  # the baseline runs with each; candidates with the first
     constants: Mapping[str, Constant] = field(default_factory=dict)  # further constants of the trainer
+    # Where a search looks, in words of `# tune:`, or "fixed"; other constants keep ranges that follow their values.
+    tune: Mapping[str, str] = field(default_factory=dict)
 
     def trainer_constants(self) -> dict[str, Constant]:
         """What a reference trainer's block of constants is filled with, under its names there."""

@@ -16,7 +16,7 @@ from typing import Any
 from core.records import CONSTANT_FIELDS, DeviceName, Preset, UserError
 from core.system.files import read_text, user_path
 from presets import devices, scaling
-from presets.schema import FIELDS, build, toml, value
+from presets.schema import FIELDS, TABLES, build, checked_table, toml, value
 from presets.schema import dump as dump
 
 FOLDER = Path(__file__).resolve().parent
@@ -53,8 +53,9 @@ def anchors() -> scaling.Anchors:
 def load(name: str, settings: Mapping[str, str] | None = None) -> Preset:
     """The preset `name`, or the one in the file `name` if it ends in .toml, with `--set` values put over it.
 
-    A key in lower case is a field of Preset, one in upper case a constant of the trainer. Values are TOML; a bare word
-    is text. UserError for an unknown name or key and for a value of the wrong type or out of range.
+    A key in lower case is a field of Preset, one in upper case a constant of the trainer, and `tune.NAME` is where a
+    search looks for a constant (`none`: where it follows from the value). Values are TOML; a bare word is text.
+    UserError for an unknown name or key and for a value of the wrong type or out of range.
     """
     return _with(_values(name, ()), settings or {}, f"preset {name}")
 
@@ -87,7 +88,8 @@ def settings_from(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def _with(values: dict[str, Any], settings: Mapping[str, str], where: str) -> Preset:
-    values.setdefault("constants", {})
+    for table in TABLES:
+        values.setdefault(table, {})
     kind = _kind(values)
     for key, text in settings.items():
         _put(values, CONSTANT_FIELDS.get(key, key), text)
@@ -120,19 +122,24 @@ def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     values.pop("about", None)
     base = values.pop("base", None)
     inherited = _values(base, (*seen, name)) if base is not None else {}
-    constants = {**inherited.get("constants", {}), **values.get("constants", {})}
-    return {**inherited, **values, "name": path.stem, "constants": constants}
+    tables = {table: {**inherited.get(table, {}), **checked_table(values, table, str(path))} for table in TABLES}
+    return {**inherited, **values, "name": path.stem, **tables}
 
 
 def _put(values: dict[str, Any], key: str, text: str) -> None:
     if key.isupper():
         values["constants"] = {**values["constants"], key: value(text)}
         return
-    settable = [name for name in FIELDS if name not in ("name", "constants")]
+    table, _, constant = key.partition(".")
+    if table == "tune" and constant:
+        ranges = {name: words for name, words in values["tune"].items() if name != constant}
+        values["tune"] = ranges if text == "none" else {**ranges, constant: value(text)}
+        return
+    settable = [name for name in FIELDS if name not in ("name", *TABLES)]
     if key not in settable:
         raise UserError(
             f"a preset has no {key!r}: {_close_to(key, settable)}it has {', '.join(settable)}; "
-            "names in capitals, as in MATRIX_LR=0.03, are constants of the trainer"
+            "names in capitals, as in MATRIX_LR=0.03, are constants of the trainer, and tune.MATRIX_LR is one's range"
         )
     given = value(text)
     if given == "none" and FIELDS[key].default is None:

@@ -8,10 +8,14 @@ from core.records import Preset, Trial
 from presets import cost
 from presets.devices import Device
 
+# What a trial of FULL_SECONDS or more should hold. A shorter one should hold its share of the steps and tokens: what
+# it ranks is how quickly a model begins to learn.
+FULL_SECONDS = 300.0
 LEAST_STEPS = 300
 TOKENS_PER_PARAMETER = (2.0, 40.0)
 MOST_MEMORY = 0.85
-MOST_OVERHEAD = 0.10
+# Of the wall time: at FULL_SECONDS, and for the shortest budgets, whose start-up costs what any costs. Between by line.
+MOST_OVERHEAD, MOST_OVERHEAD_SHORT = 0.10, 0.50
 
 # Share of the dense peak that training reaches. Upstream's H100 with FlashAttention-3 and this project's CPU trainer
 # were measured; the others are assumed to be lower, as their kernels are less fused.
@@ -42,25 +46,30 @@ class Estimate:
     memory_gb: float
     memory_share: float | None  # None if the device's memory is not known
     overhead_share: float  # start-up and scoring, of the wall time
+    budget_seconds: float
     measured: bool = False
 
     def warnings(self) -> list[str]:
         """What makes the budget a poor one, each with its number and what to change; empty if nothing does."""
-        least, most = TOKENS_PER_PARAMETER
+        share = min(1.0, self.budget_seconds / FULL_SECONDS)
+        steps, (least, most) = LEAST_STEPS * share, TOKENS_PER_PARAMETER
+        least *= share
+        overhead = MOST_OVERHEAD_SHORT + (MOST_OVERHEAD - MOST_OVERHEAD_SHORT) * share
+        of = "" if share == 1 else f" for {self.budget_seconds:g} s"
         found = []
-        if self.steps < LEAST_STEPS:
-            found.append(f"{self.steps:.0f} steps, fewer than {LEAST_STEPS}: lower total_batch_size or depth")
+        if self.steps < steps:
+            found.append(f"{self.steps:.0f} steps, fewer than {steps:.0f}{of}: lower total_batch_size or depth")
         if self.tokens_per_parameter < least:
             found.append(
-                f"{self.tokens_per_parameter:.1f} tokens a parameter, under {least:g}: lower depth or vocabulary"
+                f"{self.tokens_per_parameter:.2g} tokens a parameter, under {least:.2g}{of}: lower depth or vocabulary"
             )
         if self.tokens_per_parameter > most:
             found.append(f"{self.tokens_per_parameter:.1f} tokens a parameter, over {most:g}: raise depth")
         if self.memory_share is not None and self.memory_share >= MOST_MEMORY:
             found.append(f"{self.memory_share:.0%} of the memory, not under {MOST_MEMORY:.0%}: lower device_batch_size")
-        if self.overhead_share >= MOST_OVERHEAD:
+        if self.overhead_share >= overhead:
             found.append(
-                f"start-up and scoring are {self.overhead_share:.0%} of the wall time, not under {MOST_OVERHEAD:.0%}: "
+                f"start-up and scoring are {self.overhead_share:.0%} of the wall time, not under {overhead:.0%}{of}: "
                 "lower score_bytes or raise budget_seconds"
             )
         return found
@@ -91,6 +100,7 @@ def estimate(preset: Preset, device: Device, *, flops: float | None = None) -> E
         memory_gb=memory,
         memory_share=memory / device.usable_gb,
         overhead_share=overhead / (overhead + preset.budget_seconds),
+        budget_seconds=preset.budget_seconds,
     )
 
 
@@ -106,5 +116,6 @@ def of_trial(trial: Trial, memory_gb: float | None) -> Estimate | None:
         memory_gb=peak,
         memory_share=peak / memory_gb if memory_gb else None,
         overhead_share=(trial.wall_seconds - trial.train_seconds) / trial.wall_seconds,
+        budget_seconds=trial.budget_seconds,
         measured=True,
     )

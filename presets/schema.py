@@ -9,10 +9,11 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from core.records import Constant, Preset, UserError, check_vocabulary
+from core.records import FIXED, Constant, Preset, UserError, check_vocabulary
 
 FIELDS = {field.name: field for field in dataclasses.fields(Preset)}
 REQUIRED = {name for name, field in FIELDS.items() if field.default is field.default_factory is dataclasses.MISSING}
+TABLES = tuple(name for name, field in FIELDS.items() if str(field.type).startswith("Mapping"))
 POSITIVE = [name for name, field in FIELDS.items() if str(field.type).startswith(("int", "float"))]
 
 
@@ -29,11 +30,11 @@ def build(values: Mapping[str, Any], where: str) -> Preset:
 
 def dump(preset: Preset) -> str:
     """The whole preset as TOML, without a base."""
-    values = {name: getattr(preset, name) for name in FIELDS if name != "constants"}
+    values = {name: getattr(preset, name) for name in FIELDS if name not in TABLES}
     lines = [f"{name} = {_literal(value)}" for name, value in values.items() if value is not None]
-    if preset.constants:
-        lines += ["", "[constants]"]
-        lines += [f"{_key(name)} = {_literal(value)}" for name, value in preset.constants.items()]
+    for table in TABLES:
+        if entries := getattr(preset, table):
+            lines += ["", f"[{table}]", *(f"{_key(name)} = {_literal(value)}" for name, value in entries.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -53,6 +54,14 @@ def toml(text: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where} is not TOML: {error}") from error
 
 
+def checked_table(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    """The table of that name, empty if it is missing. UserError if it is no table."""
+    table = values.get(name, {})
+    if not isinstance(table, dict):
+        raise UserError(f"{where}: {name} is a table, as in [{name}], not {table!r}")
+    return table
+
+
 def _typed(name: str, value: Any) -> Any:
     """The value in its field's type. Whole numbers become floats where needed; nothing else is converted."""
     wanted = str(FIELDS[name].type)
@@ -65,6 +74,8 @@ def _typed(name: str, value: Any) -> Any:
         return float(value)
     if wanted.startswith("tuple") and isinstance(value, list) and all(type(item) is int for item in value):
         return tuple(value)
+    if name == "tune" and isinstance(value, dict):
+        return {key: _range(key, words) for key, words in value.items()}
     if wanted.startswith("Mapping") and isinstance(value, dict):
         return {key: _constant(key, item) for key, item in value.items()}
     expected = {"str": "text", "int": "a whole number", "tuple[int, ...]": "whole numbers, as in [1, 2]"}
@@ -77,6 +88,15 @@ def _constant(name: str, value: Any) -> Constant:
     if isinstance(value, list) and all(type(item) in (int, float) for item in value):
         return tuple(value)
     raise UserError(f"{name} is a number, true or false, a text or a list of numbers, not {value!r}")
+
+
+def _range(key: str, words: Any) -> str:
+    """What [tune] says of a constant; whether it is a range, the trainer's own reader of `# tune:` checks."""
+    if not (key.isidentifier() and key.isupper()):
+        raise UserError(f"[tune] names constants of the trainer, in capitals as in DEPTH, not {key!r}")
+    if not isinstance(words, str) or not words.strip() or not words.isprintable() or set("#;") & set(words):
+        raise UserError(f'[tune] {key} is "{FIXED}" or a range as behind `# tune:`, as in "int 2 .. 6", not {words!r}')
+    return words.strip()
 
 
 def _check(preset: Preset) -> None:

@@ -28,12 +28,12 @@ from core.trial import join
 
 # ---- Constants: the search reads the ranges; upstream's values for an H100 where a preset sets nothing else ----------
 
-DEPTH = 8  # tune: int 2 .. 16; layers; with ASPECT_RATIO it sets the width, so depth alone scales the model
+DEPTH = 8  # tune: int 4 .. 12; layers; with ASPECT_RATIO it sets the width, so depth alone scales the model
 ASPECT_RATIO = 64  # tune: one of 32, 48, 64, 96; model width = DEPTH * ASPECT_RATIO, rounded up to whole heads
 HEAD_DIM = 128  # tune: one of 32, 64, 128
 WINDOW_PATTERN = "SSSL"  # tune: one of "L", "SL", "SSL", "SSSL"; S: half the sequence, L: all; the last layer is L
-SEQUENCE_LENGTH = 2048  # tune: one of 128, 256, 512, 1024, 2048
-TOTAL_BATCH_SIZE = 524288  # tune: log int 4096 .. 1048576; tokens of one step, rounded to whole slices
+SEQUENCE_LENGTH = 2048  # tune: one of 512, 1024, 2048
+TOTAL_BATCH_SIZE = 524288  # tune: log int 65536 .. 1048576; tokens of one step, rounded to whole slices
 DEVICE_BATCH_SIZE = 128  # rows that the device takes at once: memory and speed only
 COMPILE = "auto"  # "auto", "xla" or "eager"; auto is xla: by itself each operation would start from Python
 EMBEDDING_LR = 0.6  # tune: log 0.05 .. 2

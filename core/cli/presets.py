@@ -48,7 +48,7 @@ def presets(
         return
     if name is not None and name not in library.names():
         preset = library.load(name, chosen)
-        terminal.json_text(to_json(preset)) if as_json else sys.stdout.write(library.dump(preset))
+        terminal.json_text(to_json(preset)) if as_json else sys.stdout.write(library.dump(preset) + _followed(preset))
         return
     every = [listed(one, chosen) for one in ([name] if name is not None else library.names())]
     missing = {backend: backends.get(backend).missing() for backend in sorted({one.preset.backend for one in every})}
@@ -157,4 +157,21 @@ def toml(one: Listed) -> str:
         lines[0] += f", for {device.name}"
         lines.append(f"# The device's facts: {device.source}")
     lines += [f"# warning: {warning}" for warning in one.warnings]
-    return "\n".join(lines) + "\n" + library.dump(one.preset)
+    return "\n".join(lines) + "\n" + library.dump(one.preset) + _followed(one.preset)
+
+
+def _followed(preset: Preset) -> str:
+    """As comments, where a search looks for the constants that [tune] says nothing of."""
+    from core.trainer.constants import read_tunables
+    from core.trainer.literals import literal
+    from core.trainer.reference import reference_trainer
+
+    found = read_tunables(reference_trainer(preset))
+    lines = [f"# {name} = {literal(one.range)}" for name, one in found.items() if name not in preset.tune]
+    head = [
+        "",
+        "# What a search changes else, and where it looks: it follows from the values above. To change one, write it",
+    ]
+    return (
+        "\n".join([*head, '# of these under [tune]; "fixed" leaves a constant alone.', *lines]) + "\n" if lines else ""
+    )

@@ -40,6 +40,24 @@ class Tunable:
     log: bool = False
     integer: bool = False
 
+    @property
+    def range(self) -> str:
+        """What stands behind `# tune:` for it."""
+        if self.choices is not None:
+            return f"one of {', '.join(map(literal, self.choices))}"
+        assert self.low is not None and self.high is not None
+        kinds = [kind for kind, holds in (("log", self.log), ("int", self.integer)) if holds] or ["linear"]
+        low, high = (f"{round(end)}" if self.integer else f"{end:g}" for end in (self.low, self.high))
+        return f"{' '.join(kinds)} {low} .. {high}"
+
+    @property
+    def holds_value(self) -> bool:
+        """Whether its own value lies in the range or among the choices."""
+        if self.choices is not None:
+            return any(same(choice, self.value) for choice in self.choices)
+        assert self.low is not None and self.high is not None and isinstance(self.value, (int, float))
+        return self.low <= self.value <= self.high
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -125,6 +143,30 @@ def write_constants(text: str, values: Mapping[str, Constant], name: str = TRAIN
     return raw.decode()
 
 
+def write_ranges(text: str, ranges: Mapping[str, str | None]) -> str:
+    """The text with these `# tune:` ranges behind module-level constants; None takes a range away.
+
+    What stands behind the range's `;` stays, and so does a comment that was there alone. Raises UserError for a name
+    that is no module-level constant.
+    """
+    last_lines = {assignment.name: assignment.last_line for assignment in assignments(parse(text))}
+    if unknown := [name for name in ranges if name not in last_lines]:
+        known = ", ".join(sorted(name for name in last_lines if name.isupper())) or "none"
+        raise UserError(f"{TRAINER} has no module-level constant {', '.join(unknown)}; it has {known}")
+    comments = {token.start[0]: token for token in _comments(text)}
+    lines = io.StringIO(text, newline="").readlines()
+    for name, body in ranges.items():
+        number = last_lines[name]
+        line, comment = lines[number - 1], comments.get(number)
+        code = line.rstrip("\r\n") if comment is None else line[: comment.start[1]]
+        ending = line[len(line.rstrip("\r\n")) :]
+        told = "" if comment is None else comment.string
+        told = told[match.end() :].lstrip("; ") if (match := _TUNE.match(told)) else told.lstrip("# ")
+        words = "; ".join(word for word in (f"tune: {body}" if body else "", told) if word)
+        lines[number - 1] = code.rstrip() + (f"  # {words}" if words else "") + ending
+    return "".join(lines)
+
+
 # Before its trial a proposal's text is needed several times (repeat? fixed constants? tunable?): it is parsed once.
 @lru_cache(maxsize=4)
 def parse(text: str, name: str = TRAINER) -> ast.Module:
@@ -165,18 +207,22 @@ def assignments(tree: ast.Module) -> Iterator[Assignment]:
 @lru_cache(maxsize=4)
 def tune_comments(text: str) -> tuple[tuple[int, str], ...]:
     """(line, text between `tune:` and the next `;`) of every `# tune:` comment behind code."""
-    found: list[tuple[int, str]] = []
+    matches = ((token.start[0], _TUNE.match(token.string)) for token in _comments(text))
+    return tuple((line, match["body"].strip()) for line, match in matches if match)
+
+
+def _comments(text: str) -> Iterator[tokenize.TokenInfo]:
+    """The comments behind code."""
     try:
         code_ends = 0  # the last line that a token of code reaches
         for token in tokenize.generate_tokens(io.StringIO(text, newline="").readline):
             if token.type == tokenize.COMMENT:
-                if token.start[0] == code_ends and (match := _TUNE.match(token.string)):
-                    found.append((token.start[0], match["body"].strip()))
+                if token.start[0] == code_ends:
+                    yield token
             elif token.type not in _LAYOUT:
                 code_ends = token.end[0]
     except (tokenize.TokenError, SyntaxError) as error:
         raise UserError(f"{TRAINER}: can't be read as Python: {error}") from None
-    return tuple(found)
 
 
 def _tunable(name: str, value: Constant, body: str, where: str) -> Tunable:
