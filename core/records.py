@@ -29,6 +29,21 @@ class UserError(Exception):
     """A user's mistake: says what was expected, what came, and the command that fixes it. Exit status 2."""
 
 
+def unknown(kind: str, name: str, known: Iterable[str], more: str = "") -> UserError:
+    """The error that there is no `kind` of this name: names those that are close, else all that are `known`.
+
+    `more` says what else would do, such as a command that lists them.
+    """
+    import difflib  # here, so that a trial's own processes do without it
+
+    known = list(known)
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    instead = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+    return UserError(
+        f"there is no {kind} {name!r}: {instead}{f' {more}' if close and more else f'; {more}' if more else ''}"
+    )
+
+
 @dataclass(frozen=True)
 class DeviceName:
     """A backend's own name of a device: in `cuda:1` the kind is `cuda` and the index 1."""

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
-from typer import Argument, Option
+from typer import Option
 
 from core.cli import resolve
-from core.cli.options import CRASHED, AsJson, NoSandbox, interruptible
+from core.cli.options import CRASHED, AsJson, CampaignArgument, CampaignDir, NoSandbox, interruptible
 from core.cli.render import terminal
 
 
 def audit(
-    folder: Annotated[
-        Path | None, Argument(metavar="[DIR]", help="the campaign's folder; default: the campaign here")
-    ] = None,
+    folder: CampaignArgument = None,
+    option: CampaignDir = None,
     quick: Annotated[bool, Option("--quick", help="check only ledger, refs and hashes; run no model")] = False,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
@@ -38,7 +36,7 @@ def audit(
     faults = 0
     checks = []
     stopping = interruptible("nothing was changed")
-    with resolve.campaign_of(folder) as campaign, stopping, Follower(terminal.err()) as follower:
+    with resolve.campaign_of(folder, option) as campaign, stopping, Follower(terminal.err()) as follower:
         for check in campaign.verify(follower, scores=not quick):
             faults += bool(check.fault)
             checks.append(dataclasses.asdict(check))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def bench(
     suites: Annotated[
-        list[str] | None, Argument(metavar="[SUITE]", help="suites, or all; default: all but experiment")
+        list[str] | None, Argument(metavar="SUITE", help="suites, or all; default: all but experiment")
     ] = None,
     preset: Annotated[
         str, Option("--preset", "-p", metavar="NAME", help="the preset that gives the shapes")

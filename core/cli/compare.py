@@ -47,7 +47,7 @@ SMOOTHED = 30  # windows that a curve is averaged in
 def compare(
     records: Annotated[
         list[Path] | None,
-        Argument(metavar="[RECORDS]", help="campaigns, kept trials, files of --json output; runs nothing"),
+        Argument(metavar="RECORDS", help="campaigns, kept trials, files of --json output; runs nothing"),
     ] = None,
     preset: PresetName = None,
     presets: Annotated[str | None, Option(metavar="A,B", help="compare these presets, each on its own backend")] = None,

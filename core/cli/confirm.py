@@ -10,7 +10,7 @@ from typer import Option
 
 from core.campaign.confirm import DEFAULT_SEEDS
 from core.cli import resolve
-from core.cli.options import CRASHED, AsJson, CampaignDir, NoSandbox, interruptible
+from core.cli.options import CRASHED, AsJson, CampaignArgument, CampaignDir, NoSandbox, interruptible
 from core.cli.render import terminal
 from core.system.text import bpb, gain, one_line
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def confirm(
+    folder: CampaignArgument = None,
+    option: CampaignDir = None,
     seeds: Annotated[int, Option(metavar="N", help="how many unused seeds; each takes two trials")] = DEFAULT_SEEDS,
-    folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +42,7 @@ def confirm(
     from core.cli.render.live import Follower
 
     stopping = interruptible("the same command continues from here")
-    with resolve.campaign_of(folder) as campaign, stopping, Follower(terminal.err()) as follower:
+    with resolve.campaign_of(folder, option) as campaign, stopping, Follower(terminal.err()) as follower:
         result = campaign.confirm(seeds, follower)
     if as_json:
         terminal.json_text(dataclasses.asdict(result))

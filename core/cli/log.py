@@ -8,12 +8,13 @@ from typing import Annotated
 from typer import Option
 
 from core.cli import resolve
-from core.cli.options import AsJson, CampaignDir
+from core.cli.options import AsJson, CampaignArgument, CampaignDir
 from core.cli.render import terminal
 
 
 def log(
-    folder: CampaignDir = None,
+    folder: CampaignArgument = None,
+    option: CampaignDir = None,
     last: Annotated[int | None, Option(metavar="N", help="list only the last N")] = None,
     tsv: Annotated[
         bool, Option("--tsv", help="print as results.tsv: commit, val_bpb, memory_gb, status, description")
@@ -24,7 +25,7 @@ def log(
     from core.campaign.results_tsv import results
     from core.cli.render import tables
 
-    with resolve.campaign_of(folder) as campaign:
+    with resolve.campaign_of(folder, option) as campaign:
         first = max(0, campaign.status().experiments + 1 - last) if last is not None else 0
         records = campaign.experiments(first)
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
+from core.cli import completion
 from core.cli.render import terminal
 from core.system.signals import Signalled, graceful_shutdown
 
@@ -21,22 +23,63 @@ USER_ERROR, CRASHED, INTERRUPTED = 2, 1, 130
 SIGNALLED = 128  # above it: this and the signal's number
 
 PresetName = Annotated[
-    str | None, Option("--preset", "-p", metavar="NAME", help="a name from `autoresearch presets`, or a .toml file")
+    str | None,
+    Option(
+        "--preset",
+        "-p",
+        metavar="NAME",
+        help="a name from `autoresearch presets`, or a .toml file",
+        autocompletion=completion.presets,
+    ),
 ]
 TrainingDevice = Annotated[
-    str | None, Option(metavar="NAME", help="the device to train on, as the backend names it: cpu, cuda, cuda:1, mps")
+    str | None,
+    Option(
+        metavar="NAME",
+        help="the device to train on, as the backend names it: cpu, cuda, cuda:1, mps",
+        autocompletion=completion.devices,
+    ),
 ]
 PresetSettings = Annotated[
-    list[str] | None, Option("--set", metavar="KEY=VALUE", help="change one value of the preset; may be repeated")
+    list[str] | None,
+    Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="change one value of the preset; may be repeated",
+        autocompletion=completion.settings,
+    ),
 ]
 CorpusName = Annotated[
-    str | None, Option(metavar="NAME", help="the text: apidocs, climbmix, tinystories or folder:PATH")
+    str | None,
+    Option(
+        metavar="NAME",
+        help="the text: apidocs, climbmix, tinystories or folder:PATH",
+        autocompletion=completion.corpora,
+    ),
 ]
 BudgetSeconds = Annotated[float | None, Option("--budget", metavar="SECONDS", help="seconds of training in each trial")]
 AsJson = Annotated[bool, Option("--json", help="print JSON for programs")]
-CampaignDir = Annotated[
+CampaignArgument = Annotated[
     Path | None,
-    Option("--dir", metavar="DIR", help="the campaign's folder; default: this folder or the nearest one above"),
+    Argument(
+        metavar="DIR",
+        help="the campaign's folder; default: this folder or the nearest one above",
+        show_default=False,
+        autocompletion=completion.campaigns,
+    ),
+]
+CampaignDir = Annotated[
+    Path | None, Option("--dir", metavar="DIR", help="the same as DIR", autocompletion=completion.campaigns)
+]
+# The first of the words that `core.cli.words` tells apart.
+ExperimentWords = Annotated[
+    str | None,
+    Argument(
+        metavar="DIR",
+        help="the campaign's folder; default: this folder or the nearest one above",
+        show_default=False,
+        autocompletion=completion.folder_or_number,
+    ),
 ]
 ExperimentNumber = Annotated[
     int | None, Option("--experiment", "-e", metavar="N", help="the experiment; default: the champion")
@@ -73,8 +116,11 @@ def comma_separated(names: str | None) -> list[str]:
 
 
 def to_type(*words: object) -> str:
-    """The command `autoresearch` with these words, quoted for a shell."""
+    """The command `autoresearch` with these words, quoted for a shell; with its path where no PATH leads to it."""
     command = ["autoresearch", *map(str, words)]
+    started = Path(sys.argv[0])
+    if started.stem == "autoresearch" and started.is_file() and not shutil.which("autoresearch"):
+        command[0] = min(os.path.relpath(started), str(started.absolute()), key=len)
     return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
 
 

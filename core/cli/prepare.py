@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from core.cli import resolve
-from core.cli.options import AsJson, CampaignDir, CorpusName, PresetName, PresetSettings, interruptible
+from core.cli.options import (
+    AsJson,
+    CampaignArgument,
+    CampaignDir,
+    CorpusName,
+    PresetName,
+    PresetSettings,
+    interruptible,
+)
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
 from core.system.text import count
 
 
 def prepare(
+    folder: CampaignArgument = None,
+    option: CampaignDir = None,
     preset: PresetName = None,
     settings: PresetSettings = None,
     corpus: CorpusName = None,
-    folder: CampaignDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Download and tokenize a corpus ahead of time.
@@ -23,7 +32,7 @@ def prepare(
     from core.trial.compile_cache import fetched
     from core.trial.fetch import fetch
 
-    chosen = resolve.preset_here(folder, PresetOptions(preset=preset, settings=settings, corpus=corpus))
+    chosen = resolve.preset_here(PresetOptions(preset=preset, settings=settings, corpus=corpus), folder, option)
     with interruptible("the same command continues from here"):
         dataset = resolve.dataset_of(chosen)
         if notice := fetch(chosen, fetched(chosen.backend)):  # kernels that come from the network

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def presets(
-    name: Annotated[str | None, Argument(metavar="[NAME]", help="print this preset as TOML")] = None,
+    name: Annotated[str | None, Argument(metavar="NAME", help="print this preset as TOML")] = None,
     settings: PresetSettings = None,
     device: TrainingDevice = None,
     again: Annotated[bool, Option("--again", help="with auto: measure again, even if the cache has a result")] = False,

@@ -5,6 +5,7 @@ Prints nothing but progress and notices.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import presets
+from core.cli.options import to_type
 from core.cli.render import terminal
 from core.records import PROGRAM, Budget, Preset, Trial, UserError, to_json
 from core.system.files import read_text
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from core.data import Dataset
 
 DEFAULT_PRESET, AUTO = "cpu", "auto"
+MOST_NAMED = 8  # campaigns in one message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,28 +64,52 @@ def measured_preset(changes: Mapping[str, str], *, again: bool = False) -> tuple
     return auto_preset.preset(changes, prepare=dataset_of, tell=terminal.notice, again=again)
 
 
-def preset_here(folder: Path | None, options: PresetOptions) -> Preset:
+def preset_here(options: PresetOptions, *folders: Path | None) -> Preset:
     """The preset that the options name, else that of the campaign here, with the options' changes."""
-    root = None if options.preset is not None else root_of(folder)
-    if root is None:
+    if options.preset is not None or root_of(*folders) is None:
         return preset_for(options)
-    with campaign_of(root) as campaign:
+    with campaign_of(*folders) as campaign:
         return presets.override(campaign.preset, options.changes())
 
 
-def root_of(folder: Path | None) -> Path | None:
-    """The campaign's root: `folder` if given, else the current folder or the nearest above that is a campaign."""
-    if folder is not None:
-        return folder
-    here = Path.cwd()
-    return next((path for path in (here, *here.parents) if _is_campaign(path)), None)
+def root_of(*folders: Path | None) -> Path | None:
+    """The campaign's root: the one of `folders` that was given, else this folder or the nearest above that is one.
+
+    UserError if DIR and --dir name two.
+    """
+    from core.store.layout import root_around
+
+    if len(given := {folder.absolute(): folder for folder in folders if folder is not None}) > 1:
+        raise UserError(f"one campaign at a time: {' and '.join(map(str, given.values()))} were named")
+    if given:
+        return next(iter(given.values()))
+    return root_around(Path.cwd())
 
 
-def campaign_of(folder: Path | None) -> Campaign:
-    """The campaign in `folder`, or around here. UserError if there is none."""
+def campaign_of(*folders: Path | None) -> Campaign:
+    """The campaign in the folder that was given, or around here. UserError if there is none; names those below."""
     from core.campaign.campaign import Campaign
+    from core.store.layout import is_campaign
 
-    return Campaign.open(root_of(folder) or Path.cwd())
+    root = root_of(*folders)
+    if not is_campaign(root or Path.cwd()) and (hint := _below(root or Path.cwd())):
+        raise UserError(
+            f"{root or 'this folder'} holds no campaign{'' if root else ', nor does any above'}, but {hint}"
+        )
+    return Campaign.open(root or Path.cwd())
+
+
+def _below(folder: Path) -> str:
+    """Names the campaigns below `folder`, with this command for the first of them; empty if there is none."""
+    from core.store.layout import campaigns_below
+
+    if not (found := [os.path.relpath(path) for path in campaigns_below(folder)]):
+        return ""
+    # The folder is the first word behind the command, as `show night 3` has it.
+    command, *words = sys.argv[1:]
+    example = to_type(command, found[0], *(word for word in words if Path(word) != folder))
+    shown = ", ".join(found[:MOST_NAMED]) + (f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else "")
+    return f"there {'is one' if len(found) == 1 else 'are some'} below: {shown}. Name one: {example}"
 
 
 def make_or_open(folder: Path | None, options: PresetOptions, like: Path | None = None) -> Campaign:
@@ -91,13 +118,15 @@ def make_or_open(folder: Path | None, options: PresetOptions, like: Path | None 
     A new one gets the preset, the program and the baseline's trainer of the campaign in `like`, if that is given.
     """
     from core.campaign.campaign import Campaign
+    from core.store.layout import is_campaign
 
     root = root_of(folder)
     if root is None:
         raise UserError(
             "there is no campaign here or above: name a folder for a new one, as in autoresearch run night --preset cpu"
+            + (f"; {hint}" if (hint := _below(Path.cwd())) else "")
         )
-    if not _is_campaign(root):
+    if not is_campaign(root):
         if like is not None and options.preset is None:
             with Campaign.open(like) as source:
                 preset = presets.override(source.preset, options.changes())
@@ -158,7 +187,3 @@ def _check_device(preset: Preset) -> None:
 
     if prepared(preset.corpus, preset.vocabulary) is None:
         require(preset)
-
-
-def _is_campaign(path: Path) -> bool:
-    return (path / ".git" / "autoresearch").is_dir()

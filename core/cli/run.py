@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from core.cli import ending, resolve
+from core.cli import completion, ending, resolve
 from core.cli.options import (
     AsJson,
     BudgetSeconds,
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 
 def run(
     folder: Annotated[
-        Path | None, Argument(metavar="[DIR]", help="the folder, made if missing; default: the campaign here")
+        Path | None,
+        Argument(
+            metavar="DIR",
+            help="the folder, made if missing; default: the campaign here",
+            autocompletion=completion.campaigns,
+        ),
     ] = None,
     preset: PresetName = None,
     device: TrainingDevice = None,
@@ -41,7 +46,12 @@ def run(
     corpus: CorpusName = None,
     budget: BudgetSeconds = None,
     agent: Annotated[
-        str, Option(metavar="NAME", help="who proposes changes: search, api, command, hybrid or replay")
+        str,
+        Option(
+            metavar="NAME",
+            help="who proposes changes: search, api, command, hybrid or replay",
+            autocompletion=completion.agents,
+        ),
     ] = "search",
     experiments: Annotated[int | None, Option(metavar="N", help="stop after N more experiments")] = None,
     hours: Annotated[float | None, Option(metavar="HOURS", help="start no experiment after so many hours")] = None,
@@ -88,7 +98,10 @@ def run(
     lessons: Annotated[
         Path | None, Option(metavar="FILE", help="lessons shared between campaigns; default: lessons.md in DIR")
     ] = None,
-    replay: Annotated[Path | None, Option(metavar="DIR", help="--agent replay: the campaign to repeat")] = None,
+    replay: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="--agent replay: the campaign to repeat", autocompletion=completion.campaigns),
+    ] = None,
     seed: Annotated[int | None, Option(metavar="N", help="search: its random seed")] = None,
     agent_settings: Annotated[
         list[str] | None,

@@ -11,11 +11,13 @@ from typing import Annotated
 from typer import Option
 
 from core.cli import resolve
-from core.cli.options import AsJson, CampaignDir, ExperimentNumber, NoSandbox, interruptible
+from core.cli.options import AsJson, CampaignArgument, CampaignDir, ExperimentNumber, NoSandbox, interruptible
 from core.cli.render import terminal
 
 
 def sample(
+    folder: CampaignArgument = None,
+    option: CampaignDir = None,
     prompt: Annotated[str, Option(metavar="TEXT", help="the beginning of the text")] = "",
     length: Annotated[int, Option(metavar="N", help="tokens to generate")] = 200,
     temperature: Annotated[float, Option(metavar="X", help="0 always takes the likeliest token")] = 0.8,
@@ -24,7 +26,6 @@ def sample(
     model: Annotated[
         Path | None, Option(metavar="FOLDER", help="a model that `export` wrote, instead of a campaign's")
     ] = None,
-    folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +41,7 @@ def sample(
         if model is not None:
             tokenizer, opened = models.open_exported(model)
         else:
-            campaign = stack.enter_context(resolve.campaign_of(folder))
+            campaign = stack.enter_context(resolve.campaign_of(folder, option))
             tokenizer = resolve.dataset_of(campaign.preset).tokenizer
             opened = models.open_kept(campaign, campaign.champion if number is None else campaign.experiment(number))
         with interruptible("run the same command to start again"), opened as ready:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 from rich.text import Text
 from typer import Argument
 
-from core.cli import resolve
-from core.cli.options import AsJson, CampaignDir
+from core.cli import completion, resolve
+from core.cli.options import AsJson, CampaignDir, ExperimentWords, to_type
 from core.cli.render import terminal
+from core.cli.words import PARTS, split_words
 from core.records import UserError
 from core.store import trial_files
 
@@ -20,28 +21,46 @@ if TYPE_CHECKING:
 
     from core.store.trial_files import Point
 
-PARTS = ("diff", "hypothesis", "curve", "output", "train.py")
 CHART_WIDTH, CHART_HEIGHT = 72, 9
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def show(
-    number: Annotated[int, Argument(metavar="N", help="the experiment's number; 0 is the baseline")],
-    part: Annotated[str, Argument(metavar="[PART]", help="diff, hypothesis, curve, output or train.py")] = "",
-    folder: CampaignDir = None,
+    first: ExperimentWords = None,
+    second: Annotated[
+        str | None,
+        Argument(
+            metavar="N", help="the experiment's number; 0 is the baseline", autocompletion=completion.number_or_part
+        ),
+    ] = None,
+    third: Annotated[
+        str | None,
+        Argument(
+            metavar="PART",
+            help="diff, hypothesis, curve, output or train.py; default: all but the output",
+            autocompletion=completion.number_or_part,
+        ),
+    ] = None,
+    option: CampaignDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one experiment, or one part of it.
 
     Without PART: the verdict, the diff, the loss curve and each trial's results.
+
+    \b
+      autoresearch show 3
+      autoresearch show night 3 train.py
     """
     from core.cli.render import tables
 
-    if part and part not in PARTS:
-        raise UserError(
-            f"an experiment has no part {part!r}: name one of {', '.join(PARTS)}, or leave it out to see all"
-        )
-    with resolve.campaign_of(folder) as campaign:
+    folder, number, part = split_words([word for word in (first, second, third) if word is not None], PARTS)
+    with resolve.campaign_of(folder, option) as campaign:
+        if number is None:
+            example = to_type("show", *([str(folder)] if folder else []), "3")
+            raise UserError(
+                f"say which experiment, as in {example}; {len(campaign)} are recorded, from 0, the baseline"
+            )
         experiment = campaign.experiment(number)
         trials = trial_files.trials(campaign.folder(number))
         curves = [trial_files.points(trial) for trial in trials]

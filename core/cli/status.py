@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 from core.cli import resolve
-from core.cli.options import AsJson, CampaignDir
+from core.cli.options import AsJson, CampaignArgument, CampaignDir
 from core.cli.render import terminal
 
 
-def status(folder: CampaignDir = None, as_json: AsJson = False) -> None:
+def status(
+    folder: CampaignArgument = None,
+    option: CampaignDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Show how the campaign stands."""
     from core.cli.render import tables
 
-    with resolve.campaign_of(folder) as campaign:
+    with resolve.campaign_of(folder, option) as campaign:
         found = campaign.status()
         if as_json:
             terminal.json_text(dataclasses.asdict(found))

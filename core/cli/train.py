@@ -14,6 +14,7 @@ from core.cli.options import (
     CRASHED,
     AsJson,
     BudgetSeconds,
+    CampaignArgument,
     CampaignDir,
     CorpusName,
     NoSandbox,
@@ -29,6 +30,8 @@ from core.system.files import read_text, refuse_occupied
 
 
 def train(
+    folder: CampaignArgument = None,
+    option: CampaignDir = None,
     preset: PresetName = None,
     device: TrainingDevice = None,
     settings: PresetSettings = None,
@@ -42,7 +45,6 @@ def train(
     output: Annotated[
         Path | None, Option("--out", metavar="FOLDER", help="keep output, loss curve and weights in this new folder")
     ] = None,
-    folder: CampaignDir = None,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,8 +64,8 @@ def train(
     if budget is not None and steps is not None:
         raise UserError("a trial has one budget: give --budget SECONDS or --steps N, not both")
     options = PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
-    chosen = resolve.preset_here(folder, options)
-    if trainer is None and preset is None and (root := resolve.root_of(folder)) is not None:
+    chosen = resolve.preset_here(options, folder, option)
+    if trainer is None and preset is None and (root := resolve.root_of(folder, option)) is not None:
         trainer = root / TRAINER
     if output is not None:
         refuse_occupied(output, "a trial that is kept")

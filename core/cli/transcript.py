@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from core.cli import resolve
-from core.cli.options import AsJson, CampaignDir, interruptible
+from core.cli import completion, resolve
+from core.cli.options import AsJson, CampaignDir, ExperimentWords, interruptible
 from core.cli.render import terminal
+from core.cli.words import split_words
 from core.records import UserError
 
 if TYPE_CHECKING:
@@ -21,11 +22,17 @@ POLL_SECONDS = 0.3
 
 
 def transcript(
-    number: Annotated[int | None, Argument(metavar="[N]", help="the experiment; default: the newest proposal")] = None,
+    first: ExperimentWords = None,
+    second: Annotated[
+        str | None,
+        Argument(
+            metavar="N", help="the experiment; default: the newest proposal", autocompletion=completion.number_or_part
+        ),
+    ] = None,
     follow: Annotated[
         bool, Option("--follow", "-f", help="keep printing new text, also of later proposals, until Ctrl-C")
     ] = False,
-    folder: CampaignDir = None,
+    option: CampaignDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a model thought and did to propose an experiment.
@@ -34,7 +41,8 @@ def transcript(
       autoresearch transcript 12
       autoresearch transcript --follow       watch a run from another terminal
     """
-    with resolve.campaign_of(folder) as campaign:
+    folder, number, _ = split_words([word for word in (first, second) if word is not None])
+    with resolve.campaign_of(folder, option) as campaign:
         if as_json:
             found = _found(campaign, number)
             terminal.json_text({"experiment": int(found.stem), "path": str(found), "text": _text(found)})

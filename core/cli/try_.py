@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from core.cli import resolve
-from core.cli.options import AsJson, CampaignDir, NoSandbox, interruptible
+from core.cli.options import AsJson, CampaignArgument, CampaignDir, NoSandbox, interruptible
 from core.cli.render import terminal
 from core.records import Experiment
 
@@ -18,7 +18,8 @@ def try_(
     message: Annotated[
         str, Option("--message", "-m", metavar="TEXT", help="the hypothesis: what should get better, and why")
     ],
-    folder: CampaignDir = None,
+    folder: CampaignArgument = None,
+    option: CampaignDir = None,
     agent: Annotated[str, Option(metavar="NAME", help="the name to record as the agent's")] = "try",
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
@@ -34,7 +35,7 @@ def try_(
     from core.cli.render import plots, tables
     from core.cli.render.live import Follower
 
-    with resolve.campaign_of(folder) as campaign, interruptible("the same command continues from here"):
+    with resolve.campaign_of(folder, option) as campaign, interruptible("the same command continues from here"):
         with Follower(terminal.err()) as follower:
             result = campaign.try_worktree(message, follower, agent=agent)
         repeat = not isinstance(result, Experiment)

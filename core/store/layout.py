@@ -19,6 +19,8 @@ from core.store.ledger import Ledger
 
 BRANCH = "autoresearch/"
 _PARTIAL = ".autoresearch-partial"
+# How far `campaigns_below` looks: folders under folders, and entries of each.
+_LEVELS, _MOST_ENTRIES = 2, 200
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,30 @@ def existing(root: Path) -> CampaignFolder:
     if partial.is_dir():
         shutil.rmtree(partial)
     return folder
+
+
+def is_campaign(root: Path) -> bool:
+    """Whether `root` is a campaign's, even one that lost its ledger."""
+    return CampaignFolder(root).state.is_dir()
+
+
+def root_around(folder: Path) -> Path | None:
+    """The nearest of `folder` and the folders above it that is a campaign's root; None if none is."""
+    return next((path for path in (folder, *folder.parents) if is_campaign(path)), None)
+
+
+def campaigns_below(root: Path, levels: int = _LEVELS) -> list[Path]:
+    """The campaigns in the folders below `root`, by name. Does not look into a campaign, a link or a hidden folder."""
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        for path in sorted(root.iterdir())[:_MOST_ENTRIES]:
+            if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
+                continue
+            if is_campaign(path):
+                found.append(path)
+            elif levels > 1:
+                found += campaigns_below(path, levels - 1)
+    return found
 
 
 def read_preset(folder: CampaignFolder, facts: dict[str, str]) -> Preset:

@@ -119,7 +119,7 @@ def test_a_mistake_is_one_message_and_status_2(
     assert answer.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["no-such-command"], ["train", "--no-such-option"], ["try"], ["show", "x"]])
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["train", "--no-such-option"], ["try"]])
 def test_what_the_parser_refuses_is_status_2_too(arguments: list[str]) -> None:
     assert call(*arguments, code=2).err != ""
 
@@ -322,7 +322,7 @@ def test_show_tells_all_or_one_part(night: Path) -> None:
     record = call("show", 1, "--dir", night, "--json").json
     assert (record["diff"].strip(), record["hypothesis"]) == (diff.strip(), hypothesis)
     assert record["curves"][0][0]["step"] == 1
-    assert "no part 'dif'" in call("show", 1, "dif", "--dir", night, code=2).err
+    assert "no part 'dif': did you mean diff?" in call("show", 1, "dif", "--dir", night, code=2).err
     assert call("show", 99, "--dir", night, code=2).err.startswith("autoresearch: ")
 
 
@@ -341,6 +341,14 @@ def test_an_exported_model_writes_the_same_text(night: Path, tmp_path: Path, mon
     assert call("sample", "--model", "model", *arguments, "--json").json["text"] == text.removeprefix("The ")[:-1]
     assert call("sample", "--model", "model", *arguments[:-1], 6).out != text
     assert "not empty" in call("export", model, "--dir", night, code=2).err
+
+
+def test_a_campaigns_folder_is_the_first_word_of_what_needs_its_data(night: Path, tmp_path: Path) -> None:
+    assert call("sample", night, "--length", 5).out == call("sample", "--dir", night, "--length", 5).out
+    call("export", night, tmp_path / "model")
+    assert (tmp_path / "model" / "weights.safetensors").exists()
+    assert call("train", night, "--steps", 2, "--json").last["verdict"] == "scored"
+    assert "ready" in call("prepare", night).out
 
 
 def test_what_was_not_kept_has_no_weights(night: Path, tmp_path: Path) -> None:
