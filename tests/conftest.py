@@ -21,7 +21,10 @@ THREADS = {
 for variable, value in THREADS.items():
     os.environ.setdefault(variable, value)
 
-from synthetic import synthetic_documents  # noqa: E402  it loads NumPy
+from forking import real_start, starts  # noqa: E402  as the next one it loads NumPy
+from synthetic import synthetic_documents  # noqa: E402
+
+__all__ = ["real_start", "starts"]
 
 DOCUMENTS = 300
 # LLVM's optimizations take longer than what they speed up: a test runs a step of a small model a few times.
@@ -32,6 +35,10 @@ XLA_FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform != "win32":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--real-starts", action="store_true", help="fork no trial: each process starts as a real one does")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -50,6 +50,11 @@ def dataset(cache: Path, corpus_folder: Path) -> Dataset:
 @pytest.fixture
 def run(dataset: Dataset, tmp_path: Path) -> Callable[..., Trial]:
     """Runs one trial of a trainer's text (default: the reference one) and returns its record."""
+    return runner(dataset, tmp_path)
+
+
+def runner(dataset: Dataset, folder: Path) -> Callable[..., Trial]:
+    """What `run` gives. The first trial leaves its files in `trial/1` of the folder."""
     count = 0
 
     def run(
@@ -70,7 +75,7 @@ def run(dataset: Dataset, tmp_path: Path) -> Callable[..., Trial]:
             preset=dataclasses.replace(PRESET, **preset),
             budget=Budget(seconds=seconds, steps=None if seconds else steps),
             seed=seed,
-            into=tmp_path / "trial" / str(count),
+            into=folder / "trial" / str(count),
         )
         return run_trial(spec, data or dataset)
 

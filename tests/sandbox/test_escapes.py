@@ -1,8 +1,10 @@
-"""Escapes, each tried from inside a real trial: the trial must find every one of them closed."""
+"""Escapes, tried from inside real trials, most of them from one: a trial must find every one of them closed."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import os
 import socket
 import subprocess
@@ -15,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import Starts
 from support import trainer_text
+from trial_runs import runner
 
 import core
+from core.data import Dataset
 from core.records import UserError
 from core.sandbox import limits, spawn, tier
 from core.system.files import cache_root
@@ -46,28 +51,24 @@ def refused(name, action):
         return
     raise AssertionError(f"{name} worked: {got!r:.200}")
 """
+ATTEMPT_ALL = """
+import json
+found = {}
+for action in actions:
+    try:
+        refused(action, lambda: eval(action))
+    except Exception as error:
+        found[action] = f"{type(error).__name__}: {error}"
+print("attempts:", json.dumps(found), flush=True)
+"""
 
 
 def probing(*actions: str) -> str:
-    """A trainer that tries each expression and fails if one of them works."""
-    tries = "\n".join(f"refused({action!r}, lambda: {action})" for action in actions)
-    code = f"exec({PROBE + tries!r}, {{}})"
-    return trainer_text(before=code)
+    """A trainer that tries each expression and prints what came of those that were not refused."""
+    return trainer_text(before=f"exec({PROBE + ATTEMPT_ALL!r}, {{'actions': {actions!r}}})")
 
 
-def assert_closed(run: Run, *actions: str) -> None:
-    trial = run(probing(*actions))
-    assert (trial.verdict, trial.reason) == ("scored", "")
-    assert trial.sandbox == tier.available().name != "none"
-
-
-def test_the_probe_sees_an_escape(run: Run) -> None:
-    trial = run(probing("open('/dev/null').name"))
-    assert trial.verdict == "crash"
-    assert "open('/dev/null').name worked" in trial.reason
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def outside() -> Iterator[Path]:
     """A folder that no trial is given, outside the one that its trainer lies in."""
     with tempfile.TemporaryDirectory() as folder:
@@ -75,25 +76,93 @@ def outside() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_no_text_can_be_read(run: Run, cache: Path, corpus_folder: Path) -> None:
+@pytest.fixture(scope="module")
+def listeners() -> Iterator[dict[str, Any]]:
+    """A TCP, a UDP and three unix sockets that are there and take what comes."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_UNIX) as abstract,
+        socket.socket(socket.AF_UNIX) as path,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        udp.bind(("127.0.0.1", 0))
+        abstract.bind(f"\0autoresearch-test-{os.getpid()}")
+        path.bind(f"{folder}/s")
+        datagrams.bind(f"{folder}/d")
+        for one in (abstract, path):
+            one.listen()
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(one.getsockname())
+        yield {
+            "tcp": tcp.getsockname()[1],
+            "udp": udp.getsockname()[1],
+            "abstract": abstract.getsockname().decode(),
+            "path": path.getsockname(),
+            "datagrams": datagrams.getsockname(),
+        }
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[subprocess.Popen[bytes]]:
+    """A process outside, which waits."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def escapes(
+    dataset: Dataset,
+    cache: Path,
+    corpus_folder: Path,
+    outside: Path,
+    listeners: dict[str, Any],
+    victim: subprocess.Popen[bytes],
+    starts: Starts,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, dict[str, str]]:
+    """By kind, each attempt that one real trial made, and what came of it: "" where it was refused."""
+    folder = tmp_path_factory.mktemp("escapes")
+    kinds = {
+        "texts": texts(cache, corpus_folder),
+        "a person's files": persons_files(outside),
+        "writes": writes(outside, folder / "train.py"),
+        "network": network(listeners),
+        "processes": processes(victim.pid),
+        "system calls": system_calls(),
+        "none": ("open('/dev/null').name",),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(starts, "fork", False)
+        trial = runner(dataset, folder)(probing(*(action for actions in kinds.values() for action in actions)))
+    assert (trial.verdict, trial.reason) == ("scored", "")
+    assert trial.sandbox == tier.available().name != "none"
+    output = (folder / "trial" / "1" / "output.txt").read_text(encoding="utf-8")
+    found = json.loads(output.partition("attempts: ")[2].splitlines()[0])
+    return {kind: {action: found.get(action, "") for action in actions} for kind, actions in kinds.items()}
+
+
+def texts(cache: Path, corpus_folder: Path) -> list[str]:
+    """Attempts to read a corpus, as it came and as it was encoded."""
     encoded = next(path for path in (cache / "corpora").rglob("*") if path.is_file())
     text = next(path for path in corpus_folder.rglob("*.txt"))
     readable = [str(path) for path in (encoded, text)]
     assert all(Path(path).read_bytes() for path in readable)
-    assert_closed(
-        run,
+    return [
         *(f"open({path!r}, 'rb').read(9)" for path in readable),
         f"os.listdir({str(cache)!r})",
         f"os.listdir({str(corpus_folder)!r})",
         f"os.link({readable[1]!r}, 'mine')",
         f"os.rename({readable[1]!r}, 'mine')",
-    )
+    ]
 
 
-def test_no_persons_files_can_be_read(run: Run, outside: Path) -> None:
+def persons_files(outside: Path) -> list[str]:
     home = Path.home()
-    assert_closed(
-        run,
+    return [
         f"os.listdir({str(home)!r})",
         f"os.listdir({tempfile.gettempdir()!r})",
         f"open({str(outside / 'secret')!r}).read()",
@@ -101,7 +170,115 @@ def test_no_persons_files_can_be_read(run: Run, outside: Path) -> None:
         "open('/etc/shadow').read()",
         "open('/proc/kcore', 'rb').read(1)",
         "os.listdir('/var')",
+    ]
+
+
+def writes(outside: Path, trainer: Path) -> list[str]:
+    return [
+        f"open({str(outside / 'mine')!r}, 'w')",
+        f"open({str(outside / 'secret')!r}, 'a')",
+        f"os.truncate({str(outside / 'secret')!r}, 0)",
+        f"os.unlink({str(outside / 'secret')!r})",
+        f"os.mkdir({str(outside / 'folder')!r})",
+        f"os.symlink('x', {str(outside / 'link')!r})",
+        f"os.mkfifo({str(outside / 'pipe')!r})",
+        f"open({str(trainer)!r}, 'a')",
+        f"open({sysconfig.get_path('purelib') + '/sneaked.pth'!r}, 'w')",
+        f"open({str(Path(core.__file__))!r}, 'a')",
+        f"open({str(cache_root() / 'note')!r}, 'w')",
+        "open('/proc/sys/kernel/hostname', 'w')",
+    ]
+
+
+def network(listeners: dict[str, Any]) -> list[str]:
+    stream, datagram = "socket.socket(socket.AF_UNIX)", "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)"
+    return [
+        f"socket.create_connection(('127.0.0.1', {listeners['tcp']}), 5)",
+        f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {listeners['udp']}))",
+        "socket.create_server(('127.0.0.1', 0))",
+        "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
+        "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
+        "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
+        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+        "socket.socket(40, socket.SOCK_STREAM)",  # vsock
+        f"{stream}.connect({listeners['abstract']!r})",
+        f"{stream}.connect({listeners['path']!r})",
+        f"{datagram}.sendto(b'x', {listeners['datagrams']!r})",
+        f"socket.socketpair(type=socket.SOCK_DGRAM)[0].sendto(b'x', {listeners['datagrams']!r})",
+    ]
+
+
+def processes(victim: int) -> list[str]:
+    """Attempts to signal this process and another one, or to see into them."""
+    me = os.getpid()
+    return [
+        *(f"os.kill({pid}, 0)" for pid in (me, victim)),
+        f"os.kill({victim}, 9)",
+        "os.kill(os.getppid(), 15)",
+        f"os.killpg({os.getpgid(me)}, 0)",
+        *(f"open('/proc/{me}/{name}', 'rb').read(1)" for name in ("environ", "maps", "cmdline", "stat")),
+        f"open('/proc/{me}/mem', 'rb')",
+        f"os.listdir('/proc/{me}/fd')",
+        f"open('/proc/{victim}/mem', 'r+b')",
+        "os.listdir('/proc')",
+        f"call({number('ptrace')}, 16, {victim}, 0, 0)",
+        f"call({number('process_vm_readv')}, {victim}, 0, 0, 0, 0, 0)",
+        f"__import__('resource').prlimit({victim}, 1)",
+        f"os.setpriority(os.PRIO_PROCESS, {victim}, 19)",
+    ]
+
+
+def system_calls() -> list[str]:
+    names = (
+        "io_uring_setup bpf perf_event_open userfaultfd unshare setns mount keyctl add_key shmget semget msgget "
+        "mq_open reboot init_module pivot_root chroot open_by_handle_at pidfd_getfd swapoff sethostname fanotify_init"
     )
+    return [
+        *(f"call({number(name)}, 0, 0, 0, 0, 0, 0)" for name in names.split()),
+        "__import__('time').clock_settime(__import__('time').CLOCK_REALTIME, 1e9)",
+        f"call({number('settimeofday')}, ctypes.byref((ctypes.c_long * 2)(10**9, 0)), 0)",
+        f"call({number('clone')}, 0x10000000 | 17, 0, 0, 0, 0)",
+        "os.unshare(0x10000000) if hasattr(os, 'unshare') else call(-1)",
+        "os.setuid(1) or os.setuid(12345)" if os.getuid() == 0 else "os.setuid(0)",
+        "os.nice(-5)",
+    ]
+
+
+@functools.cache
+def numbers() -> dict[str, int]:
+    """All system calls of this machine, as the kernel's headers for this compiler have them."""
+    done = subprocess.run(
+        ["cc", "-E", "-dM", "-"], input="#include <sys/syscall.h>\n", capture_output=True, text=True, check=True
+    )
+    defined = dict(line.split()[1:3] for line in done.stdout.splitlines() if len(line.split()) == 3)
+    found = {}
+    for name in defined:
+        value = name
+        while value in defined:
+            value = defined[value]
+        if name.startswith("__NR_") and value.isdigit():
+            found[name.removeprefix("__NR_")] = int(value)
+    return found
+
+
+def number(name: str) -> int:
+    """A system call's number on this machine."""
+    return numbers()[name]
+
+
+@pytest.mark.parametrize("kind", ["texts", "a person's files", "writes", "network", "processes", "system calls"])
+def test_every_attempt_of_a_real_trial_is_refused(
+    escapes: dict[str, dict[str, str]], kind: str, outside: Path, victim: subprocess.Popen[bytes]
+) -> None:
+    assert {action: found for action, found in escapes[kind].items() if found} == {}
+    assert len(escapes[kind]) > 5
+    assert (outside / "secret").read_text() == "val text"
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+    assert victim.poll() is None
+
+
+def test_the_probe_sees_an_escape(escapes: dict[str, dict[str, str]]) -> None:
+    assert escapes["none"] == {"open('/dev/null').name": "AssertionError: open('/dev/null').name worked: '/dev/null'"}
 
 
 def test_nothing_of_a_campaign_but_its_trainer_can_be_read(run: Run, tmp_path: Path) -> None:
@@ -111,10 +288,11 @@ def test_nothing_of_a_campaign_but_its_trainer_can_be_read(run: Run, tmp_path: P
     run(trainer_text())
     earlier = tmp_path / "trial" / "1" / "weights.safetensors"
     assert earlier.exists()
-    trial = run(probing(f"open({str(ledger)!r})", f"open({str(earlier)!r})", f"os.listdir({str(tmp_path)!r})"))
-    assert (trial.verdict, trial.reason) == ("scored", "")
+    hidden = (f"open({str(ledger)!r})", f"open({str(earlier)!r})", f"os.listdir({str(tmp_path)!r})")
+    tries = "\n".join(f"refused({action!r}, lambda: {action})" for action in hidden)
     mine = "assert 'def main' in open(__file__).read()"
-    assert run(trainer_text(before=mine)).verdict == "scored"
+    trial = run(trainer_text(before=f"exec({PROBE + tries!r}, {{}}); {mine}"))
+    assert (trial.verdict, trial.reason) == ("scored", "")
 
 
 def test_another_trials_scratch_can_be_neither_read_nor_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,26 +371,6 @@ else:
     assert (trial.verdict, trial.reason) == ("scored", "")
 
 
-def test_nothing_outside_the_scratch_can_be_written(run: Run, outside: Path, tmp_path: Path) -> None:
-    trainer = tmp_path / "train.py"
-    assert_closed(
-        run,
-        f"open({str(outside / 'mine')!r}, 'w')",
-        f"open({str(outside / 'secret')!r}, 'a')",
-        f"os.truncate({str(outside / 'secret')!r}, 0)",
-        f"os.unlink({str(outside / 'secret')!r})",
-        f"os.mkdir({str(outside / 'folder')!r})",
-        f"os.symlink('x', {str(outside / 'link')!r})",
-        f"os.mkfifo({str(outside / 'pipe')!r})",
-        f"open({str(trainer)!r}, 'a')",
-        f"open({sysconfig.get_path('purelib') + '/sneaked.pth'!r}, 'w')",
-        f"open({str(Path(core.__file__))!r}, 'a')",
-        f"open({str(cache_root() / 'note')!r}, 'w')",
-        "open('/proc/sys/kernel/hostname', 'w')",
-    )
-    assert (outside / "secret").read_text() == "val text"
-
-
 def test_modes_times_and_attributes_of_others_files_stay(run: Run, outside: Path) -> None:
     secret = outside / "secret"
     before = secret.stat()
@@ -242,109 +400,7 @@ def test_shared_memory_is_the_trials_own(run: Run) -> None:
     assert run(trainer_text(before=note)).verdict == "scored"
 
 
-@pytest.fixture
-def listeners(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """A TCP, a UDP and three unix sockets that are there and take what comes."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as tcp,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-        socket.socket(socket.AF_UNIX) as abstract,
-        socket.socket(socket.AF_UNIX) as path,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        udp.bind(("127.0.0.1", 0))
-        abstract.bind(f"\0autoresearch-test-{os.getpid()}")
-        path.bind(f"{folder}/s")
-        datagrams.bind(f"{folder}/d")
-        for one in (abstract, path):
-            one.listen()
-        yield {
-            "tcp": tcp.getsockname()[1],
-            "udp": udp.getsockname()[1],
-            "abstract": abstract.getsockname(),
-            "path": path.getsockname(),
-            "datagrams": datagrams.getsockname(),
-        }
-
-
-def test_no_network_and_no_socket_of_others_can_be_reached(run: Run, listeners: dict[str, Any]) -> None:
-    stream, datagram = "socket.socket(socket.AF_UNIX)", "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)"
-    name, path = listeners["abstract"].decode(), listeners["path"]
-    for reached in (f"\0{name[1:]}", path):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(reached)
-    assert_closed(
-        run,
-        f"socket.create_connection(('127.0.0.1', {listeners['tcp']}), 5)",
-        f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {listeners['udp']}))",
-        "socket.create_server(('127.0.0.1', 0))",
-        "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
-        "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
-        "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
-        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
-        "socket.socket(40, socket.SOCK_STREAM)",  # vsock
-        f"{stream}.connect({reached_abstract(name)!r})",
-        f"{stream}.connect({path!r})",
-        f"{datagram}.sendto(b'x', {listeners['datagrams']!r})",
-        f"socket.socketpair(type=socket.SOCK_DGRAM)[0].sendto(b'x', {listeners['datagrams']!r})",
-    )
-
-
-def reached_abstract(name: str) -> str:
-    return f"\0{name[1:]}"
-
-
-def test_processes_outside_can_be_neither_signalled_nor_seen_into(run: Run) -> None:
-    victim = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        me = os.getpid()
-        assert_closed(
-            run,
-            *(f"os.kill({pid}, 0)" for pid in (me, victim.pid)),
-            f"os.kill({victim.pid}, 9)",
-            "os.kill(os.getppid(), 15)",
-            f"os.killpg({os.getpgid(me)}, 0)",
-            *(f"open('/proc/{me}/{name}', 'rb').read(1)" for name in ("environ", "maps", "cmdline", "stat")),
-            f"open('/proc/{me}/mem', 'rb')",
-            f"os.listdir('/proc/{me}/fd')",
-            f"open('/proc/{victim.pid}/mem', 'r+b')",
-            "os.listdir('/proc')",
-            f"call({number('ptrace')}, 16, {victim.pid}, 0, 0)",
-            f"call({number('process_vm_readv')}, {victim.pid}, 0, 0, 0, 0, 0)",
-            f"__import__('resource').prlimit({victim.pid}, 1)",
-            f"os.setpriority(os.PRIO_PROCESS, {victim.pid}, 19)",
-        )
-        assert victim.poll() is None
-    finally:
-        victim.kill()
-        victim.communicate()
-
-
-def test_system_calls_that_no_trainer_needs_are_refused(run: Run) -> None:
-    names = (
-        "io_uring_setup bpf perf_event_open userfaultfd unshare setns mount keyctl add_key shmget semget msgget "
-        "mq_open reboot init_module pivot_root chroot open_by_handle_at pidfd_getfd swapoff sethostname fanotify_init"
-    )
-    assert_closed(
-        run,
-        *(f"call({number(name)}, 0, 0, 0, 0, 0, 0)" for name in names.split()),
-        "__import__('time').clock_settime(__import__('time').CLOCK_REALTIME, 1e9)",
-        f"call({number('settimeofday')}, ctypes.byref((ctypes.c_long * 2)(10**9, 0)), 0)",
-        f"call({number('clone')}, 0x10000000 | 17, 0, 0, 0, 0)",
-        "os.unshare(0x10000000) if hasattr(os, 'unshare') else call(-1)",
-        "os.setuid(1) or os.setuid(12345)" if os.getuid() == 0 else "os.setuid(0)",
-        "os.nice(-5)",
-    )
-
-
-def number(name: str) -> int:
-    """A system call's number on this machine, as the kernel's headers for this compiler have it."""
-    source = f"#include <sys/syscall.h>\nSYS_{name}\n"
-    done = subprocess.run(["cc", "-E", "-P", "-"], input=source, capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1])
-
-
+@pytest.mark.real_start
 def test_root_is_an_ordinary_user_inside(run: Run) -> None:
     read = "[int(line.split()[1], 16) for line in open('/proc/self/status') if line.startswith(('CapEff', 'CapBnd'))]"
     check = f"assert all(one & ~6 == 0 for one in {read}), {read}"
@@ -369,6 +425,7 @@ def test_what_left_the_group_is_ended(run: Run, outside: Path) -> None:
     assert str(outside) not in told
 
 
+@pytest.mark.real_start
 def test_what_is_scored_is_as_confined(run: Run, cache: Path) -> None:
     encoded = next(path for path in (cache / "corpora").rglob("*") if path.is_file())
     text = trainer_text().replace(
@@ -446,11 +503,13 @@ resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NO
 """
 
 
+@pytest.mark.real_start
 def test_honest_work_goes_on(run: Run) -> None:
     trial = run(trainer_text(before=f"exec({HONEST!r}, {{}})"))
     assert (trial.verdict, trial.reason) == ("scored", "")
 
 
+@pytest.mark.real_start
 def test_without_it_the_record_says_so(run: Run, monkeypatch: pytest.MonkeyPatch, outside: Path) -> None:
     monkeypatch.setattr(tier, "_off", "--no-sandbox")
     trial = run(trainer_text(before=f"assert open({str(outside / 'secret')!r}).read() == 'val text'"))
@@ -458,6 +517,7 @@ def test_without_it_the_record_says_so(run: Run, monkeypatch: pytest.MonkeyPatch
     assert {"files", "network"} <= set(trial.unenforced)
 
 
+@pytest.mark.real_start
 def test_a_sandbox_that_cannot_be_applied_runs_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from core.trial.supervisor import backend_environment, run_trial
 Run = Callable[..., Any]  # a Trial; Any, for what is None only after a failure
 
 
+@pytest.mark.real_start
 def test_a_record_is_whole(run: Run, tmp_path: Path) -> None:
     trial = run(steps=40)
     assert (trial.verdict, trial.reason) == ("scored", "")
@@ -123,6 +124,7 @@ def test_a_trainer_that_fails_ends_in_a_verdict_with_its_reason(run: Run, name: 
     assert not (tmp_path / "trial" / "1" / "weights.safetensors").exists()
 
 
+@pytest.mark.real_start
 def test_what_was_printed_is_kept_with_the_record(run: Run, tmp_path: Path) -> None:
     run(trainer_text(before='print("from print"); import sys; sys.stderr.write("from stderr\\n")'))
     output = (tmp_path / "trial" / "1" / "output.txt").read_text()
@@ -248,6 +250,7 @@ def test_progress_runs_from_nought_towards_one(run: Run) -> None:
     assert run(trainer_text(each=check)).verdict == "scored"
 
 
+@pytest.mark.real_start
 def test_secrets_stay_outside(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
     monkeypatch.setenv("AUTORESEARCH_TEST_SECRET", "sk-secret")
@@ -256,6 +259,7 @@ def test_secrets_stay_outside(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert (trial.verdict, trial.reason) == ("scored", "")
 
 
+@pytest.mark.real_start
 def test_a_folder_in_the_campaign_shadows_nothing(run: Run, tmp_path: Path) -> None:
     for name in ("core", "backends", "numpy"):
         (tmp_path / name).mkdir()
