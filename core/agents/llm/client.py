@@ -25,7 +25,8 @@ _BACKOFF, _BACKOFF_CAP = 1.0, 8.0
 class ApiClient:
     """`ModelClient` of a server. It closes the provider, the archive and the transcript with itself.
 
-    `on_wait` gets a line about each wait. An answer that still streams when no `seconds_left` remain is cut off. Tests
+    `on_wait` gets a line about each wait; until the model has answered once, `on_notice` does, because the person who
+    has just started the run can mend it. An answer that still streams when no `seconds_left` remain is cut off. Tests
     replace `clock`, `sleep` and `noise`.
 
     The usage of an answer that was cut off is estimated from what streamed of it, on the high side: the server has
@@ -42,6 +43,7 @@ class ApiClient:
         budget: SpendingBudget,
         *,
         on_wait: Callable[[str], None] = lambda text: None,
+        on_notice: Callable[[str], None] = lambda text: None,
         seconds_left: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -53,6 +55,8 @@ class ApiClient:
         self._redact = redact
         self._budget = budget
         self._on_wait = on_wait
+        self._on_notice = on_notice
+        self._answered = False  # the model, at least once
         self._seconds_left = seconds_left
         self._clock = clock
         self._sleep = sleep
@@ -73,10 +77,12 @@ class ApiClient:
                     raise self._later(outage) from None
                 when = f"again in {wait:.0f} s" if wait >= 1 else "again at once"
                 self.transcript.note(when)
-                self._on_wait(f"{outage}; {when}")
+                tell = self._on_wait if self._answered else self._on_notice
+                tell(f"{outage}; {when}")
                 self._sleep(wait)
             else:
                 self._failures = 0
+                self._answered = True
                 return reply
 
     def close(self) -> None:

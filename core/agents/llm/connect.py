@@ -39,7 +39,9 @@ def server(
         provider.close()
         raise
     written = Transcript(state / transcript.FOLDER, redact, on_notice)
-    return ApiClient(provider, opened, written, redact, budget, on_wait=on_wait, seconds_left=seconds_left)
+    return ApiClient(
+        provider, opened, written, redact, budget, on_wait=on_wait, on_notice=on_notice, seconds_left=seconds_left
+    )
 
 
 def checked(settings: ModelSettings) -> str:

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from core.agents.llm.base import Outage
+from core.agents.llm.network import is_direct, proxy_variables
 from core.records import UserError
 from core.system.text import one_line
 
@@ -64,8 +65,8 @@ def translated(sdk: Any, server: Server, begun: Callable[[], bool]) -> Iterator[
         yield
     except sdk.APITimeoutError:
         raise Outage(_stopped(server) if begun() else f"no answer from {server.address}", 0.0) from None
-    except sdk.APIConnectionError:
-        raise Outage(f"no connection to {server.address}", 0.0) from None
+    except sdk.APIConnectionError as error:
+        raise Outage(_unreachable(server, error.__cause__), 0.0) from None
     except sdk.APIStatusError as error:
         if error.status_code < 400:
             raise from_stream(server, str(error.type), _message(error)) from None
@@ -78,6 +79,13 @@ def translated(sdk: Any, server: Server, begun: Callable[[], bool]) -> Iterator[
         raise Outage(_stopped(server), 0.0) from None
     except (httpx2.HTTPError, json.JSONDecodeError, UnicodeDecodeError):  # an event that is cut off is no JSON
         raise Outage("the answer was cut off", 0.0) from None
+
+
+def _unreachable(server: Server, cause: BaseException | None) -> str:
+    said = one_line(str(cause or ""), WIDTH)
+    reason = re.sub(r"^\[\w+ -?\d+\] ", "", said)
+    through = "" if is_direct(server.address) else f", through the proxy of {proxy_variables()}"
+    return f"no connection to {server.address}{through}{reason and f': {reason}'}"
 
 
 def _stopped(server: Server) -> str:

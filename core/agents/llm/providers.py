@@ -6,7 +6,6 @@ Keys come from the environment alone: not from a campaign's file, an option, or 
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import os
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from core.agents.llm import anthropic_provider, claude, openai_provider
 from core.agents.llm.base import Effort
+from core.agents.llm.network import is_loopback
 from core.agents.llm.streams import Provider
 from core.records import UserError
 
@@ -118,15 +118,6 @@ def connect(settings: ModelSettings) -> Provider:
 def secrets() -> tuple[str, ...]:
     """The keys of all providers in the environment: none of them may stand in a file, whichever is used."""
     return tuple(sorted({value for kind in KINDS.values() for name in kind.keys if (value := _value(name))}))
-
-
-def is_loopback(address: str) -> bool:
-    """Whether the address is on this machine."""
-    host = urlsplit(address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _kind(provider: str) -> Kind:

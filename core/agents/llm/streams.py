@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from core.agents.llm import errors
+from core.agents.llm import errors, network
 from core.agents.llm.base import Delta, Outage, Reply, Request, Usage
 from core.agents.llm.blocks import encodable
 
@@ -54,7 +54,7 @@ class Provider(ABC):
             base_url=server.address,
             timeout=httpx2.Timeout(server.timeout, connect=min(15.0, server.timeout)),
             max_retries=0,
-            http_client=sdk.DefaultHttpxClient(event_hooks={"response": [self._end_if_idle]}),
+            http_client=network.http_client(sdk, server.address, event_hooks={"response": [self._end_if_idle]}),
         )
 
     @property

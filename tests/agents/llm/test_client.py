@@ -33,6 +33,7 @@ class OneClient:
     client: ApiClient
     folder: Path
     waits: list[str]
+    notices: list[str]
     slept: list[float] = field(default_factory=list)
     now: float = 0.0
 
@@ -57,7 +58,7 @@ def client_of(tmp_path: Path, server: MessagesServer) -> Iterator[Callable[..., 
         )
         archive = Archive.open(tmp_path / "exchanges.db", redact=redact, create=True)
         limits = {name: settings.pop(name, None) for name in ("max_usd", "max_tokens")}
-        waits: list[str] = []
+        waits, notices = list[str](), list[str]()
 
         def sleep(seconds: float) -> None:
             one.slept.append(seconds)
@@ -70,12 +71,13 @@ def client_of(tmp_path: Path, server: MessagesServer) -> Iterator[Callable[..., 
             redact,
             SpendingBudget(price=settings.pop("price", prices.known(MODEL)), **limits),
             on_wait=waits.append,
+            on_notice=notices.append,
             clock=lambda: one.now,
             sleep=sleep,
             noise=random.Random(3),
             **settings,
         )
-        one = OneClient(client, tmp_path, waits)
+        one = OneClient(client, tmp_path, waits, notices)
         made.append(one)
         return one
 
@@ -162,6 +164,7 @@ def test_every_fault_in_one_conversation_ends_right_and_is_paid_to_the_cent(
 
     assert one.slept[0] == 2.0 and one.waits[0] == "rate limit (429); again in 2 s"
     assert len(one.waits) == 5 and "overloaded" in one.waits[1]
+    assert one.notices == []  # it answered at once when the run began
     transcript = one.client.transcript.path(1).read_text(encoding="utf-8")
     for part in ("> Hm. Hm.", "**→ read** `line=", "*the answer was cut off", "*rate limit (429)", "*again in 2 s*"):
         assert part in transcript
@@ -183,6 +186,7 @@ def test_a_server_that_stays_away_is_an_outage_that_grows_and_is_over_with_the_f
         seconds.append(raised.value.seconds)
         attempts.append(one.client.archive.count() - sum(attempts))
     assert seconds == [30, 60, 120, 240, 480, 600, 600]
+    assert len(one.notices) == attempts[0] - 1 and "Connection refused; again" in one.notices[0]
     assert attempts[0] >= 4 and attempts[1:] == [1] * 6  # from the second on nobody waits for it
     assert len(one.slept) == attempts[0] - 1
     assert all(0.5 * 2**place <= wait <= 2**place for place, wait in enumerate(one.slept[:4]))
