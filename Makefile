@@ -1,7 +1,7 @@
 # For a person at a shell. Windows: README.md has the same commands without make.
 PYTHON ?= python3
 PRESET ?= cpu
-EXPERIMENTS ?= 8
+EXPERIMENTS ?= 12
 # Two workers also on larger machines: a trial's own threads take the cores.
 WORKERS ?= 2
 BIN := .venv/bin
@@ -16,8 +16,8 @@ setup:  ## .venv with every extra that this platform can have
 	@command -v $(PYTHON) >/dev/null || { echo "setup: no $(PYTHON) here; name a Python 3.11 or newer: make setup PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) scripts/setup.py
 
-demo: setup  ## a campaign of 20 s trials in demo/; again to go on with it
-	@$(BIN)/autoresearch run demo --preset $(PRESET) --budget 20 --experiments $(EXPERIMENTS) --agent search
+demo: setup  ## a campaign of 10 s trials in demo/; again to go on with it
+	@$(BIN)/autoresearch run demo --preset demo --experiments $(EXPERIMENTS)
 
 test: setup  ## everything but the slow suites
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not gpu"

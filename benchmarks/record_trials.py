@@ -17,8 +17,9 @@ import numpy as np
 
 import presets
 from benchmarks.search import campaigns, space, table
-from benchmarks.search.table import Row
+from core.agents.search import recorded
 from core.agents.search.agent import SearchAgent
+from core.agents.search.recorded import Row
 from core.cli.resolve import dataset_of
 from core.data import Dataset
 from core.measure.lone_trial import lone_trial
@@ -62,7 +63,7 @@ def record(preset: Preset, count: int, seed: int, path: Path) -> None:
     text = reference_trainer(preset)
     spaces = read_tunables(text)
     dataset = dataset_of(preset)
-    rows = table.read(path) if path.exists() else []
+    rows = recorded.read(path) if path.exists() else []
     while len(rows) < count:
         number = len(rows)
         kind = KINDS[number % len(KINDS)]
@@ -159,7 +160,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=140, help="rows that the table shall have (140)")
     parser.add_argument("--budget", type=float, default=20, metavar="SECONDS", help="training time of each (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the points (0)")
-    parser.add_argument("--out", type=Path, default=table.RECORDED, help="the table; goes on where it ends")
+    parser.add_argument("--out", type=Path, default=recorded.RECORDED, help="the table; goes on where it ends")
     return parser.parse_args(arguments)
 
 

@@ -23,10 +23,11 @@ from benchmarks import record_trials
 from benchmarks.search import campaigns, surrogate, table
 from benchmarks.search.campaigns import Played
 from benchmarks.search.opponents import Near, Tpe, Uniform
+from core.agents.search import recorded
 from core.agents.search.agent import SearchAgent
 from core.cli.resolve import dataset_of
 from core.records import UserError
-from core.trainer.constants import read_tunables, write_constants
+from core.trainer.constants import write_constants
 from core.trainer.reference import reference_trainer
 
 FIRST_SEED = 10_000  # those below are for tuning and for tests
@@ -57,10 +58,9 @@ def compare(
     path: Path, count: int, experiments: int, first_seed: int, budget: float
 ) -> tuple[dict[str, Any], dict[str, list[Played]]]:
     """Figures of all agents and of the surrogate that they were played on, and the campaigns."""
-    rows = table.read(path)
+    rows = recorded.read(path)
     preset = presets.load("cpu")
-    text = campaigns.constants_of(reference_trainer(preset))
-    spaces = read_tunables(text)
+    text, spaces = table.RANGES, table.SPACES
     truth = surrogate.Surrogate(rows, spaces, budget)
     noise, freedom = surrogate.noise_of(rows)
     played: dict[str, list[Played]] = {name: [] for name in AGENTS}
@@ -151,7 +151,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--experiments", type=int, default=30, help="of each campaign, beside its baseline (30)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help=f"of the first campaign ({FIRST_SEED})")
     parser.add_argument("--budget", type=float, default=20, metavar="SECONDS", help="that the table was recorded with")
-    parser.add_argument("--table", type=Path, default=table.RECORDED, help="of recorded trials")
+    parser.add_argument("--table", type=Path, default=recorded.RECORDED, help="of recorded trials")
     parser.add_argument("--real", type=int, default=0, metavar="N", help="real trials of N champions of each agent")
     parser.add_argument("--json", action="store_true", help="all figures as JSON")
     return parser.parse_args(arguments)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from core.agents.base import Agent
-from core.records import Constant, Experiment, Preset, Proposal
+from core.records import Constant, Experiment, Preset, Proposal, Trial
 from core.store.program import Program
 from core.trainer.constants import read_constants
 from core.trainer.fingerprint import fingerprint
@@ -18,7 +19,14 @@ Measure = Callable[[Mapping[str, Constant]], float | None]
 class MemoryHistory:
     """`agents.base.History` whose trials are a function of the trainer's constants; None is a crash."""
 
-    def __init__(self, text: str, measure: Measure, preset: Preset, program: Program | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        measure: Measure,
+        preset: Preset,
+        program: Program | None = None,
+        trials: tuple[Trial, ...] = (),  # the baseline's
+    ) -> None:
         self.program = program or Program()
         self.preset = preset
         self.texts: list[str] = []
@@ -27,6 +35,7 @@ class MemoryHistory:
         self._constants: list[dict[str, Constant]] = []
         self._fingerprints: set[str] = set()
         self.record(Proposal(text=text, hypothesis="baseline", agent="preset"))
+        self.found[0] = replace(self.found[0], trials=trials)
 
     def record(self, proposal: Proposal) -> Experiment:
         constants = read_constants(proposal.text)

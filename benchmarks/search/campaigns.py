@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.search.surrogate import Surrogate
-from benchmarks.search.table import Row
 from core.agents.base import Agent
-from core.records import Constant, Preset, Proposal
+from core.agents.search.recorded import Row
+from core.records import Constant, Preset, Proposal, Trial
 from core.trainer.constants import read_constants, write_constants
+from presets import cost
 
 if TYPE_CHECKING:
     from histories import MemoryHistory
@@ -22,14 +23,27 @@ if TYPE_CHECKING:
 Measure = Callable[[Mapping[str, Constant]], float | None]
 
 
-def new(text: str, measure: Measure, preset: Preset) -> MemoryHistory:
+def new(text: str, measure: Measure, preset: Preset, trials: tuple[Trial, ...] = ()) -> MemoryHistory:
     """A campaign that has its baseline. A strictly lower score is kept, as `core.campaign.judge.LowerWins` keeps it."""
+    _import_tests_helpers()
+    from histories import MemoryHistory
+
+    return MemoryHistory(text, measure, preset, trials=trials)
+
+
+def baseline_trial(surrogate: Surrogate, text: str, preset: Preset) -> Trial:
+    """The baseline's record as far as an agent reads it: what the trial came to."""
+    _import_tests_helpers()
+    from campaigns import a_trial
+
+    steps = round(surrogate.steps(read_constants(text)))
+    return a_trial(steps=steps, tokens=steps * preset.total_batch_size, parameters=cost.parameters(preset))
+
+
+def _import_tests_helpers() -> None:
     tests = str(Path(__file__).resolve().parents[2] / "tests")  # the agents' tests have the same history
     if tests not in sys.path:
         sys.path.append(tests)
-    from histories import MemoryHistory
-
-    return MemoryHistory(text, measure, preset)
 
 
 def replayed(text: str, rows: Sequence[Row], preset: Preset) -> MemoryHistory:
@@ -41,9 +55,10 @@ def replayed(text: str, rows: Sequence[Row], preset: Preset) -> MemoryHistory:
     return history
 
 
-def constants_of(text: str) -> str:
-    """The lines of a trainer that a search may change, as a trainer of nothing else: quick to read again and again."""
-    return "".join(line + "\n" for line in text.splitlines() if "# tune:" in line)
+def constants_of(text: str, also: Collection[str] = ()) -> str:
+    """The lines of a trainer that a search may change, and those of constants `also`: quick to read again and again."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if "# tune:" in line or line.partition(" = ")[0] in also)
 
 
 @dataclass(frozen=True)
@@ -53,10 +68,20 @@ class Played:
     best: tuple[float, ...]
     noisy: float  # of the champion, as it was measured
     failures: int
+    kept: int
     champion: Mapping[str, Constant]
 
 
-def play(agent: Agent, surrogate: Surrogate, noise: float, text: str, preset: Preset, seed: int, count: int) -> Played:
+def play(
+    agent: Agent,
+    surrogate: Surrogate,
+    noise: float,
+    text: str,
+    preset: Preset,
+    seed: int,
+    count: int,
+    trials: tuple[Trial, ...] = (),
+) -> Played:
     """`count` experiments after the baseline. The n-th trial's noise depends on `seed` and n alone: pairs share it."""
     numbers = iter(range(count + 1))
 
@@ -65,7 +90,7 @@ def play(agent: Agent, surrogate: Surrogate, noise: float, text: str, preset: Pr
         moved = noise * float(np.random.default_rng([seed, next(numbers), 1]).standard_normal())
         return None if score is None else score + moved
 
-    history = new(text, measure, preset)
+    history = new(text, measure, preset, trials)
     best = []
     for number in range(count + 1):
         if number:
@@ -74,5 +99,6 @@ def play(agent: Agent, surrogate: Surrogate, noise: float, text: str, preset: Pr
         assert champion is not None
         best.append(champion)
     failures = sum(experiment.val_bpb is None for experiment in history.found)
+    kept = sum(experiment.verdict == "keep" for experiment in history.found) - 1
     assert history.champion.val_bpb is not None
-    return Played(tuple(best), history.champion.val_bpb, failures, read_constants(history.champion_text))
+    return Played(tuple(best), history.champion.val_bpb, failures, kept, read_constants(history.champion_text))

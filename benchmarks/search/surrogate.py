@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.search import space
 from benchmarks.search.space import Spaces
-from benchmarks.search.table import Row
+from core.agents.search.recorded import Row
 from core.records import Constant
 
 VOCABULARY, DEVICE_ROWS = 2048, 8  # the cpu preset's
@@ -159,6 +159,10 @@ class Surrogate:
             return None
         return float(_from_fit(self._score(self._inputs([values])[0]))[0])
 
+    def steps(self, values: Mapping[str, Constant]) -> float:
+        """How many the budget holds."""
+        return self._budget / self._time(values)
+
     def fails(self, values: Mapping[str, Constant]) -> bool:
         """A step that takes longer than any that was seen to end in a score."""
         return self._time(values) > self._slowest
@@ -170,7 +174,7 @@ class Surrogate:
 
     def _inputs(self, points: Sequence[Mapping[str, Constant]]) -> tuple[np.ndarray, np.ndarray]:
         X, owners = space.encode(self._spaces, points)
-        steps = [math.log(max(self._budget / self._time(point), 0.5)) / math.log(100) for point in points]
+        steps = [math.log(max(self.steps(point), 0.5)) / math.log(100) for point in points]
         return np.column_stack([X, steps]), np.append(owners, owners.max() + 1)
 
     def _split(self, rows: Sequence[Row]) -> float:

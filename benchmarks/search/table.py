@@ -1,52 +1,35 @@
-"""The table of recorded trials: one row a trial of the `cpu` preset, with its constants and its result.
-
-A CSV that begins with lines of `# ` that say where its rows come from. Rows are appended and never changed.
-"""
+"""Writes the table of recorded trials, which core.agents.search.recorded reads: rows are appended and never changed."""
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
 from pathlib import Path
 
-from core.records import Constant, UserError
+from core.agents.search.recorded import PLAIN, Row
+from core.trainer.constants import read_tunables
 from core.trainer.literals import literal
 
-RECORDED = Path(__file__).resolve().parents[1] / "data" / "cpu_trials.csv"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One trial. `kind` says how its point was chosen: uniform, feasible, near, search or repeat."""
-
-    number: int
-    kind: str
-    seed: int
-    verdict: str  # scored, crash or invalid
-    val_bpb: float | None
-    steps: int
-    train_seconds: float
-    wall_seconds: float
-    parameters: int | None
-    other_load: float | None  # of the machine, beside the trial, in cores
-    constants: Mapping[str, Constant]
-    reason: str = ""
-
-
-PLAIN = tuple(field.name for field in fields(Row) if field.name != "constants")
-
-
-def read(path: Path = RECORDED) -> list[Row]:
-    """All rows, in the order they were recorded. UserError if there is no table."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"no recorded trials: {error}; python benchmarks/record_trials.py records them") from None
-    lines = [line for line in text.splitlines() if not line.startswith("# ")]
-    return [_row(line) for line in csv.DictReader(lines)]
+# The ranges that the points of the recorded table were drawn from, around the cpu preset's values.
+RANGES = """
+DEPTH = 4  # tune: int 2 .. 16
+ASPECT_RATIO = 32  # tune: one of 32, 48, 64, 96
+HEAD_DIM = 128  # tune: one of 32, 64, 128
+WINDOW_PATTERN = "L"  # tune: one of "L", "SL", "SSL", "SSSL"
+SEQUENCE_LENGTH = 256  # tune: one of 128, 256, 512, 1024, 2048
+TOTAL_BATCH_SIZE = 8192  # tune: log int 4096 .. 1048576
+EMBEDDING_LR = 0.6  # tune: log 0.05 .. 2
+UNEMBEDDING_LR = 0.004  # tune: log 0.0005 .. 0.03
+MATRIX_LR = 0.04  # tune: log 0.005 .. 0.2
+SCALAR_LR = 0.5  # tune: log 0.05 .. 2
+WEIGHT_DECAY = 0.2  # tune: linear 0 .. 0.6
+ADAM_BETAS = (0.8, 0.95)  # tune: one of (0.8, 0.95), (0.9, 0.95), (0.8, 0.99), (0.9, 0.99)
+WARMUP_RATIO = 0.0  # tune: linear 0 .. 0.2
+WARMDOWN_RATIO = 0.5  # tune: linear 0.1 .. 1
+FINAL_LR_FRAC = 0.0  # tune: linear 0 .. 0.2
+"""
+SPACES = read_tunables(RANGES)
 
 
 def start(path: Path, facts: Iterable[str], names: Iterable[str]) -> None:
@@ -61,27 +44,6 @@ def append(path: Path, row: Row) -> None:
     cells = ["" if getattr(row, name) is None else str(getattr(row, name)) for name in PLAIN]
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(_line([*cells, *map(literal, row.constants.values())]))
-
-
-def _row(cells: Mapping[str, str]) -> Row:
-    def number(name: str) -> float | None:
-        return float(cells[name]) if cells[name] else None
-
-    parameters = number("parameters")
-    return Row(
-        number=int(cells["number"]),
-        kind=cells["kind"],
-        seed=int(cells["seed"]),
-        verdict=cells["verdict"],
-        val_bpb=number("val_bpb"),
-        steps=int(cells["steps"]),
-        train_seconds=float(cells["train_seconds"]),
-        wall_seconds=float(cells["wall_seconds"]),
-        parameters=None if parameters is None else int(parameters),
-        other_load=number("other_load"),
-        constants={name: ast.literal_eval(cells[name]) for name in cells if name not in PLAIN},
-        reason=cells["reason"],
-    )
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -35,7 +35,8 @@ def make(name: str, /, **settings: Any) -> Agent:
         from core.agents.hybrid import Hybrid, stand_in
         from core.agents.search.agent import SearchAgent
 
-        search = SearchAgent(settings.pop("seed", 0))
+        search = SearchAgent(settings.pop("seed", 0), settings.pop("learn_from", None))
+        search.lessons = settings.get("lessons")
         if name in _THINKERS:
             return stand_in(thinker(name, **settings), search)
         return Hybrid(thinker("command" if "command" in settings else "api", **settings), search)

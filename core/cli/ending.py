@@ -12,6 +12,7 @@ from core.cli import resolve
 from core.cli.options import to_type
 from core.cli.render import terminal
 from core.records import Experiment, UserError
+from core.system.text import bpb
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
@@ -55,13 +56,19 @@ def _standing(campaign: Campaign) -> None:
 
 
 def _samples(campaign: Campaign) -> None:
-    """Text from the models. A model that can't be opened costs a notice, nothing else."""
+    """The same prompt continued by the baseline's model and the champion's; a notice for one that can't be opened."""
     champion = campaign.champion
-    terminal.out().print(f"\ntext from experiment {champion.number}:", style="bold")
-    try:
-        sys.stdout.write(f"{_continued(campaign, champion)}\n\n")
-    except UserError as error:
-        terminal.notice(f"no sample: {error}")
+    texts = [(f"text from experiment {champion.number}", champion)]
+    if champion.number > 0:
+        texts = [("text before, from the baseline's model", campaign.experiment(0)),
+                 (f"text after, from experiment {champion.number}", champion)]  # fmt: skip
+    for title, experiment in texts:
+        terminal.out().print(f"\n{title} ({bpb(experiment.val_bpb)} bpb):", style="bold", highlight=False)
+        try:
+            sys.stdout.write(f"{_continued(campaign, experiment)}\n")
+        except UserError as error:
+            terminal.notice(f"no sample: {error}")
+    sys.stdout.write("\n")
 
 
 def _continued(campaign: Campaign, experiment: Experiment) -> str:

@@ -98,6 +98,14 @@ def run(
     lessons: Annotated[
         Path | None, Option(metavar="FILE", help="lessons shared between campaigns; default: lessons.md in DIR")
     ] = None,
+    learn_from: Annotated[
+        Path | None,
+        Option(
+            metavar="DIR",
+            help="search: another campaign, whose experiments and lessons it begins with",
+            autocompletion=completion.campaigns,
+        ),
+    ] = None,
     replay: Annotated[
         Path | None,
         Option(metavar="DIR", help="--agent replay: the campaign to repeat", autocompletion=completion.campaigns),
@@ -118,7 +126,7 @@ def run(
     \b
       autoresearch run night --preset h100 --hours 8
       autoresearch run night                                resume it
-      autoresearch run demo --preset cpu --budget 20 --experiments 8
+      autoresearch run demo --preset demo --experiments 12
       autoresearch run night --agent hybrid --max-cost 20 --hours 8
       autoresearch run night --agent command --command "claude -p {prompt}" --command-env ANTHROPIC_API_KEY
     """
@@ -140,6 +148,7 @@ def run(
         command_home=command_home,
         command_minutes=command_minutes,
         lessons=lessons,
+        learn_from=learn_from,
         replay=replay,
         seed=seed,
     )

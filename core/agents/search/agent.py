@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
-from core.agents.base import Agent, History
-from core.agents.search import moves, points
+from core.agents.base import Agent, AgentContext, History
+from core.agents.search import moves, points, prior
 from core.agents.search.gaussian_process import Gaussian, expected_improvement
 from core.agents.search.points import Observations, Spaces, Values
+from core.agents.search.prior import Elsewhere
+from core.agents.search.teacher import Teacher
 from core.records import Proposal, UserError
 from core.trainer.constants import read_tunables, write_constants
 from core.trainer.literals import changed_values, same
@@ -34,8 +37,17 @@ class SearchAgent(Agent):
 
     name = points.CONSTANTS_ONLY
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, learn_from: Path | None = None) -> None:
+        """`learn_from` is another campaign's folder. UserError if there is nothing to learn from it."""
         self._seed = seed
+        self._teacher = None if learn_from is None else Teacher(learn_from)
+        self.sources = [prior.shipped(), *([] if self._teacher is None else [self._teacher.source])]
+        self.lessons: Path | None = None  # where the teacher's go; None: the campaign's own file
+
+    def begin(self, context: AgentContext) -> None:
+        super().begin(context)
+        if self._teacher is not None:
+            self._teacher.teach(context, self.lessons)
 
     def propose(self, history: History) -> Proposal | None:
         """The champion with one to three constants changed, or two near misses combined; None if nothing new is left.
@@ -54,10 +66,11 @@ class SearchAgent(Agent):
             )
         rng = np.random.default_rng([self._seed, len(history)])
         observed = points.observe(history, spaces)
+        elsewhere = prior.elsewhere(history, spaces, self.sources)
         seen: set[str] = set()
         for _ in range(ROUNDS):
             changes = list(_new(spaces, (*_near_misses(observed), *_moves(rng, spaces)), seen))
-            for changed in _by_expected_improvement(changes, observed, spaces):
+            for changed in _by_expected_improvement(changes, observed, spaces, elsewhere):
                 text = write_constants(history.champion_text, changed)
                 if not history.tried(text):
                     hypothesis = changed_values(observed.champion.values, changed)
@@ -100,19 +113,28 @@ def _new(spaces: Spaces, changes: Iterable[Values], seen: set[str]) -> Iterator[
             yield changed
 
 
-def _by_expected_improvement(changes: Sequence[Values], observed: Observations, spaces: Spaces) -> Iterable[Values]:
-    """Sorted by expected improvement on the champion; unsorted while too little was tried."""
+def _by_expected_improvement(
+    changes: Sequence[Values], observed: Observations, spaces: Spaces, elsewhere: Elsewhere | None
+) -> Iterable[Values]:
+    """Sorted by expected improvement on the champion; unsorted while too little is known."""
     scored = [point for point in observed.tried if point.val_bpb is not None]
-    badness = points.badness(scored)
-    if len(scored) < WARM or not np.ptp(badness) > 0 or not changes:
+    badness = points.badness([point.val_bpb for point in scored], elsewhere.usual if elsewhere else ())
+    if not changes or (elsewhere is None and (len(scored) < WARM or not np.ptp(badness) > 0)):
         return changes
     columns = points.categories(spaces)
     ahead = points.moved(points.encoded([observed.champion], spaces)[0], ({}, *changes), spaces)
-    mean, deviation = Gaussian(points.encoded(scored, spaces), badness, columns).predict(ahead)
+    tried, tasks = observed.tried, None
+    if elsewhere is not None:
+        told = elsewhere.scored
+        scored, tasks = [*scored, *told.observations], told.tasks(len(scored))
+        badness = np.concatenate([badness, told.badness()])
+        tried = [*tried, *elsewhere.observations]
+    mean, deviation = Gaussian(points.encoded(scored, spaces), badness, columns, tasks=tasks).predict(ahead)
     # Compared with the model's mean at the champion, not with its score, which is the luckiest of many.
     hope = expected_improvement(mean[1:], deviation[1:], float(mean[0]))
-    if len(scored) < len(observed.tried):
-        failed = np.array([float(point.val_bpb is None) for point in observed.tried])
-        risk, _ = Gaussian(points.encoded(observed.tried, spaces), failed, columns, edges=True).predict(ahead)
+    if len(scored) < len(tried):
+        failed = np.array([float(point.val_bpb is None) for point in tried])
+        tasks = elsewhere.tasks(len(observed.tried)) if elsewhere else None
+        risk, _ = Gaussian(points.encoded(tried, spaces), failed, columns, edges=True, tasks=tasks).predict(ahead)
         hope = hope * np.clip(1 - risk[1:], LEAST_CHANCE, 1) ** CAUTION
     return [changes[int(place)] for place in np.argsort(-hope, kind="stable")]

@@ -51,7 +51,7 @@ def observe(history: History, spaces: Spaces) -> Observations:
     own = {name: tunable.value for name, tunable in spaces.items()}
     points = []
     for e in experiments:
-        values = {name: _fitting(spaces[name], constants[e.commit].get(name)) for name in spaces}
+        values = fitted(constants[e.commit], spaces)
         # A failure with the champion's own constants came from an edit elsewhere, and says nothing about them.
         if e.val_bpb is not None or values != own:
             points.append(Observation(values, e.val_bpb, structures[e.commit]))
@@ -59,18 +59,26 @@ def observe(history: History, spaces: Spaces) -> Observations:
     return Observations(points, champion, _misses(experiments, constants, spaces))
 
 
-def badness(points: Sequence[Observation]) -> np.ndarray:
-    """How bad each is, float64 [points]: 0 for the lowest score, then log1p of the distance from it; failures worst.
+def badness(scores: Sequence[float | None] | np.ndarray, usual: Sequence[float] = ()) -> np.ndarray:
+    """How bad each is, float64 [scores]: 0 for the lowest score, then log1p of the distance from it; failures worst.
 
-    The logarithm keeps scores that are far too bad to matter from drowning differences between good ones.
+    The logarithm keeps scores that are far too bad to matter from drowning differences between good ones. Distances are
+    measured in their median; `usual` are distances from elsewhere, for the median of few.
     """
-    scores = np.array([np.nan if point.val_bpb is None else point.val_bpb for point in points])
-    if np.isnan(scores).all():
-        return np.zeros(len(points))
-    above = scores - np.nanmin(scores)
-    usual = float(np.median(above[above > 0])) if (above > 0).any() else 1.0
-    found: np.ndarray = np.log1p(above / usual)
-    return np.where(np.isnan(found), np.nanmax(found) + FAILED, found)
+    found = np.array([np.nan if score is None else score for score in scores])
+    if np.isnan(found).all():
+        return np.zeros(len(scores))
+    above = found - np.nanmin(found)
+    median = np.median([*above[above > 0], *usual]) if (above > 0).any() or len(usual) else 1.0
+    bad: np.ndarray = np.log1p(above / float(median))
+    return np.where(np.isnan(bad), np.nanmax(bad) + FAILED, bad)
+
+
+def distance(scores: Sequence[float | None]) -> float:
+    """The median of the distances from the lowest score; 1 if there is none."""
+    found = np.array([score for score in scores if score is not None])
+    above = found - found.min()
+    return float(np.median(above[above > 0])) if (above > 0).any() else 1.0
 
 
 def encoded(points: Sequence[Observation], spaces: Spaces) -> np.ndarray:
@@ -95,6 +103,11 @@ def moved(row: np.ndarray, changes: Sequence[Values], spaces: Spaces) -> np.ndar
 def categories(spaces: Spaces) -> np.ndarray:
     """Which of these columns are categories without an order, bool [constants + 1]."""
     return np.array([*(not moves.ordered(tunable) for tunable in spaces.values()), True])
+
+
+def fitted(constants: Mapping[str, Constant], spaces: Spaces) -> Values:
+    """The values of these constants; the champion's for one that is missing or fits no range."""
+    return {name: _fitting(tunable, constants.get(name)) for name, tunable in spaces.items()}
 
 
 def _fitting(tunable: Tunable, value: Constant | None) -> Constant:

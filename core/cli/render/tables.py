@@ -138,6 +138,7 @@ def status(one: Status, champion: Experiment | None, title: str) -> Group:
         rows["champion"] = Text.assemble(
             (bpb(one.champion_bpb), "bold green"),
             f" bpb, {gain(one.baseline_bpb - one.champion_bpb)} from the baseline's {bpb(one.baseline_bpb)}",
+            "" if champion is None or champion.spread is None else f"; its seeds differ by {bpb(champion.spread)}",
         )
     else:
         rows["champion"] = "none yet: the baseline has no score"

@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 
 import benchmarks.search_against_random as comparison
-from benchmarks.search import campaigns, surrogate, table
-from core.trainer.constants import read_tunables
-from core.trainer.reference import reference_trainer
-from presets import load
+from benchmarks.search import surrogate, table
+from benchmarks.search.table import SPACES
+from core.agents.search import recorded
 
 BUDGET = 20.0
-SPACES = read_tunables(campaigns.constants_of(reference_trainer(load("cpu"))))
-ROWS = table.read()
+ROWS = recorded.read()
 
 
 def test_the_table_holds_what_the_trainer_declares() -> None:
@@ -35,7 +33,7 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     table.start(path, ["a fact, with a comma"], SPACES)
     for row in ROWS[:30]:
         table.append(path, row)
-    assert table.read(path) == ROWS[:30]
+    assert recorded.read(path) == ROWS[:30]
 
 
 def test_the_surrogate_predicts_trials_that_it_has_not_seen() -> None:
@@ -58,7 +56,7 @@ def test_the_surrogate_is_a_function_with_noise_from_outside() -> None:
 @pytest.mark.long
 def test_the_search_beats_random_search_and_its_harder_kin() -> None:
     """Forty campaigns of thirty, on seeds that nothing was chosen on."""
-    told, _ = comparison.compare(table.RECORDED, count=40, experiments=30, first_seed=5_000, budget=BUDGET)
+    told, _ = comparison.compare(recorded.RECORDED, count=40, experiments=30, first_seed=5_000, budget=BUDGET)
     against = told["agents"]
     assert against["random"]["search_lower"] >= 0.85
     assert against["random near"]["search_lower"] >= 0.75
