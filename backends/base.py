@@ -69,6 +69,12 @@ class Backend(Protocol):
     def choose(self, device: str) -> dict[str, str]:
         """What the reference trainer chooses on the device, such as its kernel, each with the reason in brackets."""
 
+    def to_device(self, array: Ids, device: str) -> Any:
+        """Ids as the framework's own int32 array on the device. With `to_numpy` it goes into exported models."""
+
+    def to_numpy(self, array: Any) -> Floats:
+        """The framework's own array as float32."""
+
     def seed(self, seed: int) -> None:
         """Seeds every generator of the framework."""
 

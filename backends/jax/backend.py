@@ -73,6 +73,18 @@ def choose(device: str) -> dict[str, str]:
     return base.choices_of("jax", device)
 
 
+def to_device(array: Ids, device: str) -> Any:
+    """Ids as an int32 array on the device."""
+    import jax
+
+    return jax.device_put(np.ascontiguousarray(array, np.int32), _device(device))
+
+
+def to_numpy(array: Any) -> Floats:
+    """An array as float32."""
+    return np.asarray(array, np.float32)
+
+
 def versions() -> dict[str, str]:
     """JAX, what it rests on, and the driver libraries that came as packages."""
     drivers = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin")
@@ -100,7 +112,7 @@ def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floa
     nats = jax.jit(_nats)
     at_once = _rows_at_once(logits, len(tokens_BT), tokens_BT.shape[1], device)
     for part, logits_BTV in _chunks(logits, tokens_BT, at_once, device):
-        targets = _put(_filled(targets_BT[part], at_once), device)
+        targets = to_device(_filled(targets_BT[part], at_once), device)
         out_BT[part] = np.asarray(nats(logits_BTV, targets))[: len(out_BT[part])]
     return out_BT
 
@@ -130,7 +142,7 @@ def _chunks(logits: Logits, tokens_BT: Ids, at_once: int, device: str) -> Iterat
     """Chunks of one shape, the last of them filled up: another shape would be compiled."""
     for first in range(0, len(tokens_BT), at_once):
         part = slice(first, first + at_once)
-        yield part, logits(_put(_filled(tokens_BT[part], at_once), device))
+        yield part, logits(to_device(_filled(tokens_BT[part], at_once), device))
 
 
 def _nats(logits_BTV: Any, targets_BT: Any) -> Any:
@@ -154,18 +166,12 @@ def _rows_at_once(logits: Logits, rows: int, length: int, device: str) -> int:
     try:
         width = jax.eval_shape(logits, row).shape[-1]
     except jax.errors.JAXTypeError:  # a trainer whose logits leave JAX on the way: run it to see
-        width = logits(_put(np.zeros((1, length), np.int32), device)).shape[-1]
+        width = logits(to_device(np.zeros((1, length), np.int32), device)).shape[-1]
     return min(base.rows_within(CHUNK_MB[DeviceName.parse(device).kind], length, width), 1 << (rows - 1).bit_length())
 
 
 def _filled(ids_BT: Ids, rows: int) -> Ids:
     return np.pad(ids_BT, ((0, rows - len(ids_BT)), (0, 0)))
-
-
-def _put(array: Ids, device: str) -> jax.Array:
-    import jax
-
-    return jax.device_put(np.ascontiguousarray(array, np.int32), _device(device))
 
 
 def _device(device: str) -> jax.Device:

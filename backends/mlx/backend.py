@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,6 +64,20 @@ def choose(device: str) -> dict[str, str]:
     return base.choices_of("mlx", device)
 
 
+def to_device(array: Ids, device: str) -> Any:
+    """Ids as an int32 array; MLX's arrays lie in the memory that its devices share."""
+    import mlx.core as mx
+
+    return mx.array(np.ascontiguousarray(array, np.int32))
+
+
+def to_numpy(array: Any) -> Floats:
+    """An array as float32."""
+    import mlx.core as mx
+
+    return np.array(array.astype(mx.float32))
+
+
 def seed(seed: int) -> None:
     """Seeds NumPy's, Python's and MLX's generators."""
     import mlx.core as mx
@@ -104,7 +118,7 @@ def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floa
     with mx.stream(_device(device)):
         for part, logits_BTV in _chunks(logits, tokens_BT, device):
             wide_BTV = logits_BTV.astype(mx.float32)
-            of_target_BT = mx.take_along_axis(wide_BTV, _put(targets_BT[part])[..., None], axis=-1)[..., 0]
+            of_target_BT = mx.take_along_axis(wide_BTV, to_device(targets_BT[part], device)[..., None], axis=-1)[..., 0]
             out_BT[part] = np.array(mx.logsumexp(wide_BTV, axis=-1) - of_target_BT)
     return out_BT
 
@@ -114,14 +128,14 @@ def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) ->
     import mlx.core as mx
 
     def pick(logits_BTV: mx.array, row_M: Ids, time_M: Ids) -> Floats:
-        return np.array(logits_BTV[_put(row_M), _put(time_M)].astype(mx.float32))
+        return np.array(logits_BTV[to_device(row_M, device), to_device(time_M, device)].astype(mx.float32))
 
     with mx.stream(_device(device)):
         return base.pick_positions(lambda tokens: _chunks(logits, tokens, device), pick, tokens_BT, positions_N2)
 
 
 def _chunks(logits: Logits, tokens_BT: Ids, device: str) -> Iterator[Chunk]:
-    return base.in_chunks(lambda ids: logits(_put(ids)), tokens_BT, CHUNK_MB[device])
+    return base.in_chunks(lambda ids: logits(to_device(ids, device)), tokens_BT, CHUNK_MB[device])
 
 
 def _places() -> list[Path]:
@@ -134,9 +148,3 @@ def _device(device: str) -> mx.Device:
     import mlx.core as mx
 
     return mx.Device(mx.gpu if device == "gpu" else mx.cpu)
-
-
-def _put(array: Ids) -> mx.array:
-    import mlx.core as mx
-
-    return mx.array(np.ascontiguousarray(array, np.int32))

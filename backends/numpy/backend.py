@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,16 @@ def resolve(device: str) -> str:
 def choose(device: str) -> dict[str, str]:
     """There is nothing to choose."""
     return {}
+
+
+def to_device(array: Ids, device: str) -> Any:
+    """The ids as they are."""
+    return array
+
+
+def to_numpy(array: Any) -> Floats:
+    """An array as float32."""
+    return np.asarray(array, np.float32)
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -105,6 +105,19 @@ def choose(device: str) -> dict[str, str]:
     return base.choices_of("torch", device)
 
 
+def to_device(array: Ids, device: str) -> Any:
+    """Ids as an int32 tensor on the device."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array, np.int32)).to(device)
+
+
+def to_numpy(array: Any) -> Floats:
+    """A tensor as float32."""
+    found: Floats = array.detach().float().cpu().numpy()
+    return found
+
+
 def seed(seed: int) -> None:
     """Seeds NumPy's, Python's and PyTorch's generators on every device."""
     import torch
@@ -155,7 +168,7 @@ def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floa
     out_BT = np.empty(targets_BT.shape, np.float32)
     with torch.inference_mode():
         for part, logits_BTV in _chunks(logits, tokens_BT, device):
-            targets_M = _put(targets_BT[part], device).flatten().long()
+            targets_M = to_device(targets_BT[part], device).flatten().long()
             losses_M = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_M, reduction="none")
             out_BT[part] = losses_M.view(-1, tokens_BT.shape[1]).cpu().numpy()
     return out_BT
@@ -166,7 +179,9 @@ def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) ->
     import torch
 
     def pick(logits_BTV: torch.Tensor, row_M: Ids, time_M: Ids) -> Floats:
-        found_MV: Floats = logits_BTV[_put(row_M, device).long(), _put(time_M, device).long()].float().cpu().numpy()
+        found_MV: Floats = (
+            logits_BTV[to_device(row_M, device).long(), to_device(time_M, device).long()].float().cpu().numpy()
+        )
         return found_MV
 
     with torch.inference_mode():
@@ -174,10 +189,6 @@ def logits_at(logits: Logits, tokens_BT: Ids, positions_N2: Ids, device: str) ->
 
 
 def _chunks(logits: Logits, tokens_BT: Ids, device: str) -> Iterator[Chunk]:
-    return base.in_chunks(lambda ids: logits(_put(ids, device)), tokens_BT, CHUNK_MB[DeviceName.parse(device).kind])
-
-
-def _put(array: Ids, device: str) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array, np.int32)).to(device)
+    return base.in_chunks(
+        lambda ids: logits(to_device(ids, device)), tokens_BT, CHUNK_MB[DeviceName.parse(device).kind]
+    )

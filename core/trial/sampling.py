@@ -38,7 +38,7 @@ def generate(model: Model, tokenizer: Tokenizer, prompt: str, params: SamplingPa
     window = model.facts.sequence_length
     pending: list[int] = []  # tokens of a character that isn't whole yet
     for _ in range(params.length):
-        token = _draw(_next_logits(model, context, window), params.temperature, random)
+        token = draw(_next_logits(model, context, window), params.temperature, random)
         context = [*context[-window:], token]
         if token == tokenizer.bos:
             if text := tokenizer.decode(pending):
@@ -70,7 +70,8 @@ def _next_logits(model: Model, context: list[int], window: int) -> npt.NDArray[n
     return logits_V
 
 
-def _draw(logits_V: npt.NDArray[np.float32], temperature: float, random: np.random.Generator) -> int:
+def draw(logits_V: npt.NDArray[np.float32], temperature: float, random: np.random.Generator) -> int:
+    """A token drawn from the softmax of the logits over `temperature`; at 0 the likeliest."""
     if temperature == 0:
         return int(logits_V.argmax())
     scaled_V = logits_V.astype(np.float64) / temperature
