@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from backends.base import Backend
-from core.records import UserError
+from core.records import unknown
 
 
 def names() -> list[str]:
@@ -18,7 +18,7 @@ def names() -> list[str]:
 def get(name: str) -> Backend:
     """The backend of that name. Loads no framework. UserError for a name that isn't known."""
     if name not in names():
-        raise UserError(f"no backend {name!r}; there are: {', '.join(names())}. Set one with --set backend=NAME")
+        raise unknown("backend", name, names(), "set one with --set backend=NAME")
     return cast(Backend, importlib.import_module(f"backends.{name}.backend"))
 
 

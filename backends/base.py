@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from core.records import UserError
+from core.records import UserError, instead
 
 # Python's own, NumPy's and PyTorch's error; what a framework says otherwise is its backend's to know.
 MEMORY_ERROR = re.compile(r"\b\w*MemoryError\b")
@@ -103,7 +103,7 @@ def resolve_among(device: str, there: Sequence[str], framework: str) -> str:
         return there[0]
     if device not in there:
         raise UserError(
-            f"device {device!r} is not here; {framework} finds: {', '.join(there)}. Use --device auto or cpu"
+            f"device {device!r} is not here: {instead(device, there)}, as {framework} finds. Use --device auto or cpu"
         )
     return device
 

@@ -22,6 +22,7 @@ Role = Literal["baseline", "champion"]
 Verdict = Literal["keep", "discard", "crash", "invalid"]
 # A lone trial is compared with nothing, so it can't be kept or discarded: it has a score, or it failed.
 TrialVerdict = Literal["scored", "crash", "invalid"]
+MOST_NAMES = 12  # that an error lists
 Constant = int | float | str | bool | tuple[float, ...]
 
 
@@ -29,19 +30,19 @@ class UserError(Exception):
     """A user's mistake: says what was expected, what came, and the command that fixes it. Exit status 2."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str], more: str = "") -> UserError:
-    """The error that there is no `kind` of this name: names those that are close, else all that are `known`.
-
-    `more` says what else would do, such as a command that lists them.
-    """
+def instead(name: str, known: Iterable[str]) -> str:
+    """What a user may have meant by an unknown `name`: `did you mean cpu? There are cpu, h100 and 38 more`."""
     import difflib  # here, so that a trial's own processes do without it
 
     known = list(known)
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    instead = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
-    return UserError(
-        f"there is no {kind} {name!r}: {instead}{f' {more}' if close and more else f'; {more}' if more else ''}"
-    )
+    close = difflib.get_close_matches(name, known)
+    shown = ", ".join(known[:MOST_NAMES]) + (f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else "")
+    return f"did you mean {' or '.join(close)}? There are {shown}" if close else f"there are {shown or 'none'}"
+
+
+def unknown(kind: str, name: str, known: Iterable[str], more: str = "") -> UserError:
+    """The error that there is no `kind` of this name. `more` says what else would do."""
+    return UserError(f"there is no {kind} {name!r}: {instead(name, known)}{f'; {more}' if more else ''}")
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ devices in devices.toml have presets that are scaled from their facts. Nothing h
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.records import CONSTANT_FIELDS, DeviceName, Preset, UserError
+from core.records import CONSTANT_FIELDS, DeviceName, Preset, UserError, instead, unknown
 from core.system.files import read_text, user_path
 from presets import devices, scaling
 from presets.schema import FIELDS, TABLES, build, checked_table, toml, value
@@ -114,9 +113,8 @@ def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in devices.known() and not path.is_file():
         return toml(dump(scaling.scaled(devices.named(name), anchors())), f"preset {name}")
     if name not in names() and not name.endswith(".toml"):
-        raise UserError(
-            f"there is no preset {name!r}: {_close_to(name, names())}there are {', '.join(names())}, "
-            "or name a .toml file of your own (see `autoresearch presets`)"
+        raise unknown(
+            "preset", name, names(), "or name a .toml file of your own; `autoresearch presets --all` lists them"
         )
     values = toml(read_text(path), str(path))
     values.pop("about", None)
@@ -138,7 +136,7 @@ def _put(values: dict[str, Any], key: str, text: str) -> None:
     settable = [name for name in FIELDS if name not in ("name", *TABLES)]
     if key not in settable:
         raise UserError(
-            f"a preset has no {key!r}: {_close_to(key, settable)}it has {', '.join(settable)}; "
+            f"a preset has no {key!r}: {instead(key, settable)}; "
             "names in capitals, as in MATRIX_LR=0.03, are constants of the trainer, and tune.MATRIX_LR is one's range"
         )
     given = value(text)
@@ -147,8 +145,3 @@ def _put(values: dict[str, Any], key: str, text: str) -> None:
     else:
         # A bare word may be TOML of another type, as in --set device=0: the value of a text field stays text.
         values[key] = text.strip("\"'") if FIELDS[key].type == "str" else given
-
-
-def _close_to(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}? " if close else ""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.records import UserError
+from core.records import unknown
 
 FILE = Path(__file__).resolve().parent / "devices.toml"
 # The share of unified memory that a GPU may use: Metal's recommendedMaxWorkingSetSize on small machines.
@@ -96,7 +96,7 @@ def known() -> Mapping[str, Device]:
 def named(key: str) -> Device:
     """The device of that key; UserError if there is none."""
     if key not in known():
-        raise UserError(f"no device {key!r} is known; there are {', '.join(known())}")
+        raise unknown("device", key, known())
     return known()[key]
 
 

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from core.records import FIXED, Constant, Preset, UserError, check_vocabulary
+from core.records import FIXED, Constant, Preset, UserError, check_vocabulary, instead
 
 FIELDS = {field.name: field for field in dataclasses.fields(Preset)}
 REQUIRED = {name for name, field in FIELDS.items() if field.default is field.default_factory is dataclasses.MISSING}
@@ -19,12 +19,15 @@ POSITIVE = [name for name, field in FIELDS.items() if str(field.type).startswith
 
 def build(values: Mapping[str, Any], where: str) -> Preset:
     """A checked preset. `where` names the source in errors. UserError: unknown or missing field, bad value."""
-    if unknown := sorted(set(values) - set(FIELDS)):
-        raise UserError(f"{where}: unknown field {', '.join(unknown)}; known: {', '.join(FIELDS)}")
+    if others := sorted(set(values) - set(FIELDS)):
+        raise UserError(f"{where}: unknown field {', '.join(others)}: {instead(others[0], FIELDS)}")
     if missing := sorted(REQUIRED - set(values)):
         raise UserError(f"{where}: no value for {', '.join(missing)}")
-    preset = Preset(**{name: _typed(name, value) for name, value in values.items()})
-    _check(preset)
+    try:
+        preset = Preset(**{name: _typed(name, value) for name, value in values.items()})
+        _check(preset)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     return preset
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from core.agents.base import Agent
-from core.records import UserError
+from core.records import UserError, unknown
 
 GROUP = "autoresearch.agents"
 _BUILT_IN = {"replay": "core.agents.replay:ReplayAgent", "search": "core.agents.search.agent:SearchAgent"}
@@ -44,7 +44,7 @@ def make(name: str, /, **settings: Any) -> Agent:
         return _made(name, _attribute(_BUILT_IN[name]), settings)
     points: list[EntryPoint] = [point for point in entry_points(group=GROUP) if point.name == name]
     if not points:
-        raise UserError(f"there is no agent {name!r}; there are {', '.join(names())}")
+        raise unknown("agent", name, names())
     try:
         factory = points[0].load()
     except Exception as error:
@@ -66,9 +66,9 @@ def _made(name: str, factory: Callable[..., Any], settings: dict[str, Any]) -> A
     takes = inspect.signature(factory).parameters
     named = [key for key, one in takes.items() if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
     open_ended = any(one.kind is one.VAR_KEYWORD for one in takes.values())
-    if not open_ended and (unknown := [key for key in settings if key not in named]):
+    if not open_ended and (others := [key for key in settings if key not in named]):
         raise UserError(
-            f"agent {name} takes no {_options(unknown)}; it takes {_options(named) if named else 'no options'}"
+            f"agent {name} takes no {_options(others)}; it takes {_options(named) if named else 'no options'}"
         )
     needed = [key for key in named if takes[key].default is inspect.Parameter.empty]
     if missing := [key for key in needed if key not in settings]:

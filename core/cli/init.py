@@ -34,12 +34,18 @@ def init(
 ) -> None:
     """Make a campaign in a new folder, with train.py, program.md and a git repository."""
     from core.campaign.campaign import Campaign
+    from core.store import program as programs
+    from core.trainer.check import check
 
     chosen = resolve.preset_for(
         PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget)
     )
     prose = None if program is None else read_text(program)
     text = None if trainer is None else read_text(trainer)
+    if program is not None and prose is not None:
+        programs.parse(prose, str(program))
+    if trainer is not None and text is not None:
+        check(text, str(trainer))
     with Campaign.create(folder, chosen, tag=tag, program=prose, trainer=text) as campaign:
         if as_json:
             terminal.json_text({"root": str(campaign.root), "branch": campaign.branch, "preset": chosen.name})

@@ -89,8 +89,11 @@ def train(
 
 def _changed(path: Path, preset: Preset, changes: Mapping[str, str]) -> str:
     """The trainer in `path`, with those of the preset's constants that `changes` names under either name."""
+    from core.trainer.check import check
     from core.trainer.constants import write_constants
 
     constants = preset.trainer_constants().items()
     chosen = {name: value for name, value in constants if name in changes or CONSTANT_FIELDS.get(name) in changes}
-    return write_constants(read_text(path), chosen, path.name)
+    text = write_constants(read_text(path), chosen, str(path))
+    check(text, str(path))
+    return text

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from core.records import Preset, UserError, to_json
+from core.records import Preset, UserError, to_json, unknown
 from core.sandbox.environment import scrubbed
 from core.sandbox.spawn import ReapedProcess
 from core.system.files import cache_root, write_json
@@ -140,8 +140,8 @@ def source() -> Path:
 
 def chosen(names: Sequence[str]) -> list[str]:
     """The suites to run for these names, in their order; without a name, all but `experiment`."""
-    if unknown := [name for name in names if name not in (*SUITES, "all")]:
-        raise UserError(f"no suite {unknown[0]!r}; there are: {', '.join(SUITES)}, or all of them: all")
+    if others := [name for name in names if name not in (*SUITES, "all")]:
+        raise unknown("suite", others[0], (*SUITES, "all"))
     if "all" in names:
         return list(SUITES)
     wanted = set(names) or set(SUITES) - {"experiment"}

@@ -29,8 +29,8 @@ def refusal(text: str, champion_text: str, fixed: Sequence[str]) -> Refusal | No
     return Refusal("invalid", f"changes {', '.join(changed)}, which {PROGRAM} fixes") if changed else None
 
 
-def check(text: str) -> None:
+def check(text: str, name: str = TRAINER) -> None:
     """Raises UserError with the line for a text that Python can't compile or whose `# tune:` comments are wrong."""
-    with python_errors_as_user_error():
-        compile(text, TRAINER, "exec", dont_inherit=True)
-    read_tunables(text)
+    with python_errors_as_user_error(name):
+        compile(text, name, "exec", dont_inherit=True)
+    read_tunables(text, name)

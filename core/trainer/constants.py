@@ -11,13 +11,13 @@ import math
 import re
 import tokenize
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
-from core.records import TRAINER, Constant, UserError
+from core.records import TRAINER, Constant, UserError, instead
 from core.trainer.literals import evaluate, literal, plain_number, same
 
 _TUNE = re.compile(r"#\s*tune\s*:\s*(?P<body>[^;]*)")
@@ -69,17 +69,17 @@ class Assignment:
     last_line: int
 
 
-def read_tunables(text: str) -> dict[str, Tunable]:
+def read_tunables(text: str, name: str = TRAINER) -> dict[str, Tunable]:
     """The tunable constants in the order of the text.
 
     Raises UserError with the line for a syntax error, a `# tune:` comment of an unknown form, and one that stands
     behind anything but a module-level `NAME = literal`.
     """
-    tree = parse(text)
+    tree = parse(text, name)
     by_line = {assignment.last_line: assignment for assignment in assignments(tree)}
     found: dict[str, Tunable] = {}
     for line, body in tune_comments(text):
-        where = f"{TRAINER}:{line}"
+        where = f"{name}:{line}"
         if (assignment := by_line.get(line)) is None:
             raise UserError(
                 f"{where}: a `# tune:` comment stands behind a module-level `NAME = value`, and none is here"
@@ -121,8 +121,7 @@ def write_constants(text: str, values: Mapping[str, Constant], name: str = TRAIN
     for key, value in values.items():
         here = places.get(key, [])
         if not here:
-            known = ", ".join(sorted(place for place in places if place.isupper())) or "none"
-            raise UserError(f"{name} has no module-level constant {key}; it has {known}")
+            raise _no_constant(name, key, places)
         if len(here) > 1:
             lines = ", ".join(str(place.first_line) for place in here)
             raise UserError(f"{name}: {key} is assigned on lines {lines}; a constant to set is assigned once")
@@ -151,8 +150,7 @@ def write_ranges(text: str, ranges: Mapping[str, str | None]) -> str:
     """
     last_lines = {assignment.name: assignment.last_line for assignment in assignments(parse(text))}
     if unknown := [name for name in ranges if name not in last_lines]:
-        known = ", ".join(sorted(name for name in last_lines if name.isupper())) or "none"
-        raise UserError(f"{TRAINER} has no module-level constant {', '.join(unknown)}; it has {known}")
+        raise _no_constant(TRAINER, unknown[0], last_lines)
     comments = {token.start[0]: token for token in _comments(text)}
     lines = io.StringIO(text, newline="").readlines()
     for name, body in ranges.items():
@@ -165,6 +163,11 @@ def write_ranges(text: str, ranges: Mapping[str, str | None]) -> str:
         words = "; ".join(word for word in (f"tune: {body}" if body else "", told) if word)
         lines[number - 1] = code.rstrip() + (f"  # {words}" if words else "") + ending
     return "".join(lines)
+
+
+def _no_constant(name: str, constant: str, places: Iterable[str]) -> UserError:
+    capitals = sorted(place for place in places if place.isupper())
+    return UserError(f"{name} has no module-level constant {constant}: {instead(constant, capitals)}")
 
 
 # Before its trial a proposal's text is needed several times (repeat? fixed constants? tunable?): it is parsed once.

@@ -28,7 +28,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_names_that_are_known() -> None:
     assert {"api", "hybrid", "replay", "search"} <= set(registry.names())
-    with pytest.raises(UserError, match=r"there is no agent 'apy'; there are .*api, .*search"):
+    with pytest.raises(UserError, match=r"there is no agent 'apy': did you mean api\? There are .*api, .*search"):
         registry.make("apy")
 
 
@@ -42,7 +42,7 @@ def test_the_names_that_are_known() -> None:
         ("hybrid", {"replay": Path()}, "agent api takes no --replay; it takes --model"),
         ("replay", {}, "agent replay needs --replay"),
         ("replay", {"replay": Path(), "seed": 1}, "agent replay takes no --seed; it takes --replay"),
-        ("api", {"provider": "azure"}, "there is no provider azure; there are: anthropic, openai"),
+        ("api", {"provider": "azure"}, "there is no provider 'azure': there are anthropic, openai"),
         (
             "api",
             {**LOCAL, "effort": "extreme"},

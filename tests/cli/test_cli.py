@@ -93,11 +93,24 @@ def test_help_has_examples_and_every_command() -> None:
         (["train", "--preset", "numpy", "--set", "depth"], "KEY=VALUE"),
         (["train", "--preset", "numpy", "--set", "NO_SUCH=2"], "no module-level constant NO_SUCH"),
         (["train", "--preset", "numpy", "--set", "SMOOTHING=much"], "SMOOTHING"),
-        (["train", "--preset", "numpy", "--corpus", "nothing"], "nothing"),
+        (
+            ["train", "--preset", "numpy", "--set", "SMOTHING=2"],
+            "train.py has no module-level constant SMOTHING: did you mean SMOOTHING?",
+        ),
+        (["train", "--preset", "numpy", "--corpus", "apidoc"], "no corpus 'apidoc': did you mean apidocs?"),
+        (["train", "--preset", "numpy", "--set", "backend=nmpy"], "no backend 'nmpy': did you mean numpy?"),
+        (["train", "--preset", "no such"], "more; or name a .toml file of your own"),
+        (["run", "night", "--preset", "numpy", "--agent", "serch"], "no agent 'serch': did you mean search?"),
+        (
+            ["run", "night", "--agent", "api", "--provider", "antropic"],
+            "no provider 'antropic': did you mean anthropic?",
+        ),
+        (["bench", "stepp"], "no suite 'stepp': did you mean step?"),
+        (["bench", "step", "--backends", "trch"], "no backend 'trch': did you mean torch?"),
         (["train", "--preset", "numpy", "--budget", "3", "--steps", "3"], "one budget"),
         (["train", "--preset", "numpy", "--steps", "0"], "above 0"),
         (["train", "--preset", "numpy", "--budget", "0.01"], "too short"),
-        (["train", "--preset", "numpy", "--trainer", "no-such.py"], "no-such.py can't be read"),
+        (["train", "--preset", "numpy", "--trainer", "no-such.py"], "no-such.py: no such file"),
         (["status"], "with: autoresearch init"),
         (["run"], "name a folder"),
         (["show", "0"], "autoresearch init"),
@@ -122,6 +135,38 @@ def test_a_mistake_is_one_message_and_status_2(
 @pytest.mark.parametrize("arguments", [["no-such-command"], ["train", "--no-such-option"], ["try"]])
 def test_what_the_parser_refuses_is_status_2_too(arguments: list[str]) -> None:
     assert call(*arguments, code=2).err != ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["stats"], "Did you mean 'status'?"), (["run", "--agnt", "api"], "(Possible options: --agent, --agent-set)")],
+)
+def test_a_command_and_an_option_of_another_spelling_are_suggested(arguments: list[str], said: str) -> None:
+    assert said in call(*arguments, code=2).err
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "arguments", "said"),
+    [
+        ("mine.py", "def main(:\n", ["train", "--trainer", "mine.py"], "mine.py:1: syntax error"),
+        ("mine.py", "A = f()  # tune: int 1 .. 2\n", ["train", "--trainer", "mine.py"], "mine.py:1: "),
+        ("mine.py", "def main(:\n", ["init", "new", "--trainer", "mine.py"], "mine.py:1: syntax error"),
+        ("mine.md", "---\nhour: 3\n---\n", ["init", "new", "--program", "mine.md"], "mine.md: unknown limit hour"),
+        ("mine.toml", 'base = "numpy"\ndepth = "two"\n', ["train"], "mine.toml: depth is a whole number, not 'two'"),
+        ("mine.toml", 'base = "numpy"\ndepth = 0\n', ["train"], "mine.toml: depth is a finite number above 0, not 0"),
+        ("mine.toml", 'base = "numpy"\ndpth = 2\n', ["train"], "mine.toml: unknown field dpth: did you mean depth?"),
+        ("mine.toml", "depth = 2\n", ["train"], "mine.toml: no value for backend"),
+    ],
+)
+def test_an_error_in_a_file_names_the_file(
+    file: str, text: str, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(file).write_text(text, encoding="utf-8")
+    message = call(*arguments, "--preset", file if file.endswith(".toml") else "numpy", code=2).err
+    assert said in message
+    assert "train.py" not in message
+    assert not Path("new").exists()
 
 
 def test_an_unknown_preset_in_a_process_of_its_own() -> None:

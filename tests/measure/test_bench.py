@@ -248,7 +248,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(suite: Path, fresh_cache: Path, mo
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nonsense"], "no suite 'nonsense'; there are: peak, step,"),
+        (["nonsense"], "no suite 'nonsense': there are peak, step,"),
         (["step", "--backends", "numpy"], "backend 'numpy' has no model and so no steps"),
         (["packing", "--backends", "tensorflow"], "no backend 'tensorflow'"),
         (["packing", "--preset", "nonsense"], "there is no preset 'nonsense'"),

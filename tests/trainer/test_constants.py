@@ -141,7 +141,7 @@ def test_a_tunable_assigned_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"NOT_THERE": 1}, "no module-level constant NOT_THERE; it has ADAM_BETAS, DEPTH"),
+        ({"NOT_THERE": 1}, "no module-level constant NOT_THERE: there are ADAM_BETAS, DEPTH"),
         ({"DERIVED": 1}, "expected a literal to replace"),
         ({"DEPTH": math.nan}, "finite"),
         ({"DEPTH": 2**20_000}, "at most 2048 bits, not 20001"),

@@ -15,7 +15,7 @@ from core.agents.llm import anthropic_provider, claude, openai_provider
 from core.agents.llm.base import Effort
 from core.agents.llm.network import is_loopback
 from core.agents.llm.streams import Provider
-from core.records import UserError
+from core.records import UserError, unknown
 
 LOCAL = "http://localhost:11434/v1"  # where Ollama listens
 
@@ -122,7 +122,7 @@ def secrets() -> tuple[str, ...]:
 
 def _kind(provider: str) -> Kind:
     if provider not in KINDS:
-        raise UserError(f"there is no provider {provider}; there are: {', '.join(KINDS)}")
+        raise unknown("provider", provider, KINDS)
     return KINDS[provider]
 
 

@@ -9,7 +9,7 @@ from core.data.corpora.apidocs import ApiDocsCorpus
 from core.data.corpora.base import Corpus
 from core.data.corpora.folder import FolderCorpus
 from core.data.corpora.hub import CLIMBMIX_SHARDS, climbmix, tinystories
-from core.records import UserError
+from core.records import unknown
 from core.system.files import user_path
 
 PACKAGES = (apidocs.PACKAGE,)  # installed packages that hold a corpus
@@ -27,10 +27,7 @@ def find(corpus: str) -> Corpus:
         return climbmix(int(rest) if rest else CLIMBMIX_SHARDS)
     if folder := outside_cache(corpus):
         return FolderCorpus(*folder)
-    raise UserError(
-        f"expected a corpus of {', '.join(NAMES)} (climbmix:N for N training shards), got {corpus!r}; "
-        "choose one: `--corpus apidocs`"
-    )
+    raise unknown("corpus", corpus, NAMES, "climbmix:N takes N training shards, folder:PATH your own files")
 
 
 def outside_cache(corpus: str) -> tuple[Path, ...]:

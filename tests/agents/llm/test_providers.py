@@ -106,7 +106,7 @@ def test_an_address_that_is_none(address: str) -> None:
 
 def test_what_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-2")
-    with pytest.raises(UserError, match="there are: anthropic, openai"):
+    with pytest.raises(UserError, match="there are anthropic, openai"):
         providers.missing("mistral")
     with pytest.raises(UserError, match="an endpoint is an address"):
         providers.missing("openai", "localhost:11434")

@@ -316,5 +316,5 @@ def test_what_is_left_out_is_said_once(tmp_path: Path, fresh_cache: Path) -> Non
 
 @pytest.mark.parametrize("name", ["", "wikipedia", "folder:", "climbmix:0", "climbmix:x", "climbmix:-1", "apidocs:2"])
 def test_an_unknown_corpus_is_told(name: str) -> None:
-    with pytest.raises(UserError, match="expected a corpus of apidocs, climbmix, tinystories, folder:PATH"):
+    with pytest.raises(UserError, match="here are apidocs, climbmix, tinystories, folder:PATH; climbmix:N takes"):
         prepare(name, 256)
