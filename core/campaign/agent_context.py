@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from core.agents.base import CheckResult
 from core.campaign.session import Session
 from core.records import Budget
 from core.store import trial_files
+from core.system import scratch
 from core.trainer.check import refusal
 from core.trial.spec import TrialSpec
 
@@ -40,8 +39,8 @@ class CampaignContext:
         if (refused := refusal(text, self._campaign.champion_text, self._campaign.program.fixed)) is not None:
             return CheckResult(fault=refused.reason, seconds=time.monotonic() - begun)
         preset = self._campaign.preset
-        with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
-            into = Path(temporary) / "trial"
+        with scratch.folder() as temporary:
+            into = temporary / "trial"
             record = self._engine.run_trial(
                 TrialSpec(
                     trainer=text,

@@ -19,7 +19,7 @@ from core.campaign.agent_context import CampaignContext
 from core.campaign.judge import LowerWins, Policy
 from core.campaign.session import Session
 from core.campaign.status import Status, status_of
-from core.events import Confirming, Notice, OnEvent, Repeat, Stopped
+from core.events import Confirming, Event, Notice, OnEvent, Repeat, Stopped
 from core.records import Experiment, Preset, Proposal, UserError
 from core.store import program as programs
 from core.store.layout import CampaignFolder, existing
@@ -251,13 +251,23 @@ class Campaign(CampaignReader):
 
     @contextmanager
     def _writing(self, on_event: OnEvent | None) -> Iterator[Session]:
-        """Holds the campaign's lock. `program.md` is read anew."""
+        """Holds the campaign's lock. `program.md` is read anew. What killed runs left is removed."""
+        from core.sandbox import janitor
         from core.store.lock import only_writer
+        from core.store.whereabouts import Whereabouts
 
-        with disk_full_as_user_error(self.root), only_writer(self.files.state):
+        whereabouts = Whereabouts(self.root, self.files.state)
+
+        def tell(event: Event) -> None:
+            whereabouts.check()
+            if on_event is not None:
+                on_event(event)
+
+        with whereabouts.explaining(), disk_full_as_user_error(self.root), only_writer(self.files.state):
             try:
                 self.read_program()
-                tell = on_event or (lambda event: None)
+                if removed := janitor.clean():
+                    tell(Notice(str(removed)))
                 yield Session(campaign=self, engine=self._engine, policy=self._policy, tell=tell)
             finally:
                 self.repo.close()  # an interrupt may have cut its helper process off in the middle of an answer

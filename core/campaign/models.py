@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from core.data.huggingface import BOS, from_huggingface, to_huggingface
 from core.data.tokenizer import Tokenizer
 from core.records import FACTS, TRAINER, WEIGHTS, Experiment, Trial, UserError
 from core.store.reader import CampaignReader
+from core.system import scratch
 from core.system.files import file_sha256, read_json, read_text, refuse_occupied
 from core.system.text import one_line
 from core.trainer.standalone import NotStandaloneError, standalone
@@ -91,8 +91,10 @@ def export(campaign: Campaign, experiment: Experiment, tokenizer: Tokenizer, int
         CARD: model_card.card(campaign, experiment, record, standalone=bool(model)),
     }
     into.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as temporary:
-        aside = Path(temporary) / into.name
+    for left in scratch.abandoned(into.parent):
+        scratch.remove(left)
+    with scratch.folder(into.parent) as temporary:
+        aside = temporary / into.name
         aside.mkdir()
         shutil.copyfile(trial / WEIGHTS, aside / MODEL_WEIGHTS)
         shutil.copyfile(trial / FACTS, aside / FACTS)

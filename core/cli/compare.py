@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,7 +29,7 @@ from core.cli.options import (
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
 from core.records import CURVE, RECORD, Budget, Preset, Trial, UserError, to_json
-from core.system import text
+from core.system import scratch, text
 from core.system.files import refuse_occupied
 
 if TYPE_CHECKING:
@@ -153,10 +152,10 @@ def _run(
     )
     ended: dict[str, Entry] = {}
     numbers = itertools.count(1)
-    with tempfile.TemporaryDirectory(prefix="autoresearch-") as temporary:
+    with scratch.folder() as temporary:
 
         def run_one(side: Preset, budget: Budget, seed: int, title: str) -> tuple[Trial, Curve]:
-            into = _trial_folder(output or Path(temporary), next(numbers), side.name, side.backend, seed)
+            into = _trial_folder(output or temporary, next(numbers), side.name, side.backend, seed)
             trainer = reference_trainer(side)
             trial = resolve.run_with_bar(trainer, side, budget=budget, seed=seed, into=into, title=title)
             return trial, trial_files.points(into)

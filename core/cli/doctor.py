@@ -23,8 +23,8 @@ STYLES = {"ok": "green", "warning": "yellow", "missing": "red"}
 def doctor(preset: PresetName = None, as_json: AsJson = False) -> None:
     """Check whether trials can run on this machine.
 
-    This shows the devices, the backends, the data and what is missing. It changes nothing and uses no network. The exit
-    status is 1 if no trial of the preset can run.
+    This shows the devices, the backends, the data and what is missing. It uses no network. It changes nothing, but
+    removes what killed runs left among the temporary files. The exit status is 1 if no trial of the preset can run.
 
     \b
       autoresearch doctor --preset h100

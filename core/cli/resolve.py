@@ -155,7 +155,10 @@ def dataset_of(preset: Preset) -> Dataset:
     """The preset's corpus, prepared first if need be, with a progress bar."""
     from core.cli.render.live import Preparation
     from core.data import prepare
+    from core.sandbox import janitor
 
+    if removed := janitor.clean():
+        terminal.notice(str(removed))
     with Preparation(terminal.err()) as bars:
         return prepare(preset.corpus, preset.vocabulary, on_progress=bars, on_notice=terminal.notice)
 

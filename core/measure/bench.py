@@ -11,7 +11,6 @@ import io
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from typing import Any
 from core.records import Preset, UserError, to_json, unknown
 from core.sandbox.environment import scrubbed
 from core.sandbox.spawn import ReapedProcess
+from core.system import scratch
 from core.system.files import cache_root, write_json
 from core.trial import compile_cache
 from core.trial.supervisor import backend_environment
@@ -178,14 +178,14 @@ def _measure_part(
 ) -> dict[str, Any]:
     """Runs one process in a trial's environment and under a reaper, so that nothing of it outlives this call."""
     settings = {"suites": suites, "preset": to_json(preset), "side": side and to_json(side), "quick": quick}
-    with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as temporary:
-        into, scratch = Path(temporary) / "run.json", Path(temporary) / "scratch"
-        scratch.mkdir()
-        variables = scrubbed(scratch, {})
+    with scratch.folder() as temporary:
+        into, home = temporary / "run.json", temporary / "scratch"
+        home.mkdir()
+        variables = scrubbed(home, {})
         if side:
             environment = backend_environment(side)
-            compile_cache.copy(compile_cache.store(side.backend), environment.cache(scratch))
-            variables = environment.variables(scratch)
+            compile_cache.copy(compile_cache.store(side.backend), environment.cache(home))
+            variables = environment.variables(home)
         command = [
             sys.executable, "-P", "-m", "pytest", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
             str(source()), "-q", "-s", "--benchmark-only", "--benchmark-quiet", "--timeout=0", "-W", "default",
@@ -193,9 +193,9 @@ def _measure_part(
         ]  # fmt: skip
         with ReapedProcess(
             command,
-            folder=scratch,
-            private=scratch,
-            usage=Path(temporary) / "usage.json",
+            folder=home,
+            private=home,
+            usage=temporary / "usage.json",
             cwd=source().parent,
             environment={**variables, SETTINGS: json.dumps(settings)},
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """Examines this machine for `autoresearch doctor`: what is here, and what is missing.
 
-Prints nothing, changes nothing, uses no network. A GB of memory and disk is 2**30 bytes.
+Prints nothing and uses no network. Changes nothing, but removes what killed runs left among the temporary files. A GB
+of memory and disk is 2**30 bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from core.data.corpora.parquet import INSTALL
 from core.data.corpora.registry import NAMES, find
 from core.data.dataset import Dataset, prepared
 from core.records import Choice, DeviceName, Preset, UserError
-from core.sandbox import tier
+from core.sandbox import janitor, tier
 from core.sandbox.selftest import check
 from core.system import accelerators, hardware
 from core.system.files import cache_root
@@ -312,6 +313,10 @@ def _examine_disk(report: Report) -> None:
     else:
         fix = f"{root} can't be written to: set AUTORESEARCH_CACHE to a folder that can"
         report.add("cache", message, "missing", fix, blocks=True)
+    removed = janitor.clean()
+    report.facts["removed"] = dataclasses.asdict(removed)
+    if removed:
+        report.add("disk", str(removed))
     report.facts["disk"] = disk = {}
     for place, path, words in (("cache", root, "the cache"), ("here", Path.cwd(), "this folder")):
         free = shutil.disk_usage(_existing(path)).free / GB

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import presets
 from core.records import RECORD, Budget, Preset, Trial, to_json
 from core.store import trial_files
-from core.system import hardware
+from core.system import hardware, scratch
 from presets import estimate
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def lone_trial(
 
     with contextlib.ExitStack() as stack:
         if into is None:
-            into = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="autoresearch-"))) / "trial"
+            into = stack.enter_context(scratch.folder()) / "trial"
         spec = TrialSpec(trainer=trainer, preset=preset, budget=budget, seed=seed, into=into)
         record = run_trial(spec, dataset, on_progress)
         (into / RECORD).write_text(json.dumps(to_json(record), indent=1), encoding="utf-8")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from core.sandbox import paths, tier
 from core.sandbox.policy import SHARED_MEMORY, SandboxPolicy, confined
+from core.system import scratch
 
 SECONDS = 30
 _PROGRAM = f"""
@@ -39,12 +38,12 @@ def check() -> SelftestResult:
     """Confines a program that tries to read a file it must not. Nothing is run where there is no tier."""
     if not tier.available().enforced:
         return SelftestResult()
-    with tempfile.TemporaryDirectory(prefix="autoresearch-") as folder:
-        inside, outside = Path(folder).resolve() / "scratch", Path(folder).resolve() / "outside"
+    with scratch.folder() as folder:
+        inside, outside = folder / "scratch", folder / "outside"
         inside.mkdir()
         outside.touch()
         policy = SandboxPolicy(read=(*paths.system(), *paths.python()), write=(inside,), devices=paths.device_files())
-        command = confined([sys.executable, "-I", "-S", "-c", _PROGRAM, str(outside)], policy, Path(folder))
+        command = confined([sys.executable, "-I", "-S", "-c", _PROGRAM, str(outside)], policy, folder)
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=inside)
         except (OSError, subprocess.TimeoutExpired) as error:

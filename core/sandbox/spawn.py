@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
-
+from core.sandbox.janitor import end_processes
 from core.sandbox.limits import machine_limits
 from core.sandbox.reaper import Outcome
 from core.system.files import read_json
@@ -76,17 +75,9 @@ class ReapedProcess(subprocess.Popen[bytes]):
                         os.killpg(self.pid, signal.SIGKILL)
                 self.wait()
         if not self._usage.exists():
-            _kill_those_with(self._private)
+            end_processes(self._private)
 
     def outcome(self) -> Outcome:
         """How the command ended. All fields are unknown before the end, and if the reaper was killed."""
         record = read_json(self._usage) or {}
         return Outcome(record.get("returncode"), record.get("peak_memory_mb"), record.get("exceeded", ""))
-
-
-def _kill_those_with(private: Path) -> None:
-    """Kills the processes in whose environment a variable is that folder."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if str(private) in process.environ().values():
-                process.kill()

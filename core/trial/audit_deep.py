@@ -6,7 +6,6 @@ A candidate passes it before it is kept; a finished campaign can be audited the 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from core.data import Dataset
 from core.records import LOSSES, Facts, UserError
+from core.system import scratch
 from core.trial import audit
 from core.trial import weights as weight_file
 from core.trial.process import TrialFailed
@@ -37,17 +37,17 @@ def review(spec: AuditSpec, dataset: Dataset, random: np.random.Generator | None
     if not spec.weights.is_file():
         raise UserError(f"{spec.weights} is missing: only what was kept has them. `autoresearch log` shows which are")
     claim = claim_of(spec, dataset, facts)
-    with tempfile.TemporaryDirectory(prefix="autoresearch-") as scratch:
+    with scratch.folder() as folder:
         try:
             if weight_file.inspect(spec.weights).sha256 != spec.trial.weights_sha256:
                 return audit.AuditResult(None, "the weights are not those that the score was recorded of")
-            with _restored(spec, facts, spec.weights, Path(scratch)) as auditor:
+            with _restored(spec, facts, spec.weights, folder) as auditor:
                 found = audit.deep(auditor, claim, spec.noise_bpb or 0.0, random)
         except TrialFailed as failure:
             return audit.AuditResult(None, str(failure))
         if found.fault or found.audit is None:
             return found
-        score, fault = _permuted(spec, facts, Path(scratch), claim, random)
+        score, fault = _permuted(spec, facts, folder, claim, random)
     return audit.AuditResult(replace(found.audit, permuted_bpb=score, seconds=time.monotonic() - begun), fault)
 
 
@@ -81,10 +81,10 @@ def losses_in(folder: Path) -> npt.NDArray[np.float32] | None:
 
 
 @contextlib.contextmanager
-def _restored(spec: AuditSpec, facts: Facts, weights: Path, scratch: Path) -> Iterator[Scorer]:
+def _restored(spec: AuditSpec, facts: Facts, weights: Path, folder: Path) -> Iterator[Scorer]:
     """A fresh process with the model of these weights. A failure in it reads as the audit's."""
     preset = spec.preset
-    with Scorer(spec.trainer, preset, backend_environment(preset), scratch / "usage.json") as scorer:
+    with Scorer(spec.trainer, preset, backend_environment(preset), folder / "usage.json") as scorer:
         scorer.park(time.monotonic() + preset.startup_seconds)
         scorer.restore(weights, facts)
         yield scorer
@@ -93,16 +93,16 @@ def _restored(spec: AuditSpec, facts: Facts, weights: Path, scratch: Path) -> It
 def _permuted(
     spec: AuditSpec,
     facts: Facts,
-    scratch: Path,
+    folder: Path,
     claim: audit.ClaimedLosses,
     random: np.random.Generator | None,
 ) -> tuple[float | None, str]:
     draw = random or np.random.default_rng()
     # Arrays of integers may be indices, which mean nothing in another order: without them if with them it fails.
     for kinds in ("fiu", "f"):
-        other = weight_file.permuted(spec.weights, scratch / f"permuted-{kinds}.safetensors", draw, kinds)
+        other = weight_file.permuted(spec.weights, folder / f"permuted-{kinds}.safetensors", draw, kinds)
         try:
-            with _restored(spec, facts, other, scratch) as permuted_model:
+            with _restored(spec, facts, other, folder) as permuted_model:
                 return audit.permuted(permuted_model, claim, draw)
         except TrialFailed:
             continue

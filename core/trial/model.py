@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from core.data.scored import ScoredText
 from core.records import TRAINER, Facts, Preset, Score, UserError
+from core.system import scratch
 from core.trial.child.client import Batch
 from core.trial.process import CannotStart, TrialFailed
 from core.trial.scoring import Scorer, claimed_losses, score_of
@@ -42,8 +42,8 @@ def open_model(trainer: str, weights: Path, facts: Facts, preset: Preset) -> Ite
     if not weights.exists():
         raise UserError(f"no weights at {weights}: only champions keep theirs. `autoresearch log` shows which are")
     with (
-        tempfile.TemporaryDirectory() as folder,
-        Scorer(trainer, preset, backend_environment(preset), Path(folder) / "usage.json") as scorer,
+        scratch.folder() as folder,
+        Scorer(trainer, preset, backend_environment(preset), folder / "usage.json") as scorer,
     ):
         try:
             scorer.park(time.monotonic() + preset.startup_seconds)

@@ -11,13 +11,13 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import backends
 from core.records import Preset, UserError
 from core.sandbox.policy import confined
+from core.sandbox.spawn import ReapedProcess
+from core.system import scratch
 from core.trial.environment import TrialEnvironment
 
 SECONDS = 120.0
@@ -34,28 +34,32 @@ def probe(backend: str, device: str = "auto", *, timeout: float = SECONDS) -> di
         return {"error": reason}
     environment = TrialEnvironment(backend=backend, device=device)
     command = [sys.executable, "-P", "-m", "core.trial.probe", backend, device]
-    with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as folder:
-        scratch = Path(folder).resolve()
-        try:
-            done = subprocess.run(
-                confined(command, environment.policy(scratch), scratch),
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                encoding="utf-8",
-                errors="replace",
-                timeout=timeout,
-                check=False,
-                cwd=scratch,
-                env=environment.variables(scratch),
-            )
-        except subprocess.TimeoutExpired:
-            return {"error": f"it said nothing within {timeout:g} s"}
-    for line in reversed(done.stdout.splitlines()):  # a framework may print, too
+    with scratch.folder() as folder:
+        home = folder / "scratch"
+        home.mkdir()
+        with ReapedProcess(
+            confined(command, environment.policy(home), folder),
+            folder=folder,
+            private=home,
+            usage=folder / "usage.json",
+            cwd=home,
+            environment=environment.variables(home),
+            stdin=subprocess.DEVNULL,
+            keep_folder=True,
+        ) as process:
+            try:
+                out, err = (part.decode("utf-8", "replace") for part in process.communicate(timeout=timeout))
+            except subprocess.TimeoutExpired:
+                return {"error": f"it said nothing within {timeout:g} s"}
+            finally:
+                process.end()
+        returncode = process.outcome().returncode
+    for line in reversed(out.splitlines()):  # a framework may print, too
         with contextlib.suppress(ValueError):
             if isinstance(found := json.loads(line), dict):
                 return found
-    last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it printed nothing")
-    return {"error": f"its process ended {_how(done.returncode)}: {last[:300]}"}
+    last = next((line.strip() for line in reversed(err.splitlines()) if line.strip()), "it printed nothing")
+    return {"error": f"its process ended {_how(returncode)}: {last[:300]}"}
 
 
 def require(preset: Preset) -> None:
@@ -88,8 +92,8 @@ def probe_in_process(backend: str, device: str) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {first[:300]}"}
 
 
-def _how(returncode: int) -> str:
-    if returncode >= 0:
+def _how(returncode: int | None) -> str:
+    if returncode is None or returncode >= 0:
         return f"with status {returncode}"
     known = {one.value: one.name for one in signal.Signals}
     return f"by {known.get(-returncode, f'signal {-returncode}')}"

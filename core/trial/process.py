@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from core.sandbox.confine import NOT_CONFINED
 from core.sandbox.policy import confined
 from core.sandbox.reaper import Outcome
 from core.sandbox.spawn import ReapedProcess
+from core.system import scratch
 from core.system.signals import signals_blocked
 from core.trial import compile_cache
 from core.trial.channel import Channel, ChannelError, Message
@@ -54,18 +54,17 @@ class Process:
     def __init__(
         self, role: Literal["train", "score"], trainer: str, environment: TrialEnvironment, usage: Path
     ) -> None:
-        """`trainer` is a text, `usage` the reaper's record. NoSpace where the disk of temporary files is full."""
+        """`trainer` is a text, `usage` the reaper's record. UserError or NoSpace where there is no room for it."""
         self.role = role
         self._trainer = encoded(trainer)
-        with raising_no_space(Path(tempfile.gettempdir())):
-            self._root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
+        self._root = scratch.make()
         self.scratch, self._inbox = self._root / "scratch", self._root / "inbox"
         self.cache = environment.cache(self.scratch)
         try:
             with raising_no_space(self._root):
                 self._reaper = self._start(environment, usage)
         except BaseException:
-            shutil.rmtree(self._root, ignore_errors=True)
+            scratch.remove(self._root)
             raise
         assert self._reaper.stdin and self._reaper.stdout
         self._channel = Channel(self._reaper.stdout, self._reaper.stdin)
@@ -170,7 +169,7 @@ class Process:
             self._listener.join(0.005)
             self._drainer.join(0.005)
         self._channel.close()
-        shutil.rmtree(self._root, ignore_errors=True)
+        scratch.remove(self._root)
 
     def outcome(self) -> Outcome:
         """How the process ended, as the reaper recorded it."""

@@ -9,13 +9,13 @@ import contextlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from core.records import TRAINER
+from core.system import scratch
 from core.system.signals import signals_blocked
 from core.system.text import clean, one_line
 
@@ -93,18 +93,12 @@ class Workspace:
     def close(self) -> None:
         if self.root == Path():
             return
-        for folder, inner, _ in os.walk(self.root):
-            for name in inner:
-                path = Path(folder, name)
-                if not path.is_symlink():
-                    with contextlib.suppress(OSError):
-                        path.chmod(0o700)
-        shutil.rmtree(self.root, ignore_errors=True)
+        scratch.remove(self.root)
 
     def __enter__(self) -> Self:
         try:
             with signals_blocked():  # else an interrupt here would leave a folder that nobody deletes
-                self.root = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
+                self.root = scratch.make()
                 self.work, self.private = self.root / "work", self.root / "private"
                 self.prompt = self.root / "prompt.md"
                 self.work.mkdir()

@@ -1,0 +1,114 @@
+"""Folders for temporary files. Their names say which process made them, so that what a killed one left can be told."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.records import UserError
+from core.system.files import is_full, no_space
+
+# The owner's process id and start, and the place that these numbers mean something in.
+_NAME = re.compile(r"\.?autoresearch-(\d+)-([0-9a-f]+)-([0-9a-f]{6})-\w+")
+
+
+def make(within: Path | None = None) -> Path:
+    """A new folder of this process, resolved; with `within` a hidden one there, else one for temporary files.
+
+    UserError where that is not possible. Who made it deletes it with `remove`.
+    """
+    parent = _temporary() if within is None else within
+    prefix = f"{'' if within is None else '.'}autoresearch-{os.getpid()}-{_start_of(os.getpid()) or 0:x}-{_place()}-"
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).resolve()
+    except OSError as error:
+        if is_full(error):
+            raise no_space(parent) from error
+        what = f"{parent} is gone: make it again" if not parent.is_dir() else f"{parent}: {error.strerror}"
+        raise UserError(f"no temporary files can be made: {what}, or set TMPDIR to another folder") from error
+
+
+@contextlib.contextmanager
+def folder(within: Path | None = None) -> Iterator[Path]:
+    """A new folder of this process for the block, as `make` makes it."""
+    path = make(within)
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Deletes a folder with all in it, also where a process took its own rights away; what can't be deleted stays."""
+    for parent, inner, _ in os.walk(path):
+        for name in inner:
+            child = Path(parent, name)
+            if not os.access(child, os.R_OK | os.W_OK | os.X_OK) and not child.is_symlink():
+                with contextlib.suppress(OSError):
+                    child.chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def abandoned(within: Path | None = None) -> list[Path]:
+    """The folders of this user there whose process has gone. What another machine or container made is not judged."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(_temporary() if within is None else within):
+            name = _NAME.fullmatch(entry.name)
+            if name is None or name[3] != _place() or not entry.is_dir(follow_symlinks=False):
+                continue
+            mine = sys.platform == "win32" or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+            if mine and _start_of(int(name[1])) != int(name[2], 16):
+                found.append(Path(entry.path).resolve())
+    return sorted(found)
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise UserError(f"no temporary files can be made: {error.strerror}; set TMPDIR to a folder for them") from error
+
+
+def _start_of(pid: int) -> int | None:
+    """When the process started, in a unit that no clock's change alters; None if there is none of that id.
+
+    With it a process is told from a later one of the same id.
+    """
+    if sys.platform == "linux":
+        try:
+            text = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            return None
+        fields = text[text.rindex(b")") + 1 :].split()  # the name before may hold anything
+        return None if fields[0] in (b"Z", b"X") else int(fields[19])  # clock ticks after boot
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else int(1000 * process.create_time())
+    except psutil.AccessDenied:
+        return 0  # it is there, and another user's
+    except psutil.Error:
+        return None
+
+
+@functools.cache
+def _place() -> str:
+    """What process ids are unique in: this machine, and on Linux this container. Folders may be shared by several."""
+    known = [platform.node()]
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            known.append(str(Path("/proc/self/ns/pid").readlink()))
+        with contextlib.suppress(OSError):
+            known.append(Path("/etc/machine-id").read_text(encoding="ascii", errors="replace"))
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:6]
