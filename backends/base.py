@@ -49,6 +49,13 @@ class Backend(Protocol):
         what `fetch` brought.
         """
 
+    def thread_settings(self, device: str, *, busy: bool, training: bool) -> dict[str, str]:
+        """Environment variables for how the process's threads wait for one another on a CPU.
+
+        `busy`: other processes use the processors as well. `training`: the process trains; else it starts beside one
+        that does.
+        """
+
     def fetch(self, fetched: Path) -> str | None:
         """Fetches below `fetched` what trials need and, having no network, can't fetch; the line to tell, if any.
 
@@ -81,6 +88,9 @@ class Backend(Protocol):
     def versions(self) -> dict[str, str]:
         """Versions of the framework and of what it rests on (driver, compiler)."""
 
+    def threads(self) -> int:
+        """The threads that compute on a CPU."""
+
     def device_name(self, device: str) -> str:
         """What a person calls the device: `NVIDIA H100 80GB HBM3`."""
 
@@ -111,6 +121,11 @@ def resolve_among(device: str, there: Sequence[str], framework: str) -> str:
 def nothing_to_fetch(fetched: Path) -> str | None:
     """Nothing: the framework brings its kernels along."""
     return None
+
+
+def no_thread_settings(device: str, *, busy: bool, training: bool) -> dict[str, str]:
+    """None: a thread that waits sleeps at once, so that other work does not slow the framework more than its share."""
+    return {}
 
 
 def seed_numpy(seed: int) -> None:

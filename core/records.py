@@ -216,6 +216,8 @@ class Trial:
     audit: Audit | None = None
     unenforced: tuple[str, ...] = ()  # what the sandbox's tier can't keep a trial from on this platform
     device_rows: int | None = None  # rows that the device took at once
+    threads: int | None = None  # that compute on a CPU
+    thread_settings: Mapping[str, str] = field(default_factory=dict)  # environment variables that say how they wait
     notes: tuple[str, ...] = ()  # what a person should know about this trial, such as a retry
     conditions: Mapping[str, float | str | None] = field(default_factory=dict)  # of the device while it trained
     test_bpb: float | None = None  # only in a confirmation

@@ -22,6 +22,7 @@ CHUNK_MB: dict[str, float] = {"cpu": 16, "tpu": 512, "cuda": 1024, "rocm": 1024}
 ROWS = 64  # of a question about positions: fewer are filled up to these
 has_model = True
 fetch = base.nothing_to_fetch  # what JAX's kernels rest on comes with its own extras
+thread_settings = base.no_thread_settings
 seed = base.seed_numpy  # JAX has no generator of its own: a trainer makes its keys
 
 
@@ -66,6 +67,11 @@ def resolve(device: str) -> str:
             continue
         there += [kind] if kind == "cpu" else [kind, *(f"{kind}:{index}" for index in range(count))]
     return base.resolve_among(device, there, f"JAX {jax.__version__}")
+
+
+def threads() -> int:
+    """XLA's pool has one for each core."""
+    return hardware.cores()
 
 
 def choose(device: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CHUNK_MB: dict[str, float] = {"cpu": 16, "gpu": 256}
 has_model = True
 fetch = base.nothing_to_fetch
+thread_settings = base.no_thread_settings
 
 
 def missing() -> str | None:
@@ -57,6 +58,11 @@ def resolve(device: str) -> str:
 
     there = ["gpu", "cpu"] if mx.is_available(mx.Device(mx.gpu)) else ["cpu"]
     return base.resolve_among(device, there, f"MLX {versions()['mlx']}")
+
+
+def threads() -> int:
+    """A stream on the CPU is one thread."""
+    return 1
 
 
 def choose(device: str) -> dict[str, str]:

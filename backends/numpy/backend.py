@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from backends.base import MEMORY_ERROR, Floats, Ids, Logits, nothing_to_fetch, seed_numpy
+from backends.base import MEMORY_ERROR, Floats, Ids, Logits, no_thread_settings, nothing_to_fetch, seed_numpy
 from core.records import UserError
 from core.system import hardware
 
 has_model = False  # it counts pairs of tokens
 fetch = nothing_to_fetch
+thread_settings = no_thread_settings
 seed = seed_numpy
 
 
@@ -36,6 +37,11 @@ def resolve(device: str) -> str:
     if device not in ("auto", "cpu"):
         raise UserError(f"device {device!r} with the numpy backend: it runs on the CPU only. Use --device cpu")
     return "cpu"
+
+
+def threads() -> int:
+    """Counting takes one."""
+    return 1
 
 
 def choose(device: str) -> dict[str, str]:

@@ -185,7 +185,7 @@ def _measure_part(
         if side:
             environment = backend_environment(side)
             compile_cache.copy(compile_cache.store(side.backend), environment.cache(home))
-            variables = environment.variables(home)
+            variables = environment.variables(home, training=True)
         command = [
             sys.executable, "-P", "-m", "pytest", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
             str(source()), "-q", "-s", "--benchmark-only", "--benchmark-quiet", "--timeout=0", "-W", "default",

@@ -21,6 +21,7 @@ import psutil
 
 from core.records import DeviceName
 from core.system.accelerators import tool_output
+from core.system.hardware import cores
 
 PERIOD_SECONDS = 1.0
 MOST_OF_A_CORE = 0.001  # slow samples are taken less often, so that training doesn't pay for them
@@ -151,6 +152,16 @@ class HostLoad:
                 idle = sum(fields.get(name, 0.0) for name in ("idle", "iowait", "steal"))
                 whole, busy, stolen = whole + spent, busy + spent - idle, stolen + fields.get("steal", 0.0)
         return whole, busy, _tree_seconds(), stolen
+
+
+def cores_of_others(seconds: float = 0.25) -> float:
+    """How many processors other process trees use now, watched for that long; 0 where the system can't say."""
+    load = HostLoad("")
+    with contextlib.suppress(Exception):
+        load.start()
+        time.sleep(seconds)
+        return load.stop().get("other_load", 0.0) * cores()
+    return 0.0
 
 
 class CpuSensor:

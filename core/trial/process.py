@@ -100,7 +100,7 @@ class Process:
             private=self.scratch,
             usage=usage,
             cwd=self.scratch,
-            environment=environment.variables(self.scratch),
+            environment=environment.variables(self.scratch, training=self.role == "train"),
         )
 
     def send(self, kind: str, **content: Any) -> None:

@@ -64,6 +64,8 @@ class _Outcome:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     device_name: str = ""
+    threads: int | None = None
+    thread_settings: dict[str, str] = field(default_factory=dict)
     process_peak_mb: float | None = None
     weights: weight_file.Weights | None = None
     score: Score | None = None
@@ -94,13 +96,13 @@ def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambd
         spec.keep_trainer()
         try:
             try:
-                _Attempt(spec, dataset, environment, pending, outcome, on_progress).run()
+                _Attempt(spec, dataset, environment.beside_others(), pending, outcome, on_progress).run()
             except TrialFailed as failure:
                 retry = failures.retry(failure, outcome.training, backends.get(preset.backend), into)
                 if retry is None:
                     raise
                 outcome = _Outcome(time.monotonic(), retry)
-                _Attempt(spec, dataset, environment, pending, outcome, on_progress).run()
+                _Attempt(spec, dataset, environment.beside_others(), pending, outcome, on_progress).run()
         except (TrialFailed, NoSpace) as error:
             failed = failures.classify_disk_full(error)
             outcome.verdict, outcome.reason = failed.verdict, str(failed)
@@ -160,6 +162,7 @@ class _Attempt:
         what = f"the framework was not imported within the start-up allowance of {preset.startup_seconds:g} s"
         ready = trainer.expect("ready", deadline, math.inf, what)
         outcome.device, outcome.device_name = str(ready["device"]), str(ready["device_name"])
+        outcome.threads, outcome.thread_settings = ready["threads"], self.environment.thread_settings()
         outcome.versions = {str(key): str(value) for key, value in ready["versions"].items()}
         facts = Facts(
             vocabulary=self.dataset.tokenizer.vocabulary,
@@ -290,6 +293,8 @@ def _record(spec: TrialSpec, dataset: Dataset, outcome: _Outcome, begun: float, 
         scored_tokens=score.tokens if score else None,
         audit=outcome.audit,
         device_rows=training.device_rows,
+        threads=outcome.threads,
+        thread_settings=outcome.thread_settings,
         notes=(outcome.retry.note,) if outcome.retry else (),
         conditions=outcome.conditions,
         test_bpb=outcome.test.val_bpb if outcome.test else None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import psutil
 import pytest
 
 from core.system import conditions
-from core.system.conditions import HostLoad, Sampler, remarks
+from core.system.conditions import HostLoad, Sampler, cores_of_others, remarks
 
 
 class Scripted:
@@ -209,3 +211,14 @@ def test_a_mac_tells_its_thermal_pressure() -> None:
     assert got["throttled"] in (0.0, 1.0)
     assert 0 <= got["thermal_pressure"] <= 4
     device.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a child stays its parent's there")
+def test_the_processors_of_others_are_counted_and_not_ones_own() -> None:
+    spinning = [sys.executable, "-c", "while True: pass"]
+    orphan = f"import subprocess; print(subprocess.Popen({spinning!r}, stdout=subprocess.DEVNULL).pid)"
+    other = int(subprocess.run([sys.executable, "-c", orphan], capture_output=True, check=True).stdout)
+    try:
+        assert cores_of_others(0.5) > 0.2
+    finally:
+        os.kill(other, signal.SIGKILL)

@@ -24,7 +24,12 @@ class Client:
     """The trial as its trainer sees it. One thread, one request at a time."""
 
     def __init__(
-        self, channel: Channel, facts: Facts, scratch: Path, peak_memory_mb: Callable[[], float | None]
+        self,
+        channel: Channel,
+        facts: Facts,
+        scratch: Path,
+        peak_memory_mb: Callable[[], float | None],
+        before_training: Callable[[], None],
     ) -> None:
         self.facts = facts
         self.progress = 0.0  # 0 at the first batch, rising towards 1
@@ -32,6 +37,7 @@ class Client:
         self._channel = channel
         self._scratch = scratch
         self._peak_memory_mb = peak_memory_mb
+        self._before_training = before_training
 
     def ask_for_rows(self, rows: int) -> None:
         """Asks how many rows the device may take at once, and sets `device_rows`. `join` calls it."""
@@ -46,6 +52,7 @@ class Client:
 
         The clock starts with the first. Each array belongs to the trainer: nothing overwrites it.
         """
+        self._before_training()
         return self._stream("batch", rows, length)
 
     def report(self, *, loss: float) -> None:

@@ -20,6 +20,7 @@ import backends
 from backends.base import Backend, Logits
 from core.records import Facts, UserError, from_json
 from core.trial.channel import Channel, Message
+from core.trial.child.affinity import MainThread
 from core.trial.child.client import Client, adopt
 from core.trial.shared_arrays import map_shared_array
 
@@ -54,11 +55,14 @@ def claim_stdio() -> Channel:
 
 def train(channel: Channel, start: Message, backend: Backend) -> None:
     """Trains: everything between `join` and `finish` is the trainer's."""
+    main_thread = MainThread()
     device = backend.resolve(start["device"])
-    channel.send("ready", device=device, device_name=backend.device_name(device), versions=backend.versions())
+    main_thread.release()
+    about = {"device": device, "device_name": backend.device_name(device), "threads": backend.threads()}
+    channel.send("ready", versions=backend.versions(), **about)
     facts = _facts(channel)
     backend.seed(facts.seed)
-    adopt(Client(channel, facts, Path.cwd(), lambda: backend.peak_memory_mb(device)))
+    adopt(Client(channel, facts, Path.cwd(), lambda: backend.peak_memory_mb(device), main_thread.bind))
     trainer = load(Path(start["trainer"]))
     trainer.main()
     channel.send("returned")
