@@ -31,28 +31,68 @@ def test_limits() -> None:
 @pytest.mark.parametrize(
     ("front", "said"),
     [
-        ("experiment: 3", r"unknown limit experiment; known are experiments \(.*hours \(.*fixed \("),
-        ("experiments: 0", "expected a whole number above 0.*not 0"),
+        ("experiment: 3", r"program.md:2: unknown limit 'experiment'; known are experiments \(.*hours \(.*fixed \("),
+        ("experiments: 0", "expected a whole number above 0.*not '0'"),
         ("experiments: true", "expected a whole number"),
         ("experiments: 1.5", "expected a whole number"),
-        ("max_cost: 0", "max_cost: expected a number above 0: US dollars.*not 0"),
-        ("max_cost: $5", "expected a number above 0"),
-        ("max_tokens: 1e6", "max_tokens: expected a whole number above 0"),
+        ("max_cost: 0", "max_cost: expected a number above 0: US dollars.*not '0'"),
+        ("max_cost: 5 USD", "expected a number above 0"),
+        ("max_tokens: 1.5e0", "max_tokens: expected a whole number above 0"),
         ("hours: -1", "expected a number above 0"),
         ("hours: .inf", "expected a number above 0"),
         ("hours: .nan", "expected a number above 0"),
         ("hours: soon", "expected a number above 0.*'soon'"),
+        ("hours: 1,5", "expected a number above 0.*'1,5'"),
+        ("hours: 1:75", "expected a number above 0.*'1:75'"),
+        ("hours: 0x10", "expected a number above 0"),
+        ("hours: [8]", "expected a number above 0"),
+        ("hours: 8\nfixed: []\nhours: 9", "program.md:4: hours stands here and at program.md:2; leave one out"),
         ("fixed: DEPTH", "expected a list"),
         ("fixed: [1]", "expected a list"),
+        ("fixed: {DEPTH: 4}", "expected a list"),
         ("fixed: ['A B']", "expected a list"),
         ("- a list", "expected `key: value` lines"),
         ("a: [", "program.md:3: the front matter is no YAML"),
-        ("a: !!python/object/apply:os.getcwd []", "no YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "unknown limit 'a'"),
+        ("[a]: 3", "unknown limit"),
+        pytest.param("a: " + "[" * 5_000, "nested too deeply", id="nested"),
     ],
 )
 def test_bad_front_matter_says_what_is_known(front: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         program.parse(f"---\n{front}\n---\nprose\n")
+
+
+@pytest.mark.parametrize(
+    ("front", "read"),
+    [
+        ("hours: 1:30", Program(hours=1.5)),
+        ("hours: 0:45:00", Program(hours=0.75)),
+        ("hours: 010", Program(hours=10.0)),
+        ("hours: '8'", Program(hours=8.0)),
+        ("experiments: 010", Program(experiments=10)),
+        ("experiments: 1_000", Program(experiments=1000)),
+        ("max_tokens: 1e6", Program(max_tokens=1_000_000)),
+        ("max_tokens: 5,000,000", Program(max_tokens=5_000_000)),
+        ("max_cost: $5", Program(max_cost=5.0)),
+        ("max_cost: .5", Program(max_cost=0.5)),
+        ("fixed: [N, ON, Y]", Program(fixed=("N", "ON", "Y"))),
+        ("hours:\nfixed: ~", Program()),
+    ],
+)
+def test_values_are_read_as_people_write_them(front: str, read: Program) -> None:
+    assert program.parse(f"---\n{front}\n---\n") == read
+
+
+@pytest.mark.parametrize("before", ["\n", " \r\n\n", "\ufeff", "\ufeff\n"])
+def test_what_is_empty_before_the_front_matter_switches_no_limit_off(before: str) -> None:
+    assert program.parse(f"{before}---\nhours: 8\n---\nGo.\n") == Program(prose="Go.\n", hours=8.0)
+
+
+def test_a_program_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "program.md").mkdir()
+    with pytest.raises(UserError, match=r"program\.md"):
+        program.read(tmp_path / "program.md")
 
 
 def test_front_matter_without_an_end() -> None:
