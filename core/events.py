@@ -19,6 +19,14 @@ class Preparing:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """An edit has passed all checks that need no trial. It will be this experiment, or it repeats it."""
+
+    number: int
+    repeat: bool = False
+
+
+@dataclass(frozen=True)
 class Proposed:
     """A candidate is committed and pinned; its trials come next. Number 0 is the baseline."""
 
@@ -33,6 +41,9 @@ class TrialStarted:
     number: int  # of the experiment
     trial: int  # counted from 0 within the experiment
     seed: int
+
+
+PHASES = {"startup": "starting up", "train": "training", "score": "scoring"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +151,18 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Away(Notice):
+    """The agent can't propose for a while, such as for a key that is not accepted: the search stands in."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Back(Notice):
+    """The agent that was away proposes again."""
+
+
+@dataclass(frozen=True)
 class Stopped:
     """The last event of a run, with what ended it."""
 
@@ -148,6 +171,7 @@ class Stopped:
 
 Event = (
     Preparing
+    | Accepted
     | Proposed
     | TrialStarted
     | Progress

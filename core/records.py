@@ -27,7 +27,9 @@ Constant = int | float | str | bool | tuple[float, ...]
 
 
 class UserError(Exception):
-    """A user's mistake: says what was expected, what came, and the command that fixes it. Exit status 2."""
+    """A user's mistake: says what was expected, what came, and the command that fixes it."""
+
+    status = 2  # the command's exit status
 
 
 def instead(name: str, known: Iterable[str]) -> str:

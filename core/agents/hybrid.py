@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from core.agents.base import Agent, AgentContext, History, Unavailable
-from core.events import Notice, Repeat, Working
+from core.events import Away, Back, Notice, Repeat, Working
 from core.records import Experiment, Proposal, UserError
 from core.system import text
 
@@ -102,10 +102,12 @@ class Hybrid(Agent):
             self._away_since = now if self._away_since is None else self._away_since
             self._again_at = now + away.seconds
             later = f"asked again in {text.seconds(away.seconds)}"
-            self._tell(f"{self._thinker.name} is away ({away}): {later}, the search stands in")
+            notice = f"{self._thinker.name} is away ({away}): {later}, the search stands in"
+            self.context.tell(Away(notice, f"{self._thinker.name}: {away}"))
             return None
         if self._away_since is not None:
-            self._tell(f"{self._thinker.name} is back after {text.seconds(self._clock() - self._away_since)}")
+            away_for = text.seconds(self._clock() - self._away_since)
+            self.context.tell(Back(f"{self._thinker.name} is back after {away_for}"))
             self._away_since = None
         if proposal is None:
             self._finished = True

@@ -19,14 +19,17 @@ from core.campaign.agent_context import CampaignContext
 from core.campaign.judge import LowerWins, Policy
 from core.campaign.session import Session
 from core.campaign.status import Status, status_of
-from core.events import Confirming, Event, Notice, OnEvent, Repeat, Stopped
+from core.events import Accepted, Confirming, Event, Notice, OnEvent, Repeat, Stopped
 from core.records import Experiment, Preset, Proposal, UserError
+from core.store import activity
 from core.store import program as programs
 from core.store.layout import CampaignFolder, existing
 from core.store.layout import create as create_folder
 from core.store.reader import CampaignReader
 from core.system.files import disk_full_as_user_error
 from core.trainer.check import check, refusal
+from core.trainer.constants import read_constants
+from core.trainer.fingerprint import fingerprint
 from core.trainer.reference import reference_trainer
 from core.trial.engine import Engine, Local
 
@@ -127,16 +130,16 @@ class Campaign(CampaignReader):
         from core.store.recovery import recover
 
         begun = time.monotonic()
-        with self._writing(on_event) as session:
+        with self._writing("run", on_event) as session:
             most = min(_or_infinite(experiments), _or_infinite(self.program.experiments))
             seconds = 3600 * min(_or_infinite(hours), _or_infinite(self.program.hours))
             recover(self, session.tell)
+            self._check_base()
             try:
                 # Whatever the agent lacks ends the run here, before data is prepared and the baseline runs.
                 agent.begin(CampaignContext(session, begun + seconds))
                 runner = self._prepared(session)
                 champion = self.ledger.champion() or runner.baseline()
-                self._check_fixed(champion)
                 if self.repo.work_blob() not in {None, self.repo.blob(champion.commit)}:
                     edited = "train.py in the work tree has edits of its own"
                     session.tell(Notice(f"{edited}; this run neither uses nor changes them"))
@@ -149,6 +152,7 @@ class Campaign(CampaignReader):
     ) -> str:
         """Runs one experiment after the other, the pending one first. Returns why there are no more."""
         added = repeats = 0
+        hours = f"{seconds / 3600:g} hours, the limit"
         if most > 0 and (pending := runner.resume()) is not None:
             added += 1
             agent.observe(pending)
@@ -156,42 +160,44 @@ class Campaign(CampaignReader):
             if added >= most:
                 return f"{added} experiments, the limit" if most else "no experiments were asked for"
             if time.monotonic() - begun >= seconds:
-                return f"{seconds / 3600:g} hours, the limit"
+                return hours
             if repeats >= REPEATS_IN_A_ROW:
                 return (
                     f"{agent.name} proposed {repeats} trainers in a row that have their verdict already: "
                     "it has run out of ideas; give it another program.md or wider `# tune:` ranges"
                 )
             proposal = self._ask(agent)
-            if time.monotonic() - begun >= seconds:
-                return f"{seconds / 3600:g} hours, the limit"  # thinking takes minutes
+            over = time.monotonic() - begun >= seconds  # thinking takes minutes
             if proposal is None:
-                return agent.why_none or f"{agent.name} has nothing more to propose"
+                return hours if over else agent.why_none or f"{agent.name} has nothing more to propose"
             if (earlier := self.repeat_of(proposal.text)) is not None:
                 repeat = Repeat(proposal.hypothesis, proposal.agent, earlier)
                 repeats += 1
                 agent.repeated(repeat)
                 tell(repeat)
+            elif over:
+                number = runner.pin(proposal, self.champion).number
+                return f"{hours}; what {proposal.agent} still proposed is experiment {number}, which the next run tries"
             else:
                 experiment = runner.experiment(proposal, self.champion)
                 added, repeats = added + 1, 0
                 agent.observe(experiment)
 
     def try_worktree(
-        self, hypothesis: str, on_event: OnEvent | None = None, *, agent: str = "try"
+        self, hypothesis: str, on_event: OnEvent | None = None, *, agent: str = "try", job: str = ""
     ) -> Experiment | Repeat:
         """One experiment with the trainer as it was edited in the work tree, the baseline first if it is missing.
 
-        On anything but `keep` the work tree gets the champion's text back, unless it was edited further meanwhile; what
-        was tried stays under its ref. Where a kill cut off the trial of the very same text, that one is finished.
+        All that can be checked without a trial is checked first, before data is prepared. On anything but `keep` the
+        work tree gets the champion's text back, unless it was edited further meanwhile; what was tried stays under its
+        ref. Where a kill cut off the trial of the very same text, that one is finished. `job` names a detached call.
         Raises UserError where there is nothing to try, and where a fixed constant was changed.
         """
-        from core.store.recovery import recover, sync_worktree
-        from core.store.repository import blob_id
+        from core.store.recovery import pending, recover
 
         if not hypothesis.strip():
             raise UserError('say what should be better, and why: autoresearch try -m "hypothesis"')
-        with self._writing(on_event) as session:
+        with self._writing("try", on_event, job) as session:
             text = self.repo.work_text()
             if text is None:
                 raise UserError(
@@ -200,25 +206,47 @@ class Campaign(CampaignReader):
             if not self.repo.on_branch():
                 raise UserError(f"HEAD is not on the campaign's branch; change to it with: git switch {self.branch}")
             recover(self, session.tell)
+            self._check_base()
+            champion = self.ledger.champion()
+            waiting = None if champion is None else pending(self, champion)
+            goes_on = waiting is not None and self.repo.text(waiting.commit) == text
+            if not goes_on and (repeat := self._checked_edit(text, hypothesis, agent, session.tell)) is not None:
+                return repeat
+            session.tell(Accepted(max(1, len(self)) + (waiting is not None and not goes_on)))
             runner = self._prepared(session)
-            champion = self.ledger.champion() or runner.baseline()
+            if champion is None:
+                runner.baseline()
             finished = runner.resume()
             if finished is not None:
-                champion = self.champion
-                if self.repo.text(finished.commit) == text:
+                if goes_on:
                     return finished
-            self._check_fixed(champion)
-            champion_text = self.repo.text(champion.commit)
-            if text == champion_text:
-                raise UserError(f"train.py equals the champion's, experiment {champion.number}: edit it, then try")
-            proposal = Proposal(text=text, hypothesis=hypothesis, agent=agent)
-            if (earlier := self.repeat_of(proposal.text)) is not None:
-                sync_worktree(self.repo, champion, {blob_id(text.encode())}, session.tell)
-                return Repeat(hypothesis, agent, earlier)
-            refused = refusal(text, champion_text, self.program.fixed)
-            if refused is not None and refused.verdict == "invalid":  # one that can't be parsed is recorded as a crash
-                raise UserError(f"train.py {refused.reason}: put back what it was, then try")
-            return runner.experiment(proposal, champion)
+                if (repeat := self._checked_edit(text, hypothesis, agent, session.tell)) is not None:
+                    return repeat
+            return runner.experiment(Proposal(text=text, hypothesis=hypothesis, agent=agent), self.champion)
+
+    def _checked_edit(self, text: str, hypothesis: str, agent: str, tell: OnEvent) -> Repeat | None:
+        """The repeat that an edit is, whose text the work tree then loses. Raises UserError for one to be mended first.
+
+        A text that can't be parsed is recorded as a crash; before the baseline has run it is refused, as that would
+        cost the baseline's trials.
+        """
+        from core.store.recovery import sync_worktree
+        from core.store.repository import blob_id
+
+        champion, base = self.ledger.champion(), self._base_text()
+        whose = "the baseline's" if champion is None else f"the champion's, experiment {champion.number}"
+        if text == base or (champion is None and fingerprint(text) == fingerprint(base)):
+            raise UserError(f"train.py equals {whose}: edit it, then try")
+        if champion is not None and (earlier := self.repeat_of(text)) is not None:
+            tell(Accepted(earlier.number, repeat=True))
+            sync_worktree(self.repo, champion, {blob_id(text.encode())}, tell)
+            return Repeat(hypothesis, agent, earlier)
+        refused = refusal(text, base, self.program.fixed)
+        if refused is not None and refused.verdict == "invalid":
+            raise UserError(f"train.py {refused.reason}: put back what it was, then try")
+        if refused is not None and champion is None:
+            raise UserError(f"{refused.reason}; mend train.py, then try")
+        return None
 
     def confirm(self, seeds: int, on_event: OnEvent | None = None) -> Confirmation:
         """Champion against baseline with `seeds` seeds that no trial had yet, on val and on the test split.
@@ -237,7 +265,7 @@ class Campaign(CampaignReader):
             raise UserError(
                 f"nothing to confirm in {self.root}: {what}; look for a better one with: autoresearch run {self.root}"
             )
-        with self._writing(on_event) as session:
+        with self._writing("confirm", on_event) as session:
             recover(self, session.tell)
             self._engine.prepare(self.preset, session.tell)
             recorded = self.ledger.measurements("confirm", champion.number)
@@ -250,20 +278,20 @@ class Campaign(CampaignReader):
         return confirm.conclude(baseline, champion, recorded)
 
     @contextmanager
-    def _writing(self, on_event: OnEvent | None) -> Iterator[Session]:
+    def _writing(self, command: activity.Command, on_event: OnEvent | None, job: str = "") -> Iterator[Session]:
         """Holds the campaign's lock. `program.md` is read anew. What killed runs left is removed."""
         from core.sandbox import janitor
-        from core.store.lock import only_writer
         from core.store.whereabouts import Whereabouts
 
         whereabouts = Whereabouts(self.root, self.files.state)
 
-        def tell(event: Event) -> None:
+        def pass_on(event: Event) -> None:
             whereabouts.check()
             if on_event is not None:
                 on_event(event)
 
-        with whereabouts.explaining(), disk_full_as_user_error(self.root), only_writer(self.files.state):
+        writing = activity.writing(self.files, command, self.preset.budget_seconds, pass_on, job)
+        with whereabouts.explaining(), disk_full_as_user_error(self.root), writing as tell:
             try:
                 self.read_program()
                 if removed := janitor.clean():
@@ -279,11 +307,27 @@ class Campaign(CampaignReader):
         self._engine.prepare(self.preset, session.tell)
         return ExperimentRunner(session)
 
-    def _check_fixed(self, champion: Experiment) -> None:
-        has = self.ledger.constants(champion.number)
+    def _base_text(self) -> str:
+        """The trainer that the next edit is compared with: the champion's, before the baseline the branch's."""
+        champion = self.ledger.champion()
+        commit = self.repo.head() if champion is None else champion.commit
+        assert commit is not None, "recovery has raised before"
+        return self.repo.text(commit)
+
+    def _check_base(self) -> None:
+        """Raises UserError for a baseline that can't run, and for a fixed constant that the trainer lacks."""
+        base, champion = self._base_text(), self.ledger.champion()
+        if champion is None:
+            try:
+                check(base)
+            except UserError as error:
+                mend = "fix train.py and commit it: git commit -am baseline"
+                raise UserError(f"the baseline can't run: {error}; {mend}") from None
+        has = read_constants(base) if champion is None else self.ledger.constants(champion.number)
         if unknown := [name for name in self.program.fixed if name not in has]:
+            whose = "the baseline's" if champion is None else "the champion's"
             raise UserError(
-                f"program.md fixes {', '.join(unknown)}, and the champion's train.py has no such constant; "
+                f"program.md fixes {', '.join(unknown)}, and {whose} train.py has no such constant; "
                 f"it has {', '.join(sorted(has)) or 'none'}"
             )
 

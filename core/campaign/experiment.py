@@ -21,7 +21,7 @@ from core.store import commit_message, trial_files
 from core.store.recovery import PendingCandidate, branch_elsewhere, finish, pending
 from core.store.repository import GitFailed
 from core.system.text import one_line
-from core.trainer.check import check, refusal
+from core.trainer.check import refusal
 from core.trainer.constants import read_constants
 from core.trainer.fingerprint import fingerprint
 from core.trial.spec import AuditSpec, TrialSpec
@@ -43,26 +43,24 @@ class ExperimentRunner:
         self._since = time.monotonic()  # when the last experiment ended
 
     def baseline(self) -> Experiment:
-        """Experiment 0: the branch's trainer as it stands. A failure is a UserError and leaves no row."""
+        """Experiment 0: the branch's trainer, which can be compiled. A failure is a UserError and leaves no row."""
         head, pinned, ran = self._repo.head(), self._repo.experiment(0), self._ledger.candidate_of_trials(0)
         assert head is not None
         if ran is not None and (head != ran or pinned != ran):
             raise branch_elsewhere(self._repo, head, ran)
         if pinned != head:
             self._repo.pin(0, head, pinned)
-        try:
-            check(self._repo.text(head))
-        except UserError as error:
-            raise UserError(
-                f"the baseline can't run: {error}; fix {TRAINER} and commit it: git commit -am baseline"
-            ) from None
         return self._conclude(PendingCandidate(number=0, commit=head, hypothesis="baseline", agent="preset"), None)
 
     def resume(self) -> Experiment | None:
-        """Finishes the candidate that a kill left without a verdict; None if there is none."""
+        """Finishes the candidate that was left without a verdict; None if there is none."""
         champion = self._ledger.champion()
         candidate = None if champion is None else pending(self._campaign, champion)
-        return None if candidate is None else self._conclude(candidate, champion, resumed=True)
+        if candidate is None or champion is None:
+            return None
+        if not self._ledger.trials(candidate.number):
+            self._since += self._reference.refresh(champion)
+        return self._conclude(candidate, champion, resumed=True)
 
     def experiment(self, proposal: Proposal, champion: Experiment) -> Experiment:
         """Runs a proposal to its verdict. The caller has seen that it is no repeat.
@@ -71,13 +69,16 @@ class ExperimentRunner:
         no experiment.
         """
         self._since += self._reference.refresh(champion)
+        return self._conclude(self.pin(proposal, champion), champion)
+
+    def pin(self, proposal: Proposal, champion: Experiment) -> PendingCandidate:
+        """Commits and pins a proposal, which `resume` tries later, also in another process."""
         number = self._ledger.count()
         agent, hypothesis = one_line(proposal.agent), commit_message.canonical(proposal.hypothesis)
         message = commit_message.compose(hypothesis, number, agent)
         commit = self._repo.candidate(champion.commit, proposal.text, message)
         self._repo.pin(number, commit)
-        candidate = PendingCandidate(number=number, commit=commit, hypothesis=hypothesis, agent=agent)
-        return self._conclude(candidate, champion)
+        return PendingCandidate(number=number, commit=commit, hypothesis=hypothesis, agent=agent)
 
     def _conclude(
         self, candidate: PendingCandidate, champion: Experiment | None, *, resumed: bool = False

@@ -80,8 +80,8 @@ class ReferenceScores:
     def refresh(self, champion: Experiment) -> float:
         """Measures baseline and champion again if the speed moved. The seconds that it took.
 
-        To be called while no candidate is pending: what it does depends on the ledger alone, so that a run that is cut
-        off within it goes on as if it had not been.
+        To be called before a candidate's first trial: what it does depends on the ledger alone, so that a run that is
+        cut off within it goes on as if it had not been.
         """
         begun, series = time.monotonic(), self._ledger.count() - 1
         recorded = self.remeasured()

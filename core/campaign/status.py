@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.agents.llm.archive import Costs, costs
+from core.store import activity
+from core.store.activity import Activity
 from core.store.reader import CampaignReader
 
 if TYPE_CHECKING:
@@ -29,23 +32,18 @@ class Status:
     yardstick: str | None
     confirmation: Confirmation | None = None  # the last one
     model: Costs | None = None  # what agents spent on models; None if they used none
+    activity: Activity | None = None  # what writes to it now, or did so last; None if nothing ever did
 
 
 def status_of(campaign: CampaignReader, confirmation: Confirmation | None) -> Status:
-    totals = campaign.ledger.totals()
-    candidate_seconds, wall = totals.candidate_seconds, totals.wall_seconds
+    totals = dataclasses.asdict(campaign.ledger.totals())
+    candidate_seconds, wall, train = (totals.pop(f"{name}_seconds") for name in ("candidate", "wall", "train"))
     return Status(
-        baseline_bpb=totals.baseline_bpb,
-        champion_bpb=totals.champion_bpb,
-        champion_commit=totals.champion_commit,
-        experiments=totals.experiments,
-        kept=totals.kept,
-        discarded=totals.discarded,
-        crashed=totals.crashed,
-        invalid=totals.invalid,
-        experiments_per_hour=3600 * totals.experiments / candidate_seconds if candidate_seconds else None,
-        overhead_fraction=(wall - totals.train_seconds) / wall if wall else None,
+        **totals,
+        experiments_per_hour=3600 * totals["experiments"] / candidate_seconds if candidate_seconds else None,
+        overhead_fraction=(wall - train) / wall if wall else None,
         yardstick=campaign.ledger.facts().get("yardstick"),
         confirmation=confirmation,
-        model=costs(campaign.files.agents, totals.experiments, totals.kept),
+        model=costs(campaign.files.agents, totals["experiments"], totals["kept"]),
+        activity=activity.read(campaign.files),
     )

@@ -30,8 +30,9 @@ from core.cli import (
     train,
     transcript,
     try_,
+    wait,
 )
-from core.cli.options import SIGNALLED, USER_ERROR
+from core.cli.options import SIGNALLED
 from core.cli.render import terminal
 from core.records import UserError
 from core.system import signals
@@ -80,6 +81,7 @@ for _command in (
     train.train,
     run.run,
     try_.try_,
+    wait.wait,
     status.status,
     log.log,
     show.show,
@@ -110,7 +112,7 @@ def main() -> None:
         raise
     except UserError as error:
         terminal.notice(f"autoresearch: {error}")
-        sys.exit(USER_ERROR)
+        sys.exit(error.status)
 
 
 if __name__ == "__main__":

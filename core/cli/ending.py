@@ -95,4 +95,4 @@ def _what_next(campaign: Campaign) -> None:
     champion = campaign.ledger.champion()
     if champion is None or champion.number == 0:
         return
-    terminal.say(f"next: {to_type('confirm', '--dir', campaign.root)}   measures the gain again with fresh seeds")
+    terminal.say(f"next: {to_type('confirm', campaign.root)}   measures the gain again with fresh seeds")

@@ -19,7 +19,7 @@ from core.cli import completion
 from core.cli.render import terminal
 from core.system.signals import Signalled, graceful_shutdown
 
-USER_ERROR, CRASHED, INTERRUPTED = 2, 1, 130
+CRASHED, INTERRUPTED = 1, 130
 SIGNALLED = 128  # above it: this and the signal's number
 
 PresetName = Annotated[
@@ -86,7 +86,7 @@ ExperimentNumber = Annotated[
 ]
 
 
-def _sandbox(off: bool) -> None:
+def _sandbox(off: bool) -> bool:
     """Turns the sandbox off if `off`. Warns once if trials of this command run without one."""
     from core.sandbox import tier
 
@@ -102,6 +102,7 @@ def _sandbox(off: bool) -> None:
                 f"warning: PYTHONPATH names {folder}, which trials can't read, because no installer put its packages "
                 "there; if train.py imports any of them, install them: pip install FOLDER"
             )
+    return off
 
 
 NoSandbox = Annotated[

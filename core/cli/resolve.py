@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import presets
+from core.cli import detached
 from core.cli.options import to_type
 from core.cli.render import terminal
 from core.records import PROGRAM, Budget, Preset, Trial, UserError, to_json
@@ -86,8 +87,11 @@ def root_of(*folders: Path | None) -> Path | None:
     return root_around(Path.cwd())
 
 
-def campaign_of(*folders: Path | None) -> Campaign:
-    """The campaign in the folder that was given, or around here. UserError if there is none; names those below."""
+def campaign_of(*folders: Path | None, tell: bool = True) -> Campaign:
+    """The campaign in the folder that was given, or around here. UserError if there is none; names those below.
+
+    With `tell`, a detached `try` that failed since the last command gets a notice.
+    """
     from core.campaign.campaign import Campaign
     from core.store.layout import is_campaign
 
@@ -96,7 +100,10 @@ def campaign_of(*folders: Path | None) -> Campaign:
         raise UserError(
             f"{root or 'this folder'} holds no campaign{'' if root else ', nor does any above'}, but {hint}"
         )
-    return Campaign.open(root or Path.cwd())
+    campaign = Campaign.open(root or Path.cwd())
+    if tell:
+        detached.tell_failure(campaign.files)
+    return campaign
 
 
 def _below(folder: Path) -> str:
@@ -136,7 +143,7 @@ def make_or_open(folder: Path | None, options: PresetOptions, like: Path | None 
         preset = preset_for(options)
         _check_device(preset)
         return Campaign.create(root, preset)
-    campaign = Campaign.open(root)
+    campaign = campaign_of(root)
     frozen, wanted = campaign.preset, presets.override(campaign.preset, options.changes())
     old, new = to_json(frozen), to_json(wanted)
     differ = [f"{key} = {value}" for key, value in new.items() if value != old[key]]

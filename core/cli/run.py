@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from typer import Argument, Option
 
 from core.cli import completion, ending, resolve
@@ -24,11 +25,19 @@ from core.cli.options import (
 )
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
-from core.records import UserError
+from core.records import PROGRAM, UserError
+from core.store.program import Program, hours_of
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
     from core.events import Judged
+
+
+def _hours(text: str | float) -> float:
+    try:
+        return hours_of(str(text))
+    except ValueError:
+        raise typer.BadParameter(f"expected hours, as in 8, 0.5 or 1:30, not {text!r}") from None
 
 
 def run(
@@ -54,7 +63,10 @@ def run(
         ),
     ] = "search",
     experiments: Annotated[int | None, Option(metavar="N", help="stop after N more experiments")] = None,
-    hours: Annotated[float | None, Option(metavar="HOURS", help="start no experiment after so many hours")] = None,
+    hours: Annotated[
+        float | None,
+        Option(metavar="HOURS", parser=_hours, help="start no experiment after so many hours: 8, 0.5 or 1:30"),
+    ] = None,
     max_cost: Annotated[float | None, Option(metavar="USD", help="model: the most that this run may spend")] = None,
     max_tokens: Annotated[int | None, Option(metavar="N", help="model: the most tokens that this run may use")] = None,
     model: Annotated[str | None, Option(metavar="NAME", help="model: its name; default: the provider's")] = None,
@@ -160,6 +172,8 @@ def run(
     )
     printer = _ExperimentPrinter(campaign, as_json)
     with campaign, interruptible(f"`{same_command()}` continues from here"):
+        given = {"experiments": experiments, "hours": hours, "max_cost": max_cost, "max_tokens": max_tokens}
+        terminal.notice(f"limits: {_limits(campaign.program, given)}")
         try:
             with Follower(terminal.err(), printer) as follower:
                 campaign.run(proposing, experiments=experiments, hours=hours, on_event=follower)
@@ -172,6 +186,23 @@ def run(
                 printer.end(samples=False)
             raise
         printer.end()
+
+
+def _limits(program: Program, options: Mapping[str, float | None]) -> str:
+    """The limits that hold and where each comes from: the lower of program.md's and the option's."""
+    forms = {
+        "experiments": "{} experiments", "hours": "{:g} hours",
+        "max_cost": "${:g} for a model", "max_tokens": "{:,} tokens of a model",
+    }  # fmt: skip
+    parts = []
+    for name, form in forms.items():
+        sources = ((options[name], f"--{name.replace('_', '-')}"), (getattr(program, name), PROGRAM))
+        if known := [(value, source) for value, source in sources if value is not None]:
+            value, source = min(known)
+            parts.append(f"{form.format(value)} ({source})")
+    if program.fixed:
+        parts.append(f"{', '.join(program.fixed)} fixed ({PROGRAM})")
+    return f"{'; '.join(parts)}. Ctrl-C ends it too" if parts else f"none in {PROGRAM} or options; Ctrl-C ends it"
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

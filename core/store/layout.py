@@ -65,6 +65,15 @@ class CampaignFolder:
         return self.state / "measurements" / purpose / str(series)
 
     @property
+    def activity(self) -> Path:
+        """What the process that writes to the campaign is doing."""
+        return self.state / "activity.json"
+
+    def job(self, job: str) -> Path:
+        """The file with what a `try --detach` prints."""
+        return self.state / "detached" / f"{job}.txt"
+
+    @property
     def agents(self) -> Path:
         """What agents keep: transcripts, requests and replies."""
         return self.state / "agents"

@@ -243,7 +243,7 @@ class TestRun:
             campaign.run(ScriptedAgent(texts), on_event=seen.append)
             assert campaign.status().experiments == 5
             (campaign.root / "program.md").write_text("---\nhour: 1\n---\n")
-            with pytest.raises(UserError, match="unknown limit hour"):
+            with pytest.raises(UserError, match="unknown limit 'hour'"):
                 campaign.run(ScriptedAgent(texts))
             (campaign.root / "program.md").unlink()
             with pytest.raises(UserError, match="from 0 up"):
@@ -402,7 +402,7 @@ class TestRun:
             assert git(campaign.root, "status", "--porcelain") == ""
 
 
-def test_what_is_proposed_after_the_hours_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_proposed_after_the_hours_is_tried_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent may think for minutes."""
     later = [0.0]
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later[0])
@@ -417,7 +417,10 @@ def test_what_is_proposed_after_the_hours_is_not_tried(tmp_path: Path, monkeypat
     with a_campaign(tmp_path / "c") as campaign:
         campaign.run(Slow([trainer(1.9), trainer(1.8), trainer(1.7)]), hours=0.75, on_event=seen.append)
         assert [experiment.val_bpb for experiment in campaign.experiments()] == [2.0, 1.9]
-    assert events_of(events.Stopped, seen)[-1].reason == "0.75 hours, the limit"
+        reason = events_of(events.Stopped, seen)[-1].reason
+        assert reason == "0.75 hours, the limit; what scripted still proposed is experiment 2, which the next run tries"
+        campaign.run(ScriptedAgent([None] * 3), on_event=seen.append)
+        assert [(e.val_bpb, e.hypothesis) for e in campaign.experiments()[1:]] == [(1.9, "idea 0"), (1.8, "idea 1")]
 
 
 class TestContradictions:

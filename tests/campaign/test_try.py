@@ -11,8 +11,8 @@ from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, events_of, trai
 
 from core import events
 from core.campaign.campaign import Campaign
-from core.events import Repeat
-from core.records import Experiment, UserError
+from core.events import OnEvent, Repeat
+from core.records import Experiment, Preset, UserError
 from core.trial.spec import TrialSpec
 
 
@@ -70,6 +70,7 @@ def test_what_was_staged_is_taken_back_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["x = (\n", trainer(1.0, "crash"), trainer(1.0, "invalid")])
 def test_the_champion_comes_back_after_a_failure(tmp_path: Path, text: str) -> None:
     with a_campaign(tmp_path / "c") as campaign:
+        campaign.run(ScriptedAgent([]))
         tried = attempt(campaign, text)
         assert tried.verdict in {"crash", "invalid"}
         assert tried.val_bpb is None
@@ -94,6 +95,7 @@ def test_a_repeat_gets_the_earlier_result(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     with a_campaign(tmp_path / "c", program="---\nfixed: [OUTCOME]\n---\n") as campaign:
+        campaign.run(ScriptedAgent([]))
         with pytest.raises(UserError, match="equals the champion's, experiment 0: edit it, then try"):
             campaign.try_worktree("nothing")
         edit(campaign, trainer(1.9, "crash"))
@@ -112,6 +114,41 @@ def test_what_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"git switch autoresearch/t"):
             campaign.try_worktree("detached")
         assert campaign.status().experiments == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "fixed", "said"),
+    [
+        (trainer(2.0), "", "train.py equals the baseline's: edit it, then try"),
+        (trainer(2.0, note="another comment"), "", "train.py equals the baseline's"),
+        ("x = (\n", "", r"train.py:1: syntax error.*; mend train.py, then try"),
+        (trainer(1.9, "crash"), "OUTCOME", "changes OUTCOME, which program.md fixes: put back"),
+        (trainer(1.9), "NOSUCH", "program.md fixes NOSUCH, and the baseline's train.py has no such constant"),
+    ],
+)
+def test_a_new_campaign_refuses_before_the_baseline_runs(tmp_path: Path, text: str, fixed: str, said: str) -> None:
+    engine = Unprepared()
+    with a_campaign(tmp_path / "c", engine=engine, program=f"---\nfixed: [{fixed}]\n---\n") as campaign:
+        edit(campaign, text)
+        with pytest.raises(UserError, match=said):
+            campaign.try_worktree("lower")
+        assert in_work_tree(campaign) == text
+        assert len(campaign) == 0
+
+
+class Unprepared(ScriptedEngine):
+    """Fails where data would be prepared."""
+
+    def prepare(self, preset: Preset, tell: OnEvent) -> None:
+        raise AssertionError("data was prepared")
+
+
+def test_a_repeat_needs_no_data(tmp_path: Path) -> None:
+    with a_campaign(tmp_path / "c") as campaign:
+        attempt(campaign, trainer(2.5))
+    with Campaign.open(tmp_path / "c", engine=Unprepared()) as campaign:
+        edit(campaign, trainer(2.5, note="again"))
+        assert isinstance(campaign.try_worktree("again"), Repeat)
 
 
 def test_an_edit_made_during_the_trial_stays(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ STATUS_KEYS = [
     "yardstick",
     "confirmation",
     "model",
+    "activity",
 ]
 
 

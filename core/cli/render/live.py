@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # Without a terminal, a line is printed when the phase changes and then once in so many seconds.
 PLAIN_SECONDS = 30.0
-PHASES = {"startup": "starting up", "train": "training", "score": "scoring"}
 
 
 class Bars:
@@ -87,7 +86,7 @@ class TrialBar(Bars):
             detail += f"  loss {progress.loss:.3f}"
         if progress.tokens_per_second:
             detail += f"  {count(progress.tokens_per_second)} tokens/s"
-        self.show("trial", f"{self._name}{PHASES[progress.phase]}", progress.fraction, detail)
+        self.show("trial", f"{self._name}{events.PHASES[progress.phase]}", progress.fraction, detail)
 
 
 class Preparation(Bars):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from core.agents.llm.archive import Costs
     from core.campaign.confirm import Confirmation
     from core.campaign.status import Status
+    from core.store.activity import Activity
 
 # The columns of a list of experiments: name, width, alignment. The hypothesis takes the rest of the line.
 COLUMNS = (
@@ -157,7 +158,22 @@ def status(one: Status, champion: Experiment | None, title: str) -> Group:
     if one.model is not None:
         rows["model"] = costs(one.model)
     rows["yardstick"] = (one.yardstick or "-")[:12]
+    if one.activity is not None:
+        rows.update(_activity(one.activity))
     return Group(Text(title, style="bold"), _pairs(rows))
+
+
+def _activity(one: Activity) -> dict[str, RenderableType]:
+    """What writes to a campaign now, or how the last one ended, and the agent that can't propose."""
+    rows: dict[str, RenderableType] = {}
+    if one.running:
+        rows["now"] = f"autoresearch {one.command}, process {one.pid}, since {one.began}: {one_line(one.line)}"
+    elif one.reason:
+        ended = f"autoresearch {one.command} {'failed' if one.failed else 'ended'}"
+        rows["last"] = f"{ended}{f' at {one.ended}' if one.ended else ''}: {one_line(one.reason)}"
+    if one.away:
+        rows["away"] = Text(f"since {one.away_since}: {one_line(one.away)}; the search stands in", style="yellow")
+    return rows
 
 
 def costs(model: Costs) -> str:
