@@ -38,6 +38,7 @@ class Outcome(NamedTuple):
     returncode: int | None = None  # negative: a signal
     peak_memory_mb: float | None = None
     exceeded: str = ""  # the limit that it exceeded, as a reason
+    folder_gone: bool = False  # somebody had deleted FOLDER before the end
 
 
 class EndRequested(Exception):
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
     returncode: int | None = child.returncode
     peak_mb = ended_peak_mb if peak_mb is None else peak_mb
     with contextlib.suppress(OSError):
-        usage.write_text(json.dumps(Outcome(returncode, peak_mb, exceeded)._asdict()))
+        usage.write_text(json.dumps(Outcome(returncode, peak_mb, exceeded, not folder.exists())._asdict()))
     if not keep or _gone(parent):
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if returncode is None else min(abs(returncode), 255)

@@ -80,4 +80,4 @@ class ReapedProcess(subprocess.Popen[bytes]):
     def outcome(self) -> Outcome:
         """How the command ended. All fields are unknown before the end, and if the reaper was killed."""
         record = read_json(self._usage) or {}
-        return Outcome(record.get("returncode"), record.get("peak_memory_mb"), record.get("exceeded", ""))
+        return Outcome(**{key: value for key, value in record.items() if key in Outcome._fields})

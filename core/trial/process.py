@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from core.records import TRAINER, UserError
+from core.sandbox import tier
 from core.sandbox.confine import NOT_CONFINED
 from core.sandbox.policy import confined
 from core.sandbox.reaper import Outcome
@@ -45,7 +46,7 @@ class CannotStart(UserError):
 
 
 class Process:
-    """A trial's process. Call `end` in every case: on return, it and all it started have ended.
+    """A trial's process. Use as a context manager, or call `end`: on return, it and all it started have ended.
 
     It writes in its `scratch`, and reads the trainer and what `hand` puts into a folder beside that.
     """
@@ -170,6 +171,18 @@ class Process:
             self._drainer.join(0.005)
         self._channel.close()
         scratch.remove(self._root)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Ends it. UserError instead of a failure if somebody deleted its folder, which a confined trial can't."""
+        self.end()
+        if isinstance(error, (OSError, TrialFailed)) and self.outcome().folder_gone and tier.here().enforced:
+            raise UserError(
+                f"{self._root}, where a trial ran, was deleted meanwhile: something cleans {self._root.parent}. Keep "
+                "it from that, or set TMPDIR to another folder, and run the same command again"
+            ) from error
 
     def outcome(self) -> Outcome:
         """How the process ended, as the reaper recorded it."""

@@ -93,8 +93,9 @@ class Scorer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.end()
+        self._process.__exit__(kind, error, trace)
 
 
 def _shown(shape: object) -> str:

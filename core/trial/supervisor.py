@@ -144,7 +144,7 @@ class _Attempt:
         with contextlib.ExitStack() as stack:
             trainer = Process("train", self.spec.trainer, environment, into / "usage.json")
             stack.callback(_keep_output, trainer, into / OUTPUT)
-            stack.callback(trainer.end)
+            stack.enter_context(trainer)
             # These two see held-out text, so their output is saved nowhere.
             scorer, auditor = (
                 stack.enter_context(Scorer(self.spec.trainer, preset, environment, into / usage))

@@ -1,0 +1,66 @@
+"""A folder of temporary files that is cleaned, gone or full is the machine's fault: no verdict on the trainer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from campaigns import ScriptedAgent, Steps
+from support import trainer_text
+
+from core.campaign.campaign import Campaign
+from core.events import Event, Progress
+from core.records import UserError
+from core.sandbox import tier
+
+pytestmark = pytest.mark.skipif(not tier.available().enforced, reason="an unconfined trial can delete its own folder")
+
+PAUSES = trainer_text(each="import time; time.sleep(0.05)")
+
+
+@pytest.fixture
+def scratches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "scratches"
+    path.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(path))
+    return path.resolve()
+
+
+def in_training(event: Event) -> bool:
+    return isinstance(event, Progress) and event.phase == "train"
+
+
+def in_scoring(event: Event) -> bool:
+    return isinstance(event, Progress) and event.phase == "score"
+
+
+@pytest.mark.parametrize("moment", [in_training, in_scoring])
+def test_a_scratch_that_somebody_deletes(night: Path, scratches: Path, moment: Callable[[Event], bool]) -> None:
+    cleaned = 0
+
+    def clean(event: Event) -> None:
+        nonlocal cleaned
+        if moment(event) and not cleaned:
+            for folder in scratches.iterdir():
+                shutil.rmtree(folder, ignore_errors=True)
+                cleaned += 1
+
+    with Campaign.open(night, engine=Steps()) as campaign:
+        before = campaign.status().experiments
+        with pytest.raises(UserError, match=f"{scratches}/.*, where a trial ran, was deleted meanwhile"):
+            campaign.run(ScriptedAgent([PAUSES]), on_event=clean)
+        assert cleaned
+        assert campaign.status().experiments == before
+        campaign.run(ScriptedAgent([]))
+        assert campaign.experiment(before + 1).val_bpb is not None
+
+
+def test_a_folder_of_temporary_files_that_vanished(night: Path, scratches: Path) -> None:
+    scratches.rmdir()
+    with Campaign.open(night, engine=Steps()) as campaign:
+        before = campaign.status().experiments
+        with pytest.raises(UserError, match=f"{scratches} is gone: make it again, or set TMPDIR"):
+            campaign.run(ScriptedAgent([PAUSES]))
+        assert campaign.status().experiments == before
