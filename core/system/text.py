@@ -13,6 +13,8 @@ _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b
 
 def clean(text: str) -> str:
     """`text` without escape sequences, control and invisible characters, with "\n" line ends; valid UTF-8."""
+    if text.isprintable():
+        return text
     text = valid(_ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
     return "".join(char for char in text if char in "\n\t" or char.isprintable())
 

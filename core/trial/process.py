@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,7 +25,7 @@ from core.sandbox.spawn import ReapedProcess
 from core.system import scratch
 from core.system.signals import signals_blocked
 from core.trial import compile_cache
-from core.trial.channel import Channel, ChannelError, Message
+from core.trial.channel import ChannelError, ForeignChannel, Message, NotRead
 from core.trial.environment import TrialEnvironment
 from core.trial.shared_arrays import raising_no_space
 from core.trial.spec import encoded
@@ -39,6 +40,20 @@ class TrialFailed(Exception):
     def __init__(self, reason: str, verdict: Literal["crash", "invalid"] = "crash") -> None:
         super().__init__(reason)
         self.verdict = verdict
+
+
+@contextlib.contextmanager
+def unexpected_as_crash(what: str) -> Iterator[None]:
+    """Turns an error that nobody foresaw into the trial's crash: what a trial sends must not end the run.
+
+    `what` was being served. An assertion that fails is this program's own fault, and OSError the machine's.
+    """
+    try:
+        yield
+    except (TrialFailed, UserError, OSError, AssertionError):
+        raise
+    except Exception as error:
+        raise TrialFailed(f"{what} could not be served: {type(error).__name__}: {error}") from error
 
 
 class CannotStart(UserError):
@@ -68,7 +83,7 @@ class Process:
             scratch.remove(self._root)
             raise
         assert self._reaper.stdin and self._reaper.stdout
-        self._channel = Channel(self._reaper.stdout, self._reaper.stdin)
+        self._channel = ForeignChannel(self._reaper.stdout, self._reaper.stdin)
         self._messages: queue.Queue[Message | ChannelError | None] = queue.Queue(64)
         self._head, self._tail, self._printed = b"", b"", 0
         self._ready = False  # before that, only the fixed side has run
@@ -83,7 +98,7 @@ class Process:
                 else:  # it would find nothing there: what a scorer compiles enters no store
                     self.cache.mkdir()
             where = {"backend": environment.backend, "device": environment.device}
-            self.send("start", role=role, trainer=str(self._inbox / TRAINER), **where)
+            self.send("start", time.monotonic(), role=role, trainer=str(self._inbox / TRAINER), **where)
         except BaseException:
             self.end()
             raise
@@ -104,17 +119,22 @@ class Process:
             environment=environment.variables(self.scratch, training=self.role == "train"),
         )
 
-    def send(self, kind: str, **content: Any) -> None:
-        """Sends a message; TrialFailed if the process is gone."""
-        try:
-            self._channel.send(kind, **content)
-        except (OSError, ValueError):
+    def send(self, kind: str, deadline: float, **content: Any) -> None:
+        """Sends a message. TrialFailed if the process is gone, or has read too little to take it by `deadline`.
+
+        `deadline`: monotonic seconds. Nobody waits for a process that reads: there is room for many messages.
+        """
+        if self._channel.broken:
             # Its last message explains its end better than a broken pipe does.
             with contextlib.suppress(queue.Empty):
                 while (message := self._messages.get(timeout=5)) is not None:
                     if not isinstance(message, ChannelError):
                         self._raise_if_failed(message)
-            raise self._gone() from None
+            raise self._gone()
+        try:
+            self._channel.post(kind, deadline, **content)
+        except NotRead as error:
+            raise TrialFailed(f"does not read what it asked for: {error}") from None
 
     def receive(self, deadline: float, silence: float, late: TrialFailed) -> Message:
         """The next message. Raises `late` if none comes by `deadline` (monotonic seconds).
@@ -166,7 +186,8 @@ class Process:
         deadline = time.monotonic() + 10
         while (self._listener.is_alive() or self._drainer.is_alive()) and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
-                self._messages.get_nowait()
+                while True:
+                    self._messages.get_nowait()
             self._listener.join(0.005)
             self._drainer.join(0.005)
         self._channel.close()

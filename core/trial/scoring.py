@@ -40,12 +40,14 @@ class Scorer:
 
     def restore(self, weights: Path, facts: Facts) -> None:
         """Has the model made from a copy of the weights."""
-        self._process.send("facts", facts=to_json(facts))
-        self._process.send("restore", weights=str(self._process.hand(weights)))
+        given = str(self._process.hand(weights))
         allowance = self._preset.startup_seconds
         what = f"restore took longer than {allowance:g} s"
         begun = time.monotonic()
-        self._process.expect("restored", begun + allowance, math.inf, what)
+        deadline = begun + allowance
+        self._process.send("facts", deadline, facts=to_json(facts))
+        self._process.send("restore", deadline, weights=given)
+        self._process.expect("restored", deadline, math.inf, what)
         self.restore_seconds = time.monotonic() - begun
 
     def losses(self, tokens_BT: Batch, targets_BT: Batch) -> npt.NDArray[np.float32]:
@@ -77,11 +79,13 @@ class Scorer:
         self._question = SharedArray.fitting(self._question, scratch, "question", sum(array.nbytes for array in arrays))
         self._answer = SharedArray.fitting(self._answer, scratch, "answer", 4 * math.prod(shape))
         self._question.write(*arrays)
-        self._process.send(kind, array=str(self._question.path), answer=str(self._answer.path), **content)
         allowance = max(self._preset.silence_seconds, self._preset.startup_seconds)
         what = f"an answer while scored took longer than {allowance:g} s"
         begun = time.monotonic()
-        answer = self._process.expect("answered", begun + allowance, math.inf, what)
+        deadline = begun + allowance
+        paths = {"array": str(self._question.path), "answer": str(self._answer.path)}
+        self._process.send(kind, deadline, **paths, **content)
+        answer = self._process.expect("answered", deadline, math.inf, what)
         self.answer_seconds.append(time.monotonic() - begun)
         if answer.get("shape") != list(shape):
             raise TrialFailed(f"{kind} are {_shown(answer.get('shape'))}, not {list(shape)}")

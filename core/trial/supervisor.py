@@ -46,7 +46,7 @@ from core.trial import audit, compile_cache, failures
 from core.trial import weights as weight_file
 from core.trial.environment import TrialEnvironment
 from core.trial.mfu import peak_flops
-from core.trial.process import Process, TrialFailed
+from core.trial.process import Process, TrialFailed, unexpected_as_crash
 from core.trial.scoring import Scorer, claimed_losses, score_of
 from core.trial.shared_arrays import NoSpace
 from core.trial.spec import TrialSpec
@@ -161,9 +161,10 @@ class _Attempt:
         spec, preset, outcome = self.spec, self.spec.preset, self.outcome
         what = f"the framework was not imported within the start-up allowance of {preset.startup_seconds:g} s"
         ready = trainer.expect("ready", deadline, math.inf, what)
-        outcome.device, outcome.device_name = str(ready["device"]), str(ready["device_name"])
-        outcome.threads, outcome.thread_settings = ready["threads"], self.environment.thread_settings()
-        outcome.versions = {str(key): str(value) for key, value in ready["versions"].items()}
+        with unexpected_as_crash("its first message"):
+            outcome.device, outcome.device_name = str(ready["device"]), str(ready["device_name"])
+            outcome.threads, outcome.thread_settings = ready["threads"], self.environment.thread_settings()
+            outcome.versions = {str(key): str(value) for key, value in ready["versions"].items()}
         facts = Facts(
             vocabulary=self.dataset.tokenizer.vocabulary,
             bos=self.dataset.tokenizer.bos,

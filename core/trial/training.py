@@ -17,10 +17,11 @@ from core.data.packing import Packer
 from core.data.shards import TokenShards
 from core.events import OnProgress, Progress
 from core.records import WEIGHTS, Budget, Choice, Facts, Preset, UserError, to_json
+from core.system.text import one_line
 from core.trial.channel import Message
 from core.trial.child.client import Batch
 from core.trial.failures import Retry
-from core.trial.process import Process, TrialFailed
+from core.trial.process import Process, TrialFailed, unexpected_as_crash
 from core.trial.shared_arrays import SharedArray
 from core.trial.training_state import TrainingState
 
@@ -53,6 +54,7 @@ class Training:
     def __post_init__(self) -> None:
         self._reported = 0.0
         self._last_request = 0.0
+        self._startup_deadline = math.inf
         self._warmups = 0
         self._warming: tuple[float, int] | None = None  # when the last warm-up batch was handed out, and its tokens
         # Seconds a token of each warm-up batch that another one followed: the last may be no more than looked at.
@@ -69,38 +71,51 @@ class Training:
 
         `startup_deadline`: monotonic seconds by which the first real batch must have been asked for.
         """
-        self.process.send("facts", facts=to_json(self.facts))
+        self._startup_deadline = startup_deadline
+        self._send("facts", facts=to_json(self.facts))
         try:
             while True:
-                message = self.process.receive(*self._limits(startup_deadline))
-                match message["type"]:
-                    case "join":
-                        self._answer_join(message)
-                    case "warmup":
-                        self._answer_warmup(message)
-                    case "batch":
-                        self._answer_batch(message)
-                    case "report":
-                        self._record_loss(message)
-                    case "describe":
-                        self._record_choices(message)
-                    case "finish":
-                        return self._take_weights(message)
-                    case "returned":
-                        raise TrialFailed("main() returned without trial.finish(weights)")
-                    case other:
-                        raise TrialFailed(f"broke the protocol: {other[:40]!r} is nothing a trainer says")
+                message = self.process.receive(*self._limits())
+                with unexpected_as_crash(f"a message of type {message['type'][:40]!r}"):
+                    if (weights := self._answer(message)) is not None:
+                        return weights
         finally:
             self._packing.shutdown(wait=True, cancel_futures=True)
             if self._array is not None:
                 self._array.close()
 
-    def _limits(self, startup_deadline: float) -> tuple[float, float, TrialFailed]:
+    def _answer(self, message: Message) -> Path | None:
+        """Answers one message. Returns the file of weights if that was the last one."""
+        match message["type"]:
+            case "join":
+                self._answer_join(message)
+            case "warmup":
+                self._answer_warmup(message)
+            case "batch":
+                self._answer_batch(message)
+            case "report":
+                self._record_loss(message)
+            case "describe":
+                self._record_choices(message)
+            case "finish":
+                return self._take_weights(message)
+            case "returned":
+                raise TrialFailed("main() returned without trial.finish(weights)")
+            case other:
+                raise TrialFailed(f"broke the protocol: {other[:40]!r} is nothing a trainer says")
+        return None
+
+    def _send(self, kind: str, **content: Any) -> None:
+        """Answers the trainer, which has until the phase's deadline to read."""
+        deadline, silence, _ = self._limits()
+        self.process.send(kind, min(deadline, time.monotonic() + silence), **content)
+
+    def _limits(self) -> tuple[float, float, TrialFailed]:
         """Until when the next message must come, how long the silence may be, and the failure at the deadline."""
         state, silence = self.state, self.preset.silence_seconds
         if state.started is None:
             allowance = f"no batch was asked for within the start-up allowance of {self.preset.startup_seconds:g} s"
-            return startup_deadline, math.inf, TrialFailed(allowance)
+            return self._startup_deadline, math.inf, TrialFailed(allowance)
         if self.budget.seconds is None:
             return math.inf, silence, TrialFailed("")
         if self._is_slow() and (len(state.durations) == 1 or self._expected > self._slow):
@@ -140,13 +155,13 @@ class Training:
     def _hand_over(self, kind: str, batch: Batch, progress: float) -> None:
         self._array = SharedArray.fitting(self._array, self.process.scratch, "batch", batch.nbytes)
         self._array.write(batch)
-        self.process.send(kind, array=str(self._array.path), progress=progress)
+        self._send(kind, array=str(self._array.path), progress=progress)
 
     def _answer_join(self, message: Message) -> None:
         wanted = max(1, _integer(message, "device_rows"))
         granted = wanted if self.retry is None else min(wanted, self.retry.device_rows)
         self.state.device_rows = granted
-        self.process.send("join", device_rows=granted)
+        self._send("join", device_rows=granted)
 
     def _answer_warmup(self, message: Message) -> None:
         rows, length = self._shape(message)
@@ -156,7 +171,7 @@ class Training:
             begun, tokens = self._warming
             self._warm.append((time.monotonic() - begun) / tokens)
         if self._warmups == WARMUP_BATCHES:
-            self.process.send("warmup", end=True)
+            self._send("warmup", end=True)
             return
         self._warmups += 1
         batch = self._random.integers(0, self.facts.vocabulary, (rows, length + 1), dtype=np.int32)
@@ -188,7 +203,7 @@ class Training:
                 fastest = min(state.durations)
                 raise self._too_few(f"a step took {fastest:.1f} s", fastest)
             if spent:
-                self.process.send("batch", end=True)
+                self._send("batch", end=True)
                 return
             batch = self._next.result()
         progress = self._progress()
@@ -235,7 +250,8 @@ class Training:
             raise TrialFailed(f"broke the protocol: describe takes at most {MAX_CHOICES} choices")
         self.state.flops_per_token = flops if math.isfinite(flops) and flops > 0 else None
         self.state.choices = {
-            str(key)[:MAX_CHOICE_LENGTH]: Choice.parse(str(value)[:MAX_CHOICE_LENGTH]) for key, value in choices.items()
+            one_line(name, MAX_CHOICE_LENGTH): Choice.parse(one_line(str(value), MAX_CHOICE_LENGTH))
+            for name, value in choices.items()
         }
 
     def _take_weights(self, message: Message) -> Path:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.trial.channel import MAX_BYTES, Channel, ChannelError
+from core.trial.channel import MAX_BYTES, Channel, ChannelError, ForeignChannel, NotRead
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(),
@@ -63,6 +65,7 @@ def test_any_bytes_give_a_message_an_end_or_a_channel_error(data: bytes) -> None
         framed(b'{"type": 3}'),
         framed(b'{"no": "type"}'),
         framed(b"[" * 100_000),
+        framed(b'{"type": "x", "n": -' + b"9" * 20 + b"}"),
         b"\0\0",
         framed(b'{"type": "cut"}')[:-1],
     ],
@@ -77,3 +80,24 @@ def test_an_oversized_message_is_not_sent() -> None:
     with pytest.raises(ChannelError):
         Channel(io.BytesIO(), wire).send("x", text="a" * MAX_BYTES)
     assert wire.getvalue() == b""
+
+
+def test_whole_numbers_of_64_bits_arrive_and_texts_from_a_trial_are_cleaned() -> None:
+    body = json.dumps({"type": "x", "n": -(2**60), "deep": [{"a\x1b[1m": "b\x9b\u202e\nc"}]}).encode()
+    message = ForeignChannel(io.BytesIO(framed(body)), io.BytesIO()).receive()
+    assert message == {"type": "x", "n": -(2**60), "deep": [{"a": "b\nc"}]}
+    assert receiving(framed(body)).receive() == json.loads(body)
+
+
+def test_a_message_nobody_takes_is_given_up_at_the_deadline() -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as reader, open(writing, "wb") as writer:
+        channel = ForeignChannel(io.BytesIO(), writer)
+        begun = time.monotonic()
+        with pytest.raises(NotRead, match="64 messages wait to be read"):
+            for _ in range(4000):
+                channel.post("batch", begun + 0.3, array="x" * 100, progress=0.5)
+        assert 0.2 < time.monotonic() - begun < 5
+        reader.close()
+        channel.close()
+        assert channel.broken
