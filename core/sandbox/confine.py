@@ -30,6 +30,9 @@ _BIND = 0x1000
 _MOUNT_SETATTR, _HERE, _RECURSIVE, _READ_ONLY = 442, -100, 0x8000, 1
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # landlock(7): the same numbers on every architecture
 _READ_FILE, _PATH_BENEATH = 0x4, 1
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_NEW_LISTENER, _WAIT_KILLABLE = 0x8, 0x20  # SECCOMP_FILTER_FLAG_*
+_SOCKETS = "AUTORESEARCH_SOCKETS"  # as in `sockets.py`
 
 
 class ConfinementError(Exception):
@@ -54,6 +57,7 @@ def confine(policy: dict[str, Any]) -> None:
     linux = sys.platform == "linux"
     shared = policy["shared_memory"]
     fixed = False
+    reaper = _reaper()
     if linux:
         _prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: as the reaper set it, for new credentials clear it
         if policy["oom_first"]:
@@ -77,9 +81,13 @@ def confine(policy: dict[str, Any]) -> None:
         _syscall("restrict_self", _RESTRICT_SELF, ruleset, 0)
         os.close(ruleset)
         _drop_capabilities()
-        program = policy["seccomp_fixed" if fixed else "seccomp"]
-        if program:
-            _filter(bytes.fromhex(program))
+        programs, which = policy["seccomp"], "fixed" if fixed else ""
+        if programs[which]:
+            asking = bytes.fromhex(programs[f"{which} ask".strip()])
+            if reaper is None or not _filter_that_asks(asking, reaper):
+                _filter(bytes.fromhex(programs[which]))
+    if reaper is not None:
+        reaper.close()
 
 
 def private_shared_memory(folder: str) -> bool:
@@ -202,15 +210,37 @@ def _drop_capabilities() -> None:
             ctypes.CDLL(None).prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP; a plain user has none to drop
 
 
+def _reaper() -> Any:
+    """The socket over which the reaper takes a listener; None without a reaper that does."""
+    if _SOCKETS not in os.environ:
+        return None
+    import _socket  # the module around it costs more to import than all the rest here
+
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, int(os.environ.pop(_SOCKETS)))
+
+
+class FilterProgram(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
 def _filter(program: bytes) -> None:
-    class FilterProgram(ctypes.Structure):
-        """struct sock_fprog."""
-
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
-
     loaded = FilterProgram(len(program) // 8, program)
     if _prctl(22, 2, ctypes.addressof(loaded)):  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
         raise ConfinementError("the kernel took no seccomp filter")
+
+
+def _filter_that_asks(program: bytes, reaper: Any) -> bool:
+    """Installs a filter and hands its listener to the reaper. False where the kernel has none to give."""
+    loaded = FilterProgram(len(program) // 8, program)
+    libc, call = ctypes.CDLL(None, use_errno=True), _SECCOMP[os.uname().machine]
+    listener: int = libc.syscall(call, 1, _NEW_LISTENER | _WAIT_KILLABLE, ctypes.byref(loaded))  # SET_MODE_FILTER
+    if listener < 0:
+        return False
+    reaper.sendmsg([b"l"], [(1, 1, listener.to_bytes(4, sys.byteorder))])  # SOL_SOCKET, SCM_RIGHTS
+    os.close(listener)
+    return True
 
 
 def _prctl(option: int, first: int, second: int = 0) -> int:

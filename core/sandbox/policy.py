@@ -84,10 +84,10 @@ def _plain(policy: SandboxPolicy) -> dict[str, Any]:
     linux = sys.platform == "linux"
     nested = [path for path in read if any(one in (path, *path.parents) for one in hidden)]
 
-    def program(*, attributes: bool) -> str:
+    def program(*, attributes: bool, ask: bool = False) -> str:
         if not seccomp.supported():
             return ""
-        return seccomp.program(platform.machine(), network=policy.network, attributes=attributes).hex()
+        return seccomp.program(platform.machine(), network=policy.network, attributes=attributes, ask=ask).hex()
 
     return {
         "extension": tier.extension(),
@@ -98,9 +98,14 @@ def _plain(policy: SandboxPolicy) -> dict[str, Any]:
         "devices": _strings(policy.devices),
         "network": policy.network,
         "seatbelt": [] if linux else [*_MACOS, *_rules(hidden, nested, listed)],
-        "seccomp": program(attributes=policy.attributes),
-        # For where all else is read-only: modes and times then need no filter.
-        "seccomp_fixed": program(attributes=True),
+        # By name "fixed", for where all else is read-only: modes and times then need no filter. By "ask", for where the
+        # reaper connects sockets.
+        "seccomp": {
+            "": program(attributes=policy.attributes),
+            "fixed": program(attributes=True),
+            "ask": program(attributes=policy.attributes, ask=True),
+            "fixed ask": program(attributes=True, ask=True),
+        },
         "shared_memory": SHARED_MEMORY if linux else "",
         "file_bytes": policy.file_bytes,
         "oom_first": policy.oom_first,

@@ -1,11 +1,12 @@
 """The process above a confined one, which ends all that the confined one started, also if the supervisor has gone.
 
-`python -P -m core.sandbox.reaper [--keep] PARENT USAGE FOLDER LIMITS COMMAND...` starts the command with this
-process's own stdin, stdout and stderr, and waits for it. Then it ends everything that descends from it (also what left
-its process group), writes an `Outcome` as JSON to the file USAGE, and deletes FOLDER; with --keep only if the process
-PARENT has gone. It does the same at SIGTERM, when a limit is exceeded, and when PARENT has gone. Linux: a subreaper,
-to which orphans fall. Windows: a job object, which ends with this process. Elsewhere: what was ever seen as a
-descendant is ended. Three reapers start in every trial, so they import little.
+`python -P -m core.sandbox.reaper [--keep] [--sockets BELOW] PARENT USAGE FOLDER LIMITS COMMAND...` starts the command
+with this process's own stdin, stdout and stderr, and waits for it. Then it ends everything that descends from it (also
+what left its process group), writes an `Outcome` as JSON to the file USAGE, and deletes FOLDER; with --keep only if the
+process PARENT has gone. It does the same at SIGTERM, when a limit is exceeded, and when PARENT has gone. With --sockets
+it connects the command's sockets below that folder (`sockets.py`). Linux: a subreaper, to which orphans fall. Windows:
+a job object, which ends with this process. Elsewhere: what was ever seen as a descendant is ended. Three reapers start
+in every trial, so they import little.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,6 +52,9 @@ def main(arguments: list[str]) -> int:
     """Runs one command. Returns its exit status (of a signal its number), or 1 if that is unknown."""
     if keep := arguments[0] == "--keep":
         arguments = arguments[1:]
+    below = ""
+    if arguments[0] == "--sockets":
+        below, arguments = arguments[1], arguments[2:]
     parent, usage, folder = int(arguments[0]), Path(arguments[1]), Path(arguments[2])
     watch, command = LimitWatch(ProcessLimits(*json.loads(arguments[3]))), arguments[4:]
     exceeded = ""
@@ -64,7 +70,7 @@ def main(arguments: list[str]) -> int:
         _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphaned descendants become this process's children
         # PR_SET_PDEATHSIG. Safe between fork and exec: this process has one thread.
         at_start = functools.partial(_prctl, 1, signal.SIGKILL)
-    child = subprocess.Popen(command, start_new_session=sys.platform != "win32", preexec_fn=at_start)  # noqa: PLW1509
+    child = _start(command, below, at_start)
     _release_streams()
     try:
         if sys.platform != "win32":
@@ -83,6 +89,29 @@ def main(arguments: list[str]) -> int:
     if not keep or _gone(parent):
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if returncode is None else min(abs(returncode), 255)
+
+
+def _start(command: list[str], below: str, at_start: Callable[[], None] | None) -> subprocess.Popen[bytes]:
+    """Starts the command; with `below`, also the thread that connects its sockets."""
+    session = sys.platform != "win32"
+    if sys.platform != "linux" or not below:
+        return subprocess.Popen(command, start_new_session=session, preexec_fn=at_start)  # noqa: PLW1509
+    import _socket  # without what the module around it would load
+
+    from core.sandbox import sockets
+
+    here, there = _socket.socketpair()
+    environment = {**os.environ, sockets.VARIABLE: str(there.fileno())}
+    child = subprocess.Popen(
+        command,
+        start_new_session=session,
+        preexec_fn=at_start,  # noqa: PLW1509  the thread starts later
+        env=environment,
+        pass_fds=[there.fileno()],
+    )
+    there.close()
+    threading.Thread(target=sockets.serve, args=(here, Path(below)), daemon=True).start()
+    return child
 
 
 def _request_end(signum: int, frame: FrameType | None) -> None:

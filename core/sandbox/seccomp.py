@@ -61,7 +61,7 @@ _AF_UNIX, _SOCK_DGRAM, _X32 = 1, 2, 0x40000000
 
 # Classic BPF and seccomp(2).
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_SET, _JUMP_FROM, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x35, 0x06
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_ALLOW, _ASK, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000
 
 Instruction = tuple[int, int, int, int]
 
@@ -78,11 +78,11 @@ def supported() -> bool:
     return bool(ctypes.CDLL(None).syscall(number, 2, 0, ctypes.byref(action)) == 0)
 
 
-def program(machine: str, *, network: bool = False, attributes: bool = False) -> bytes:
+def program(machine: str, *, network: bool = False, attributes: bool = False, ask: bool = False) -> bytes:
     """The filter for `machine` as an array of struct sock_filter.
 
     `network` allows sockets, but none by path, which would reach other programs of this machine. `attributes` allows
-    changes of modes, owners and times.
+    changes of modes, owners and times. `ask` leaves each connect(2) to the filter's listener (`sockets.py`).
     """
     audit, column = _ARCHITECTURES[machine]
     allow, ignore, refuse = ((_RETURN, 0, 0, action) for action in (_ALLOW, _ERRNO, _ERRNO | errno.EPERM))
@@ -118,7 +118,7 @@ def program(machine: str, *, network: bool = False, attributes: bool = False) ->
         on(_SOCKET, _argument(0), (_JUMP_EQUAL, 0, 1, _AF_UNIX), refuse, allow)
     else:
         on(_SOCKET, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), refuse, allow)
-        on(_CONNECT, refuse)
+        on(_CONNECT, (_RETURN, 0, 0, _ASK) if ask else refuse)
     out.append(allow)
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in out)
 

@@ -38,14 +38,17 @@ class ReapedProcess(subprocess.Popen[bytes]):
         stdin: int | BinaryIO = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
         keep_folder: bool = False,
+        sockets: Path | None = None,
     ) -> None:
         """Starts both. At the end the reaper writes an `Outcome` to `usage` and deletes `folder`; with `keep_folder` it
         deletes it only if this process has gone. `private` is a folder that only this command's environment names, in
-        TMPDIR or HOME: by it `end` finds the processes that a killed reaper left.
+        TMPDIR or HOME: by it `end` finds the processes that a killed reaper left. `sockets` is the folder below which
+        the processes of a confined command may connect to each other; None: nowhere.
         """
         self._private, self._usage = private, usage
         usage.unlink(missing_ok=True)
         reaper = [sys.executable, "-P", "-m", "core.sandbox.reaper", *(["--keep"] if keep_folder else [])]
+        reaper += ["--sockets", str(sockets)] if sockets is not None else []
         super().__init__(
             [*reaper, str(os.getpid()), str(usage), str(folder), json.dumps(machine_limits()), *command],
             stdin=stdin,

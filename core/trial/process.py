@@ -117,6 +117,7 @@ class Process:
             usage=usage,
             cwd=self.scratch,
             environment=environment.variables(self.scratch, training=self.role == "train"),
+            sockets=self.scratch if tier.here().enforced else None,
         )
 
     def send(self, kind: str, deadline: float, **content: Any) -> None:

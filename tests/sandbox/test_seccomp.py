@@ -9,7 +9,7 @@ import pytest
 
 from core.sandbox import seccomp
 
-ALLOW, ERRNO = 0x7FFF0000, 0x00050000
+ALLOW, ASK, ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000
 REFUSED, IGNORED, MISSING = ERRNO | errno.EPERM, ERRNO, ERRNO | errno.ENOSYS
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 AF_UNIX, AF_INET, STREAM, DATAGRAM, CLOEXEC = 1, 2, 1, 2, 0o2000000
@@ -79,6 +79,15 @@ def test_what_becomes_of_each_call(machine: str) -> None:
     for name, numbers, arguments, expected in CALLS:
         if (number := numbers[column]) is not None:
             assert outcome(program, AUDIT[machine], number, *arguments) == expected, name
+
+
+def test_a_listener_is_asked_about_connections_alone() -> None:
+    program, plain = seccomp.program("x86_64", ask=True), seccomp.program("x86_64")
+    for name, (number, _), arguments, expected in CALLS:
+        if number is not None:
+            asked = ASK if name == "connect" else expected
+            assert outcome(program, AUDIT["x86_64"], number, *arguments) == asked, name
+    assert len(program) == len(plain)
 
 
 def test_calls_of_another_architecture_are_refused() -> None:

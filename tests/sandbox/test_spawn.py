@@ -14,7 +14,7 @@ from core.sandbox.reaper import Outcome
 from core.sandbox.spawn import ReapedProcess
 
 
-def start(tmp_path: Path, code: str, **options: bool) -> ReapedProcess:
+def start(tmp_path: Path, code: str, *, keep_folder: bool = False) -> ReapedProcess:
     private = tmp_path / "folder" / "private"
     private.mkdir(parents=True)
     return ReapedProcess(
@@ -24,7 +24,7 @@ def start(tmp_path: Path, code: str, **options: bool) -> ReapedProcess:
         usage=tmp_path / "usage.json",
         cwd=tmp_path,
         environment={**os.environ, "TMPDIR": str(private)},
-        **options,
+        keep_folder=keep_folder,
     )
 
 
