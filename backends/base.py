@@ -97,6 +97,9 @@ class Backend(Protocol):
     def peak_memory_mb(self, device: str) -> float | None:
         """Peak device memory of this process in MB; None where the process's own memory is the measure."""
 
+    def logits_shape(self, logits: Logits, length: int, device: str) -> tuple[int, ...]:
+        """The shape of the logits for one row of so many tokens, found as cheaply as the framework can."""
+
     def losses(self, logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:
         """Negative log-likelihood in nats of each target, float32 [B, T]; log-softmax in float32, in chunks."""
 

@@ -110,6 +110,16 @@ def peak_memory_mb(device: str) -> float | None:
     return stats["peak_bytes_in_use"] / 2**20 if stats else None
 
 
+def logits_shape(logits: Logits, length: int, device: str) -> tuple[int, ...]:
+    """The shape of the logits for one row of that many tokens. It is traced, and runs only if it can't be."""
+    import jax
+
+    try:
+        return tuple(jax.eval_shape(logits, jax.ShapeDtypeStruct((1, length), np.int32)).shape)
+    except jax.errors.JAXTypeError:  # a trainer whose logits leave JAX on the way
+        return tuple(logits(to_device(np.zeros((1, length), np.int32), device)).shape)
+
+
 def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:
     """Nats of each target, float32 [B, T]. Rows go through in chunks; the log-softmax is float32, on the device."""
     import jax
@@ -166,13 +176,7 @@ def _pick(logits_BTV: Any, row_M: Any, time_M: Any) -> Any:
 
 def _rows_at_once(logits: Logits, rows: int, length: int, device: str) -> int:
     """Rows of a chunk, from how wide the logits are; of few rows the next power of two, so that shapes stay few."""
-    import jax
-
-    row = jax.ShapeDtypeStruct((1, length), np.int32)
-    try:
-        width = jax.eval_shape(logits, row).shape[-1]
-    except jax.errors.JAXTypeError:  # a trainer whose logits leave JAX on the way: run it to see
-        width = logits(to_device(np.zeros((1, length), np.int32), device)).shape[-1]
+    width = logits_shape(logits, length, device)[-1]
     return min(base.rows_within(CHUNK_MB[DeviceName.parse(device).kind], length, width), 1 << (rows - 1).bit_length())
 
 

@@ -593,10 +593,16 @@ def main() -> None:
         if choices.kernel == "xla" or "RESOURCE_EXHAUSTED" in str(error):
             raise
         stepper = warmed(choose(machine, failed=f"{choices.kernel} failed: {type(error).__name__}"))
+    trial.rehearse(arrays(stepper.weights), restore)
     gc.freeze()  # a collection over what is alive for good would stall a step
     for tokens in trial.batches(rows, SEQUENCE_LENGTH):
         trial.report(loss=stepper.step(tokens, trial.progress))
-    trial.finish({name: np.asarray(value) for name, value in stepper.weights.items()})
+    trial.finish(arrays(stepper.weights))
+
+
+def arrays(weights: dict[str, Array]) -> dict[str, np.ndarray]:
+    """The weights in NumPy's memory, by name."""
+    return {name: np.asarray(value) for name, value in weights.items()}
 
 
 def restore(weights: dict[str, np.ndarray], facts: Facts) -> Callable[[Array], Array]:

@@ -116,6 +116,14 @@ def peak_memory_mb(device: str) -> float | None:
     return mx.get_peak_memory() / 2**20 if device == "gpu" else None
 
 
+def logits_shape(logits: Logits, length: int, device: str) -> tuple[int, ...]:
+    """The shape of the logits for one row of that many tokens. They are not computed."""
+    import mlx.core as mx
+
+    with mx.stream(_device(device)):
+        return tuple(logits(to_device(np.zeros((1, length), np.int32), device)).shape)
+
+
 def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:
     """Nats of each target, float32 [B, T]. Rows go through in chunks; the log-softmax is float32, on the device."""
     import mlx.core as mx

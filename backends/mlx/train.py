@@ -511,10 +511,16 @@ def main() -> None:
     stepper.warm(trial.warmup(rows // slices * min(slices, 3), SEQUENCE_LENGTH))
     limit_cache(trial.facts.device)
     trial.describe(flops_per_token=stepper.model.flops_per_token(), **choices.with_reasons())
+    trial.rehearse(arrays(stepper.model), restore)
     gc.freeze()  # a collection over what is alive for good would stall a step
     for tokens in trial.batches(rows, SEQUENCE_LENGTH):
         trial.report(loss=stepper.step(tokens, trial.progress))
-    trial.finish({name: np.array(value) for name, value in named(stepper.model.parameters()).items()})
+    trial.finish(arrays(stepper.model))
+
+
+def arrays(model: GPT) -> dict[str, np.ndarray]:
+    """The weights of a model, by name."""
+    return {name: np.array(value) for name, value in named(model.parameters()).items()}
 
 
 def restore(weights: dict[str, np.ndarray], facts: Facts) -> Callable[[mx.array], mx.array]:

@@ -74,6 +74,11 @@ def peak_memory_mb(device: str) -> float | None:
     return None
 
 
+def logits_shape(logits: Logits, length: int, device: str) -> tuple[int, ...]:
+    """The shape of the logits for one row of that many tokens."""
+    return np.asarray(logits(np.zeros((1, length), np.int32))).shape
+
+
 def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:
     """Nats of each target, float32 [B, T], one row of logits in memory at a time."""
     out_BT = np.empty(targets_BT.shape, np.float32)

@@ -188,6 +188,14 @@ def peak_memory_mb(device: str) -> float | None:
     return None
 
 
+def logits_shape(logits: Logits, length: int, device: str) -> tuple[int, ...]:
+    """The shape of the logits for one row of that many tokens."""
+    import torch
+
+    with torch.inference_mode():
+        return tuple(logits(to_device(np.zeros((1, length), np.int32), device)).shape)
+
+
 def losses(logits: Logits, tokens_BT: Ids, targets_BT: Ids, device: str) -> Floats:
     """Nats of each target, float32 [B, T]. Rows go through in chunks; the log-softmax is float32, on the device."""
     import torch

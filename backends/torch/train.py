@@ -586,10 +586,16 @@ def main() -> None:
         if not choices.compiled or COMPILE == "inductor" or isinstance(error, torch.OutOfMemoryError):
             raise
         stepper = warmed(choose(machine, failed=f"compiling failed: {type(error).__name__}"))
+    trial.rehearse(arrays(stepper.model), restore)
     gc.freeze()  # a collection over what is alive for good would stall a step
     for tokens in trial.batches(rows, SEQUENCE_LENGTH):
         trial.report(loss=stepper.step(tokens, trial.progress))
-    trial.finish({name: value.cpu().numpy() for name, value in stepper.model.state_dict().items()})
+    trial.finish(arrays(stepper.model))
+
+
+def arrays(model: GPT) -> dict[str, np.ndarray]:
+    """The weights of a model, by name."""
+    return {name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
 
 def restore(weights: dict[str, np.ndarray], facts: Facts) -> Callable[[Tensor], Tensor]:

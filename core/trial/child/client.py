@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from backends.base import Logits
 from core.records import WEIGHTS, Facts, UserError
 from core.trial.channel import Channel, Message
 from core.trial.shared_arrays import map_shared_array
 
 Batch = npt.NDArray[np.int32]
+Restore = Callable[[dict[str, npt.NDArray[Any]], Facts], Logits]
 
 
 class TrialOver(Exception):
@@ -28,9 +31,12 @@ class Client:
         channel: Channel,
         facts: Facts,
         scratch: Path,
+        *,
         peak_memory_mb: Callable[[], float | None],
         before_training: Callable[[], None],
+        logits_shape: Callable[[Logits, int], tuple[int, ...]],
     ) -> None:
+        """`logits_shape` is the backend's, on this trial's device."""
         self.facts = facts
         self.progress = 0.0  # 0 at the first batch, rising towards 1
         self.device_rows = 1
@@ -38,6 +44,8 @@ class Client:
         self._scratch = scratch
         self._peak_memory_mb = peak_memory_mb
         self._before_training = before_training
+        self._logits_shape = logits_shape
+        self._length = facts.sequence_length  # of the last batches that were asked for
 
     def ask_for_rows(self, rows: int) -> None:
         """Asks how many rows the device may take at once, and sets `device_rows`. `join` calls it."""
@@ -63,15 +71,28 @@ class Client:
         """Reports the cost of a token, forward and backward, and the choices made: `kernel="sdpa (no flash-attn)"`."""
         self._channel.send("describe", flops_per_token=float(flops_per_token), choices=choices)
 
+    def rehearse(self, weights: Mapping[str, npt.NDArray[Any]], restore: Restore) -> None:
+        """Restores a model from these weights as scoring will, and checks the shape of its logits: [1, T, vocabulary].
+
+        Call it after warm-up, so that a `restore` that doesn't fit costs no training. ValueError for another shape.
+        """
+        copies = {name: array.copy() for name, array in as_arrays(weights).items()}
+        found = self._logits_shape(restore(copies, replace(self.facts, sequence_length=self._length)), self._length)
+        if found != (expected := (1, self._length, self.facts.vocabulary)):
+            raise ValueError(
+                f"restore gives logits of shape {list(found)} for 1 x {self._length} tokens, not {list(expected)}: "
+                "[rows, tokens, vocabulary]"
+            )
+
     def finish(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
         """Hands over the weights, {name: NumPy array}, and so stops the clock. Nothing after it counts."""
         from safetensors.numpy import save_file
 
-        path = self._scratch / WEIGHTS
-        save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, path)
+        save_file(as_arrays(weights), self._scratch / WEIGHTS)
         self._ask("finish", peak_memory_mb=self._peak_memory_mb())
 
     def _stream(self, kind: str, rows: int, length: int) -> Iterator[Batch]:
+        self._length = int(length)
         while True:
             answer = self._ask(kind, rows=int(rows), length=int(length))
             if answer.get("end"):
@@ -85,6 +106,27 @@ class Client:
         if answer is None or answer["type"] != kind:
             raise TrialOver("the supervisor ended this trial")
         return answer
+
+
+def as_arrays(weights: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """The weights as arrays that a file can hold, of the shapes that they have. TypeError that names the first other.
+
+    Arrays that are contiguous already are not copied.
+    """
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"weights are a mapping from names to arrays, not {type(weights).__name__}")
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, value in weights.items():
+        if not isinstance(name, str):
+            raise TypeError(f"a weight's name is text, not {name!r}")
+        try:
+            array = np.asarray(value, order="C")
+        except Exception as error:
+            raise TypeError(f"weight {name!r} is no NumPy array: {error}") from error
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+            raise TypeError(f"weight {name!r} is {array.dtype}, not float16/32/64, an integer or bool: convert it")
+        arrays[name] = array
+    return arrays
 
 
 _current: Client | None = None

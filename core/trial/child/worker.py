@@ -5,7 +5,7 @@ The reaper starts it: `python -P -m core.trial.child.worker`. The trainer prints
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
 import traceback
@@ -62,7 +62,15 @@ def train(channel: Channel, start: Message, backend: Backend) -> None:
     channel.send("ready", versions=backend.versions(), **about)
     facts = _facts(channel)
     backend.seed(facts.seed)
-    adopt(Client(channel, facts, Path.cwd(), lambda: backend.peak_memory_mb(device), main_thread.bind))
+    client = Client(
+        channel,
+        facts,
+        Path.cwd(),
+        peak_memory_mb=lambda: backend.peak_memory_mb(device),
+        before_training=main_thread.bind,
+        logits_shape=lambda logits, length: backend.logits_shape(logits, length, device),
+    )
+    adopt(client)
     trainer = load(Path(start["trainer"]))
     trainer.main()
     channel.send("returned")
@@ -111,14 +119,13 @@ def answer(request: Message, backend: Backend, logits: Logits, device: str) -> l
 
 
 def load(path: Path) -> ModuleType:
-    """The trainer's file as a module of the name `trainer`."""
-    spec = importlib.util.spec_from_file_location("trainer", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["trainer"] = module
+    """The trainer's file as a module of its own name, `train`.
+
+    Its folder is on the path, so that processes that `multiprocessing` spawns can import the trainer's classes.
+    """
+    sys.path.insert(0, str(path.parent))
     sys.dont_write_bytecode = True
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(path.stem)
 
 
 def describe(error: BaseException, trainer: str, *, message: bool) -> str:
