@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import safetensors.numpy  # noqa: F401  loaded once for all
@@ -73,7 +73,7 @@ def reap(message: dict[str, Any], descriptors: list[int]) -> int:
     os.environ.update(message["environment"])
     tempfile.tempdir = None
     setattr(subprocess, "Popen", Forked)  # noqa: B010  of this process alone
-    status = reaper.main([str(os.getppid()), *message["arguments"]])
+    status = reaper.main([*message["options"], str(os.getppid()), *message["arguments"]])
     os.write(done, b"%d\n" % status)
     return status
 
@@ -81,7 +81,15 @@ def reap(message: dict[str, Any], descriptors: list[int]) -> int:
 class Forked:
     """What a reaper starts: instead of an `exec`, the command's own main in a fork."""
 
-    def __init__(self, command: list[str], *, start_new_session: bool, preexec_fn: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        start_new_session: bool,
+        preexec_fn: Callable[[], object],
+        env: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
@@ -89,7 +97,9 @@ class Forked:
             setattr(subprocess, "Popen", EXECUTED)  # noqa: B010
             os.setsid()
             preexec_fn()
-            os.closerange(STANDARD, 1024)
+            os.environ.update(env or {})
+            for descriptor in set(range(STANDARD, 1024)) - set(pass_fds):
+                os.closerange(descriptor, descriptor + 1)
             sys.stdout, sys.stderr = (unbuffered(number) for number in (1, 2))
             leave_by(lambda: run(command))
 

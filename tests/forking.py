@@ -68,6 +68,7 @@ class ForkedProcess(ReapedProcess):
         usage: Path,
         cwd: Path,
         environment: Mapping[str, str],
+        sockets: Path | None,
     ) -> None:
         self.args, self.returncode = command, None
         self._private, self._usage = private, usage
@@ -77,7 +78,8 @@ class ForkedProcess(ReapedProcess):
         self._done = os.fdopen(done, "rb", buffering=0)
         limits = vars(spawn)["machine_limits"]()  # where tests replace it
         arguments = [str(usage), str(folder), json.dumps(limits), *command]
-        message = {"arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}
+        options = [] if sockets is None else ["--sockets", str(sockets)]
+        message = {"options": options, "arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}
         theirs = (stdin, stdout, stderr, told)
         try:
             server.start(message, theirs)

@@ -14,7 +14,10 @@ from core.sandbox import tier
 
 Run = Callable[..., Any]  # a Trial; Any, for what is None only after a failure
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forkserver and descriptors over sockets are POSIX's")
+pytestmark = [
+    pytest.mark.real_start,  # they start as the interpreter above them did
+    pytest.mark.skipif(sys.platform == "win32", reason="forkserver and descriptors over sockets are POSIX's"),
+]
 
 CLASSES = """
 class Doubled:
