@@ -65,7 +65,7 @@ def run(preset: Preset, seed: int, experiments: int, *, use_prior: bool = True) 
     surrogate = Surrogate(truth, table.SPACES, BUDGET)
     text = campaigns.constants_of(reference_trainer(preset), also=table.SPACES)
     agent = SearchAgent(seed)
-    agent.sources = [prior.source(known)] if use_prior else []
+    agent.recorded = prior.of_table(known) if use_prior else ()
     trials = (campaigns.baseline_trial(surrogate, text, preset),)
     noise, _ = noise_of(rows)
     played = campaigns.play(agent, surrogate, noise, text, preset, seed, experiments, trials)

@@ -16,7 +16,7 @@ from core.agents.base import Agent, AgentContext, History
 from core.agents.search import moves, points, prior
 from core.agents.search.gaussian_process import Gaussian, expected_improvement
 from core.agents.search.points import Observations, Spaces, Values
-from core.agents.search.prior import Elsewhere
+from core.agents.search.prior import Elsewhere, Source
 from core.agents.search.teacher import Teacher
 from core.records import Proposal, UserError
 from core.trainer.constants import read_tunables, write_constants
@@ -41,7 +41,7 @@ class SearchAgent(Agent):
         """`learn_from` is another campaign's folder. UserError if there is nothing to learn from it."""
         self._seed = seed
         self._teacher = None if learn_from is None else Teacher(learn_from)
-        self.sources = [prior.shipped(), *([] if self._teacher is None else [self._teacher.source])]
+        self.recorded: Sequence[Source] = prior.shipped()
         self.lessons: Path | None = None  # where the teacher's go; None: the campaign's own file
 
     def begin(self, context: AgentContext) -> None:
@@ -66,7 +66,8 @@ class SearchAgent(Agent):
             )
         rng = np.random.default_rng([self._seed, len(history)])
         observed = points.observe(history, spaces)
-        elsewhere = prior.elsewhere(history, spaces, self.sources)
+        learned = [] if self._teacher is None else [self._teacher.source]
+        elsewhere = prior.elsewhere(history, spaces, [*prior.nearest(self.recorded, history), *learned])
         seen: set[str] = set()
         for _ in range(ROUNDS):
             changes = list(_new(spaces, (*_near_misses(observed), *_moves(rng, spaces)), seen))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,8 @@ from core.records import Constant, Experiment
 
 RHO = 0.8  # correlation of what the constants do in two campaigns of one scale
 SCALES = math.log(8)  # distance in a scale's logarithms over which that falls by exp(-1/2)
-FAR = 0.02  # likeness below which a source is left out
+FAR = 0.25  # likeness below which a source is left out: draws are better than a guess from so far
+MANY = 50  # steps of a recorded trial that says what pays once a model learns, not how to make it learn at all
 WEIGHT = 8  # of a source's median distance, in distances of the campaign's own
 ALIKE = 0.5  # of a source's tuned constants, those that the trainer must have: else it is another trainer
 
@@ -109,21 +111,33 @@ def elsewhere(history: History, spaces: Spaces, sources: Sequence[Source]) -> El
 
 
 @functools.cache
-def shipped() -> Source:
+def shipped() -> tuple[Source, ...]:
     """The recorded trials that come with the package."""
-    return source(recorded.read())
+    return of_table(recorded.read())
 
 
-def source(rows: Sequence[recorded.Row]) -> Source:
-    """Recorded trials as a source. The first row is the baseline's."""
-    first = rows[0]
-    assert first.parameters
-    tokens = first.steps * float(str(first.constants["TOTAL_BATCH_SIZE"]))
-    seeded = [row for row in rows if row.seed == first.seed]
+def of_table(rows: Sequence[recorded.Row]) -> tuple[Source, ...]:
+    """Recorded trials, the first the baseline's, as sources of two scales: all of them, and those of MANY steps."""
+    rows = [row for row in rows if row.seed == rows[0].seed]
+    quick = [row for row in rows if row.steps >= MANY and row.val_bpb is not None]
+    return _source(rows, rows[:1]), _source(quick, quick)
+
+
+def nearest(sources: Sequence[Source], history: History) -> list[Source]:
+    """Of sources that share trials, the one whose scale is the nearest to the campaign's."""
+    scale = scale_of(history.experiment(0))
+    return [] if scale is None or not sources else [max(sources, key=lambda one: one.scale.likeness(scale))]
+
+
+def _source(rows: Sequence[recorded.Row], typical: Sequence[recorded.Row]) -> Source:
+    """Of the scale that the rows `typical` have in the median."""
+    tokens = [
+        row.steps * float(str(row.constants["TOTAL_BATCH_SIZE"])) / row.parameters for row in typical if row.parameters
+    ]
     return Source(
-        trials=[PriorTrial(row.constants, row.val_bpb) for row in seeded],
-        tuned=frozenset(first.constants),
-        scale=Scale(first.steps, tokens / first.parameters),
+        trials=[PriorTrial(row.constants, row.val_bpb) for row in rows],
+        tuned=frozenset(rows[0].constants),
+        scale=Scale(statistics.median(row.steps for row in typical), statistics.median(tokens)),
     )
 
 

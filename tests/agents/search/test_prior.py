@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from core.agents.search import prior, recorded
 from core.agents.search.agent import SearchAgent
 from core.agents.search.gaussian_process import Gaussian, Tasks
 from core.agents.search.prior import PriorTrial, Scale, Source
+from core.agents.search.teacher import Teacher
 from core.events import Notice
 from core.records import Constant, Trial, UserError
 from core.trainer.constants import read_constants
@@ -26,6 +27,7 @@ from core.trainer.reference import reference_trainer
 DEMO = presets.load("demo")
 TEXT = reference_trainer(DEMO)
 TRIAL = a_trial(steps=30, tokens=30 * 8192, parameters=1_100_000)
+QUICK = a_trial(steps=445, tokens=445 * 8192, parameters=1_835_080)  # the cpu preset's five minutes
 FAR = a_trial(steps=20_000, tokens=20_000 * 8192, parameters=1_100_000)
 
 
@@ -33,11 +35,11 @@ def flat(constants: Mapping[str, Constant]) -> float:
     return 1.9
 
 
-def first_proposals(trial: Trial | None, sources: list[Source], text: str = TEXT, count: int = 1) -> list[str]:
+def first_proposals(trial: Trial | None, sources: Sequence[Source], text: str = TEXT, count: int = 1) -> list[str]:
     found = []
     for seed in range(count):
         agent = SearchAgent(seed)
-        agent.sources = sources
+        agent.recorded = sources
         proposal = agent.propose(MemoryHistory(text, flat, DEMO, trials=() if trial is None else (trial,)))
         assert proposal is not None
         found.append(proposal.text)
@@ -46,9 +48,11 @@ def first_proposals(trial: Trial | None, sources: list[Source], text: str = TEXT
 
 def test_the_recorded_trials_come_with_the_package() -> None:
     assert recorded.RECORDED.parent == Path(prior.__file__).parent
-    shipped = prior.shipped()
+    shipped, quick = prior.shipped()
     assert len(shipped.trials) >= 100 and len(shipped.tuned) == 15
     assert shipped.scale.steps == 18
+    assert 30 <= len(quick.trials) < len(shipped.trials)
+    assert quick.scale.steps == pytest.approx(80, abs=20) and quick.scale.tokens_per_parameter > 0.5
     assert shipped.scale.tokens_per_parameter == pytest.approx(0.08, abs=0.01)
 
 
@@ -61,13 +65,13 @@ def test_the_first_proposal_pulls_a_lever_that_pays_at_few_steps() -> None:
         smaller = any(after[name] < before[name] for name in ("DEPTH", "TOTAL_BATCH_SIZE"))  # type: ignore[operator]
         return smaller or after["UNEMBEDDING_LR"] >= 1.5 * before["UNEMBEDDING_LR"]  # type: ignore[operator]
 
-    known, drawn = (first_proposals(TRIAL, sources, count=6) for sources in ([prior.shipped()], []))
+    known, drawn = first_proposals(TRIAL, prior.shipped(), count=6), first_proposals(TRIAL, [], count=6)
     assert all(map(pays, known))
     assert sum(map(pays, drawn)) < 6
 
 
 def test_which_were_better_counts_and_not_their_scores() -> None:
-    shipped = prior.shipped()
+    shipped = prior.shipped()[0]
     moved = [replace(one, val_bpb=None if one.val_bpb is None else one.val_bpb + 3) for one in shipped.trials]
     assert first_proposals(TRIAL, [replace(shipped, trials=moved)]) == first_proposals(TRIAL, [shipped])
     turned = [replace(one, val_bpb=None if one.val_bpb is None else -one.val_bpb) for one in shipped.trials]
@@ -83,7 +87,12 @@ def test_which_were_better_counts_and_not_their_scores() -> None:
     ],
 )
 def test_what_is_far_or_about_another_trainer_says_nothing(trial: Trial | None, text: str) -> None:
-    assert first_proposals(trial, [prior.shipped()], text) == first_proposals(trial, [], text)
+    assert first_proposals(trial, prior.shipped(), text) == first_proposals(trial, [], text)
+
+
+def test_of_the_recorded_trials_those_of_the_nearest_scale_are_taken() -> None:
+    histories = [MemoryHistory(TEXT, flat, DEMO, trials=(trial,)) for trial in (TRIAL, QUICK)]
+    assert [prior.nearest(prior.shipped(), history) for history in histories] == [[one] for one in prior.shipped()]
 
 
 def test_a_source_says_less_the_further_its_scale_is() -> None:
@@ -101,7 +110,7 @@ def test_own_trials_outweigh_what_others_found() -> None:
     source = Source(trials=trials, tuned=frozenset("AB"), scale=Scale(30, TRIAL.tokens / 1_100_000))
     history = MemoryHistory(text, lambda c: 1.0 + float(str(c["A"])), DEMO, trials=(TRIAL,))
     agent = SearchAgent()
-    agent.sources = [source]
+    agent.recorded = [source]
     history.run(agent, 12)
     assert float(str(read_constants(history.texts[1])["A"])) > 0.7
     assert float(str(read_constants(history.champion_text)["A"])) < 0.1
@@ -130,7 +139,7 @@ class TestLearnFrom:
 
     def test_its_experiments_and_its_lessons_are_taken_over(self, teacher: Path, tmp_path: Path) -> None:
         agent = SearchAgent(learn_from=teacher)
-        assert len(agent.sources[1].trials) == 7 and agent.sources[1].tuned == {"SCORE"}
+        assert len(Teacher(teacher).source.trials) == 7 and Teacher(teacher).source.tuned == {"SCORE"}
         events: list[object] = []
         with a_campaign(tmp_path / "new", score=3.0) as campaign:
             for _ in range(2):
