@@ -36,6 +36,7 @@ from core.cli.options import SIGNALLED
 from core.cli.render import terminal
 from core.records import UserError
 from core.system import signals
+from core.system.files import explained
 
 HELP = """
 Train a model for minutes, keep the change if it made the model better, and repeat.
@@ -100,7 +101,7 @@ for _command in (
 
 
 def main() -> None:
-    """The entry point. A user's mistake is one message and status 2."""
+    """The entry point. A user's mistake, or a path that the system refuses, is one message and status 2."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console whose encoding lacks a character shows ? instead of failing
             stream.reconfigure(errors="replace")
@@ -113,6 +114,12 @@ def main() -> None:
     except UserError as error:
         terminal.notice(f"autoresearch: {error}")
         sys.exit(error.status)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        told = explained(error)
+        terminal.notice(f"autoresearch: {told}")
+        sys.exit(told.status)
 
 
 if __name__ == "__main__":

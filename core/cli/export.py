@@ -11,6 +11,7 @@ from core.cli import resolve
 from core.cli.options import AsJson, CampaignArgument, CampaignDir, ExperimentNumber, NoSandbox, interruptible
 from core.cli.render import terminal
 from core.records import UserError
+from core.system.files import refuse_occupied
 
 
 def export(
@@ -38,6 +39,7 @@ def export(
         folder, into = None, folder
     if into is None:
         raise UserError("say where to, as in autoresearch export model: a new folder for the model")
+    refuse_occupied(into, "a model")  # before a corpus is prepared for its tokenizer
     stopping = interruptible("nothing was written: run the command again")
     with resolve.campaign_of(folder, option) as campaign, stopping:
         experiment = campaign.champion if number is None else campaign.experiment(number)

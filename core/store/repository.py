@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.records import TRAINER, UserError
-from core.system.files import replacing
+from core.system.files import explained, replacing
 
 try:
     import git
@@ -154,19 +154,24 @@ class Repo:
 
     def work_text(self) -> str | None:
         """The trainer in the work tree, None without one."""
+        data = self._work_bytes()
         try:
-            return (self.root / TRAINER).read_bytes().decode("utf-8")
-        except FileNotFoundError:
-            return None
+            return None if data is None else data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{self.root / TRAINER}: expected UTF-8 text; byte {error.start} is not") from None
 
     def work_blob(self) -> str | None:
         """Git's name for the work tree's trainer as it is, None without one."""
+        data = self._work_bytes()
+        return None if data is None else blob_id(data)
+
+    def _work_bytes(self) -> bytes | None:
         try:
-            return blob_id((self.root / TRAINER).read_bytes())
+            return (self.root / TRAINER).read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise explained(error, self.root / TRAINER) from error
 
     def sync_worktree(self, champion: str, known: Collection[str]) -> WorktreeState:
         """Brings the work tree's trainer and its index entry to the champion's, each unless a person has edited it.

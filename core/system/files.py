@@ -185,13 +185,17 @@ def explained(error: OSError, path: object = None) -> UserError:
 
     `path` is named if the error names none.
     """
-    where = error.filename if isinstance(error.filename, (str, Path)) else path
+    # Of a copy the second file is the one that is written.
+    named = (error.filename2 if is_full(error) else None) or error.filename
+    where = named if isinstance(named, (str, Path)) else path
     if is_full(error):
         return no_space(where)
     said = error.strerror or str(error) or type(error).__name__
-    mend = _elsewhere(where, "; it is in the cache: make that possible, or {}")
+    mend = _elsewhere(where, "; it is in the cache: mend that, or {}")
     if not mend and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         mend = "; change its rights, or name another path"
+    if error.errno == errno.EISDIR:
+        mend = "; move it away, or name a file"
     return UserError(f"{where}: {said[0].lower()}{said[1:]}{mend}")
 
 
@@ -212,7 +216,7 @@ def disk_full_as_user_error(folder: Path) -> Iterator[None]:
     except OSError as error:
         if not is_full(error):
             raise
-        raise no_space(error.filename or folder) from error
+        raise explained(error, folder) from error
 
 
 def _elsewhere(where: object, words: str) -> str:

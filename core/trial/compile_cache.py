@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.system.files import cache_root, replacing
+from core.system.files import cache_root, is_full, replacing
 
 STORE_BYTES = 256 * 2**20  # what is copied for every process: more would cost more than it saves
 MOST_FILES = 20_000
@@ -68,10 +68,15 @@ class PendingEntries:
 
     def merge(self) -> None:
         """Moves the entries into the store, file by file, and evicts the oldest ones if it has grown too large."""
-        for path in _files(self._aside):
-            if not (self._store / path).exists():
-                with (self._aside / path).open("rb") as source, replacing(self._store / path) as target:
-                    shutil.copyfileobj(source, target)
+        try:
+            for path in _files(self._aside):
+                if not (self._store / path).exists():
+                    with (self._aside / path).open("rb") as source, replacing(self._store / path) as target:
+                        shutil.copyfileobj(source, target)
+        except OSError as error:
+            if is_full(error):
+                raise
+            return  # a cache that several people share may only be read
         evict(self._store, STORE_BYTES)
 
     def close(self) -> None:

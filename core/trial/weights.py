@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import psutil
 from safetensors import SafetensorError, safe_open
 
-from core.system.files import file_sha256
+from core.system.files import file_sha256, move
 from core.trial.process import TrialFailed
 
 MAX_BYTES = 64 * 2**30
@@ -40,7 +39,7 @@ def take(source: Path, target: Path) -> None:
     most = min(MAX_BYTES, psutil.virtual_memory().total)
     if not stat.S_ISREG(status.st_mode) or status.st_size > most:
         raise TrialFailed(f"the weights are no regular file of at most {most / 2**30:.0f} GiB", "invalid")
-    shutil.move(source, target)
+    move(source, target)
 
 
 def inspect(path: Path) -> Weights:

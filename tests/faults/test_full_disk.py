@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rights
 from campaigns import ScriptedAgent, ScriptedEngine, Steps, a_campaign, facts_of, trainer
 from support import trainer_text
 
@@ -25,13 +26,8 @@ TEXTS = [trainer(1.9), trainer(1.95), trainer(1.0, "crash"), trainer(1.8)]
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+    with rights.small_disk(tmp_path / "disk") as path:
+        yield path
 
 
 def fill(disk: Path, left: int) -> Path:

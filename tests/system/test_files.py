@@ -49,7 +49,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing: no such file or directory$"):
         files.read_text(tmp_path / "missing")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match=r"folder: is a directory$"):
+    with pytest.raises(UserError, match=r"folder: is a directory; move it away, or name a file$"):
         files.read_text(tmp_path / "folder")
     assert files.read_json(tmp_path / "missing") is None
     (tmp_path / "damaged").write_bytes(b"{")
@@ -99,8 +99,8 @@ def test_a_cache_without_a_home_is_one_sentence(
 def test_an_error_in_the_cache_says_how_to_move_it(cache: Path) -> None:
     error = PermissionError(13, "Permission denied", str(cache / "locks"))
     assert str(files.explained(error)) == (
-        f"{cache / 'locks'}: permission denied; it is in the cache: make that possible, or choose another folder for "
-        "it with AUTORESEARCH_CACHE=DIR"
+        f"{cache / 'locks'}: permission denied; it is in the cache: mend that, or choose another folder for it "
+        "with AUTORESEARCH_CACHE=DIR"
     )
     full = OSError(28, "No space left on device")
     assert str(files.explained(full, cache)) == (
