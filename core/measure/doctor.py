@@ -33,6 +33,7 @@ from core.data.dataset import Dataset, prepared
 from core.records import Choice, DeviceName, Preset, UserError
 from core.sandbox import janitor, tier
 from core.sandbox.selftest import check
+from core.store import git_program
 from core.system import accelerators, hardware
 from core.system.files import cache_root
 from core.trial.probe import probe
@@ -163,14 +164,14 @@ def _examine_python(report: Report) -> None:
 
 
 def _examine_git(report: Report) -> None:
-    path = shutil.which("git")
-    version = accelerators.tool_output("git", "--version").strip().removeprefix("git version ")
-    report.facts["git"] = {"path": path, "version": version or None}
-    if version:
-        report.add("git", version)
+    try:
+        found = git_program.find()
+    except UserError as error:
+        report.facts["git"] = {"path": shutil.which("git"), "version": None}
+        report.add("git", str(error), "missing", blocks=True)
         return
-    message = "git is not on the PATH" if path is None else f"{path} is there, but `git --version` fails"
-    report.add("git", message, "missing", f"{message}; a campaign is a git repository. Install it", blocks=True)
+    report.facts["git"] = {"path": found.path, "version": found.version}
+    report.add("git", found.version)
 
 
 def _probed(names: Iterable[str]) -> dict[str, Section]:

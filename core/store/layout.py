@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 import presets
 from core.records import FACTS, LOSSES, PROGRAM, TRAINER, WEIGHTS, Experiment, Preset, UserError
 from core.store.ledger import Ledger
+from core.system.text import one_line
 
 BRANCH = "autoresearch/"
 _PARTIAL = ".autoresearch-partial"
@@ -138,12 +140,38 @@ def existing(root: Path) -> CampaignFolder:
     if not folder.exists():
         if folder.state.is_dir():
             raise UserError(f"{folder.ledger} is missing; restore it from a copy of the campaign's folder")
+        if elsewhere := _records_elsewhere(folder.root):
+            raise UserError(elsewhere)
         what = "is a git repository, but no campaign" if (folder.root / ".git").exists() else "holds no campaign"
         raise UserError(f"{root} {what}; make one with: autoresearch init DIR --preset NAME")
     partial = folder.root / _PARTIAL
     if partial.is_dir():
         shutil.rmtree(partial)
     return folder
+
+
+def _records_elsewhere(root: Path) -> str:
+    """Where the records are, if `root` is a worktree or a clone of a campaign, which git gives none; else empty."""
+    git, ours = root / ".git", f"/{BRANCH}"
+    try:
+        if git.is_file():
+            worktree = root / git.read_text(encoding="utf-8").partition("gitdir:")[2].strip()
+            common = (worktree / (worktree / "commondir").read_text(encoding="utf-8").strip()).resolve()
+            if not is_campaign(common.parent):
+                return ""
+            return f"{root} is a worktree of the campaign in {common.parent}, where its records are: name that folder"
+        config, packed = (git / "config").read_text(encoding="utf-8"), git / "packed-refs"
+        refs = [path.as_posix() for path in (git / "refs").rglob("*")]
+        refs += packed.read_text(encoding="utf-8").split() if packed.exists() else []
+    except (OSError, ValueError):
+        return ""
+    url = re.search(r"^\s*url\s*=\s*(.+)$", config, re.MULTILINE)
+    if url is None or not any(ours in f"{name}/" for name in refs):
+        return ""
+    return (
+        f"{root} is a clone of a campaign, and its records stayed in the folder that it was cloned from, "
+        f"{one_line(url[1])}: name that one, or copy it whole, with its .git"
+    )
 
 
 def is_campaign(root: Path) -> bool:

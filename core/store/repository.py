@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.records import TRAINER, UserError
+from core.store import git_program
 from core.system.files import explained, replacing
+from core.system.text import clean
 
-try:
-    import git
-except ImportError as error:  # also GitPython's way to say that there is no git
-    reason = str(error).strip().splitlines()[0]
-    raise UserError(f"a campaign needs git on the PATH: {reason}; install it and run the same command again") from error
+git_program.find()  # first: GitPython reports a git that fails as one that is missing
+import git  # noqa: E402
 
 _OURS = ("progress.png", "results.tsv", "lessons.md", ".lessons.md.lock")  # what is written beside the trainer
 _ZEROS = "0" * 40
@@ -290,19 +289,27 @@ class Repo:
     # Plumbing
 
     def _look_up(self, expression: str) -> str | None:
+        """The object that the expression names; None if there is none. GitFailed where git itself fails."""
         try:
             found: str | bytes = self._ask_git(self._git.get_object_header, expression)[0]
-        except ValueError:
+        except ValueError as error:
+            if "SHA is empty" in str(error):  # no answer at all: a missing object gets one
+                self._git.clear_cache()
+                self._run("rev-parse", "--git-dir")
             return None
         return found.decode() if isinstance(found, bytes) else found
 
     def _ask_git(self, question: Callable[[str], Any], expression: str) -> Any:
         """The answer of git's helper process; of a new one where the last ended on a damaged object."""
+        with contextlib.suppress(BrokenPipeError):
+            return question(expression)
+        self._git.clear_cache()
         try:
             return question(expression)
         except BrokenPipeError:
             self._git.clear_cache()
-            return question(expression)
+            self._run("rev-parse", "--git-dir")  # raises with git's own words where it fails at all
+            raise GitFailed(f"git cat-file in {self.root} ended before it answered about {expression}") from None
 
     def _store(self, text: str) -> str:
         # A text that is no valid Unicode fails as a trainer anyway; its record keeps what it was, escaped.
@@ -337,7 +344,7 @@ class Repo:
         process: Any = self._git.execute(command, istream=subprocess.PIPE, as_process=True, env=env, shell=False)
         out, err = process.communicate(data if data is not None else b"")
         if process.returncode != 0:
-            reason = err.decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
+            reason = clean(err.decode("utf-8", "replace")).strip() or f"exit status {process.returncode}"
             # Git gives no reason for a lock that it couldn't write.
             if "No space left" in reason or shutil.disk_usage(self.root).free < _TOO_LITTLE:
                 reason += "; free some space and run the same command again"

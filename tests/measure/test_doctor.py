@@ -252,7 +252,8 @@ def test_no_git_is_told(quick: dict[str, dict[str, Any]], tmp_path: Path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     report = doctor.examine(CPU)
     assert of(report, "git")[0].status == "missing"
-    assert report.first == ["git: git is not on the PATH; a campaign is a git repository. Install it"]
+    reason = "a campaign needs git, and there is no 'git' on the PATH: install it, then run the same command again"
+    assert report.first == [f"git: {reason}"]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from campaigns import PRESET, trainer
 
+from core.records import UserError
 from core.store import layout
 from core.store.layout import CampaignFolder
 
@@ -37,6 +39,30 @@ def test_a_creation_that_was_killed_is_repeated_and_is_no_campaign_before(
     assert sorted(path.name for path in root.iterdir()) == [".git", "program.md", "train.py"]
     assert (root / "train.py").read_text() == trainer(1.0)
     assert layout.existing(root).root == root
+
+
+def git(*arguments: str, cwd: Path) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *who, *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+def test_a_worktree_and_a_clone_say_where_the_records_are(tmp_path: Path) -> None:
+    root = tmp_path / "campaign"
+    layout.create(root, PRESET, "t", "Lower it.\n", trainer(2.0))
+    git("worktree", "add", "--detach", str(tmp_path / "tree"), cwd=root)
+    git("clone", "campaign", "loose", cwd=tmp_path)
+    git("clone", "campaign", "packed", cwd=tmp_path)
+    git("pack-refs", "--all", cwd=tmp_path / "packed")
+    with pytest.raises(UserError, match=rf"tree is a worktree of the campaign in {root}, where its records are: name"):
+        layout.existing(tmp_path / "tree")
+    for clone in ("loose", "packed"):
+        with pytest.raises(UserError, match=rf"{clone} is a clone of a campaign, and its .* cloned from, {root}: name"):
+            layout.existing(tmp_path / clone)
+    git("init", "other", cwd=tmp_path)
+    git("clone", "other", "plain", cwd=tmp_path)
+    for name in ("other", "plain"):
+        with pytest.raises(UserError, match="is a git repository, but no campaign"):
+            layout.existing(tmp_path / name)
 
 
 def test_what_is_not_kept_leaves_its_record_but_no_weights_and_no_losses(tmp_path: Path) -> None:
