@@ -17,7 +17,7 @@ import core
 import presets
 from core.data.corpora.registry import PACKAGES
 from core.sandbox import tier
-from core.system.files import cache_root
+from core.system.files import cache_root, homes
 
 _SYSTEM = {
     "linux": """
@@ -130,8 +130,7 @@ def _python_path() -> list[Path]:
 
 def _is_installed(folder: Path) -> bool:
     """Whether an installer put packages there: `pip install --target`, a cluster's module, an archive."""
-    home = Path.home()
-    if folder in {home, *home.parents}:
+    if folder in homes():
         return False
     if folder.name.endswith(_PACKAGES):
         return folder.exists()

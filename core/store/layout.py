@@ -17,6 +17,7 @@ from pathlib import Path
 import presets
 from core.records import FACTS, LOSSES, PROGRAM, TRAINER, WEIGHTS, Experiment, Preset, UserError
 from core.store.ledger import Ledger
+from core.system.files import os_errors_as_user_errors
 from core.system.text import one_line
 
 BRANCH = "autoresearch/"
@@ -137,6 +138,8 @@ def create(root: Path, preset: Preset, tag: str | None, program: str, trainer: s
 def existing(root: Path) -> CampaignFolder:
     """The campaign in `root`. Raises UserError, with the command that makes one, if there is none."""
     folder = CampaignFolder(root.absolute())
+    with os_errors_as_user_errors(folder.ledger), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        folder.ledger.stat()  # a folder that can't be read does not look like one without a campaign
     if not folder.exists():
         if folder.state.is_dir():
             raise UserError(f"{folder.ledger} is missing; restore it from a copy of the campaign's folder")

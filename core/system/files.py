@@ -59,6 +59,15 @@ def user_path(text: str | Path, what: str) -> Path:
         ) from None
 
 
+def homes() -> tuple[Path, ...]:
+    """The user's home and every folder above it; empty if HOME is not set and the system knows no home."""
+    try:
+        home = Path.home().resolve()
+    except RuntimeError:
+        return ()
+    return (home, *home.parents)
+
+
 def decode(data: bytes, name: object) -> str:
     """The text of a file that a person wrote: UTF-8, or UTF-16 or UTF-32 with a byte order mark, which is left out.
 

@@ -17,7 +17,12 @@ from command import Answer, call
 from rights import as_nobody, make_read_only, small_disk
 from synthetic import synthetic_documents
 
+from core.agents.command.command_line import parse
+from core.agents.command.environment import command_environment
 from core.campaign.campaign import Campaign
+from core.records import UserError
+from core.sandbox.paths import copies_of
+from core.system.files import homes
 
 NUMPY = ("--preset", "numpy", "--budget", 1)
 
@@ -136,6 +141,26 @@ def test_a_folder_in_a_files_place_is_named(name: str, night: Path) -> None:
     call("status", "--dir", night)
     call("log", "--dir", night)
     call("show", 1, "--dir", night)
+
+
+def test_a_campaign_that_cannot_be_read_is_not_missing(night: Path) -> None:
+    with as_nobody() as folder:
+        (folder / "closed").mkdir(mode=0)
+        assert refused("status", "--dir", folder / "closed" / "night").endswith(
+            ": permission denied; change its rights, or name another path"
+        )
+
+
+def test_without_a_home_all_but_the_cache_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("USERPROFILE", raising=False)
+    monkeypatch.setattr("os.path.expanduser", str)  # as for a user whom no list has
+    assert homes() == ()
+    assert copies_of("numpy")
+    assert parse(f"{sys.executable} -c pass").words[0] == sys.executable
+    assert command_environment(parse(sys.executable), (), (), tmp_path).home == tmp_path
+    with pytest.raises(UserError, match=r"--command-read names ~/notes, and there is no home folder for ~"):
+        command_environment(parse(sys.executable), (), ["~/notes"], None)
 
 
 def test_what_a_person_names_and_cannot_be_read_is_named(tmp_path: Path, night: Path) -> None:

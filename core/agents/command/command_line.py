@@ -12,6 +12,7 @@ from pathlib import Path
 from core.agents.command.workspace import HYPOTHESIS, LESSON
 from core.agents.lessons import NAME as LESSONS
 from core.records import PROGRAM, TRAINER, UserError
+from core.system.files import homes, user_path
 
 PROMPT, PROMPT_FILE = "{prompt}", "{prompt_file}"
 _OF_THE_FOLDER = {TRAINER, PROGRAM, LESSONS, HYPOTHESIS, LESSON}
@@ -48,7 +49,7 @@ def parse(text: str) -> Command:
         raise UserError(f"--command can't be split into words ({error}): {text}") from None
     if not words:
         raise UserError('--agent command needs a command: --command "claude -p {prompt}"')
-    words = [str(Path(word).expanduser()) if word.startswith("~") else word for word in words]
+    words = [str(user_path(word, "--command")) if word.startswith("~") else word for word in words]
     found = shutil.which(words[0])
     if found is None:
         raise UserError(
@@ -106,8 +107,8 @@ def _in_bin(path: Path) -> bool:
 
 
 def _holds_more(folder: Path) -> bool:
-    home = Path.home().resolve()
-    return len(folder.parts) <= 2 or folder in {home, *home.parents, home / ".local", home / ".local" / "share"}
+    home, *above = homes() or (Path(),)
+    return len(folder.parts) <= 2 or folder in {home, *above, home / ".local", home / ".local" / "share"}
 
 
 def _interpreter(script: Path) -> Path | None:

@@ -13,6 +13,7 @@ from core.records import UserError
 from core.sandbox import paths, tier
 from core.sandbox.environment import scrubbed
 from core.sandbox.policy import SandboxPolicy
+from core.system.files import homes, user_path
 
 FILE_BYTES = 4 * 2**30  # of one file that it writes
 _SECRET_CHARACTERS = 8  # a shorter value would be found in ordinary text
@@ -102,7 +103,7 @@ def command_environment(
         raise UserError(
             f"--command-env names {', '.join(unset)}, which is not set; set it first: export {unset[0]}=..."
         )
-    readable = tuple(Path(path).expanduser().absolute() for path in read)
+    readable = tuple(user_path(path, "--command-read").absolute() for path in read)
     if missing := [path for path in readable if not path.exists()]:
         raise UserError(f"--command-read names {missing[0]}, which is not there")
     return CommandEnvironment(command, variables, readable, None if home is None else _checked_home(Path(home)))
@@ -114,14 +115,13 @@ def temporary(private: Path) -> Path:
 
 
 def _checked_home(given: Path) -> Path:
-    home = given.expanduser().resolve()
+    home = user_path(given, "--command-home").resolve()
     if not home.is_dir():
         raise UserError(f"--command-home names {given}, which is no folder; make it first: mkdir {given}")
-    own = Path.home().resolve()
-    if home in {own, *own.parents}:
+    if home in (own := homes()):
         raise UserError(
             f"--command-home {given} would give the command all of your files; make a folder for it, log in there once "
-            f"(HOME={own / 'agent-home'} claude), and name that"
+            f"(HOME={own[0] / 'agent-home'} claude), and name that"
         )
     return home
 
