@@ -32,8 +32,8 @@ from core.cli import (
     try_,
     wait,
 )
-from core.cli.options import SIGNALLED
-from core.cli.render import terminal
+from core.cli.options import CRASHED, SIGNALLED
+from core.cli.render import streams, terminal
 from core.records import UserError
 from core.system import signals
 from core.system.files import explained
@@ -102,16 +102,20 @@ for _command in (
 
 def main() -> None:
     """The entry point. A user's mistake, or a path that the system refuses, is one message and status 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console whose encoding lacks a character shows ? instead of failing
-            stream.reconfigure(errors="replace")
+    output = streams.guard()
     try:
-        app(prog_name="autoresearch")
+        try:
+            app(prog_name="autoresearch")
+        except SystemExit:
+            output.finish()
+            raise
     except SystemExit as ended:
         if isinstance(ended.code, int) and ended.code > SIGNALLED:
             signals.ignore_signals()
         raise
     except UserError as error:
+        if isinstance(error, streams.OutputError) and error.unread:
+            sys.exit(CRASHED)  # quietly, as any program before `head`
         terminal.notice(f"autoresearch: {error}")
         sys.exit(error.status)
     except OSError as error:

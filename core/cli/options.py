@@ -17,6 +17,8 @@ from typer import Argument, Option
 
 from core.cli import completion
 from core.cli.render import terminal
+from core.cli.render.streams import OutputError
+from core.records import UserError
 from core.system.signals import Signalled, graceful_shutdown
 
 CRASHED, INTERRUPTED = 1, 130
@@ -139,6 +141,8 @@ def interruptible(what_next: str) -> Iterator[None]:
     try:
         with graceful_shutdown(lambda: _notice("stopping; press Ctrl-C again to leave at once")):
             yield
+    except OutputError as error:
+        raise UserError(f"{error}; {what_next}") from error
     except KeyboardInterrupt as interrupt:
         _notice(f"interrupted; {what_next}")
         raise typer.Exit(SIGNALLED + interrupt.signum if isinstance(interrupt, Signalled) else INTERRUPTED) from None
