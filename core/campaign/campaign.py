@@ -23,7 +23,7 @@ from core.events import Accepted, Confirming, Event, Notice, OnEvent, Repeat, St
 from core.records import Experiment, Preset, Proposal, UserError
 from core.store import activity
 from core.store import program as programs
-from core.store.layout import CampaignFolder, existing
+from core.store.layout import BRANCH, CampaignFolder, existing, refreeze
 from core.store.layout import create as create_folder
 from core.store.reader import CampaignReader
 from core.system.files import disk_full_as_user_error
@@ -52,7 +52,7 @@ class Campaign(CampaignReader):
     @classmethod
     def create(
         cls,
-        root: Path,
+        root: str | Path,
         preset: Preset,
         *,
         tag: str | None = None,
@@ -75,9 +75,34 @@ class Campaign(CampaignReader):
         return cls(folder, engine=engine, policy=policy)
 
     @classmethod
-    def open(cls, root: Path, *, engine: Engine | None = None, policy: Policy | None = None) -> Self:
+    def open(cls, root: str | Path, *, engine: Engine | None = None, policy: Policy | None = None) -> Self:
         """The campaign in `root`. Raises UserError, with the command that makes one, where none is."""
         return cls(existing(root), engine=engine, policy=policy)
+
+    @classmethod
+    def refreeze(cls, root: str | Path, preset: Preset) -> bool:
+        """Freezes a campaign that has no experiment yet with another preset. Recorded trials of its baseline go.
+
+        The baseline's trainer becomes the new preset's, where it is the old one's as it came. Returns whether it did.
+        UserError where an experiment is recorded.
+        """
+        from core.store.lock import only_writer
+        from core.store.repository import blob_id
+
+        with cls.open(root) as campaign, only_writer(campaign.files.state, lambda: activity.holder(campaign.files)):
+            if len(campaign):
+                raise UserError(f"{campaign.root} has experiments, so its preset stays")
+            repo, head = campaign.repo, campaign.repo.head()
+            old, new = reference_trainer(campaign.preset), reference_trainer(preset)
+            follows = head is not None and repo.text(head) in (old, new)
+            if head is not None and follows and repo.text(head) != new:
+                commit = repo.candidate(head, new, f"Campaign: preset {preset.name}")
+                repo.advance(head, commit)
+                repo.sync_worktree(commit, {blob_id(old.encode())})
+            tag = campaign.branch.removeprefix(BRANCH)
+            campaign.close()
+            refreeze(campaign.files, preset, tag)
+        return follows
 
     # Reading
 

@@ -141,21 +141,60 @@ def make_or_open(folder: Path | None, options: PresetOptions, like: Path | None 
                 trainer = source.text(0)
             return Campaign.create(root, preset, program=program, trainer=trainer)
         preset = preset_for(options)
-        _check_device(preset)
+        require(preset)
         return Campaign.create(root, preset)
     campaign = campaign_of(root)
-    frozen, wanted = campaign.preset, presets.override(campaign.preset, options.changes())
-    old, new = to_json(frozen), to_json(wanted)
-    differ = [f"{key} = {value}" for key, value in new.items() if value != old[key]]
-    if options.preset is not None and Path(options.preset).stem != frozen.name:
-        differ.insert(0, f"preset {options.preset}")
-    if differ:
+    wanted = _wanted(campaign.preset, options)
+    differ = [f"preset {options.preset}"] if wanted is None else _differences(campaign.preset, wanted)
+    if len(campaign) == 0:
+        if differ:
+            campaign.close()
+            _refreeze(root, wanted or preset_for(options), differ)
+            campaign = campaign_of(root)
+        require(campaign.preset)
+    elif differ:
         campaign.close()
         raise UserError(
-            f"the campaign in {root} is frozen with the values of preset {frozen.name}; with {', '.join(differ)} its "
-            "scores could not be compared. Leave that out to resume it, or name another folder for a new campaign"
+            f"the campaign in {root} is frozen with the values of preset {campaign.preset.name}; with "
+            f"{', '.join(differ)} its scores could not be compared. Leave that out to resume it, or name another "
+            "folder for a new campaign"
         )
     return campaign
+
+
+def _wanted(frozen: Preset, options: PresetOptions) -> Preset | None:
+    """What the options make of the frozen preset. A preset's file is taken by its content; None for another name."""
+    name = options.preset
+    if name is None or name == frozen.name:
+        return presets.override(frozen, options.changes())
+    return presets.load(name, options.changes()) if name.endswith(".toml") else None
+
+
+def _differences(frozen: Preset, wanted: Preset) -> list[str]:
+    """The values that two presets don't share, their names aside."""
+    old, new = to_json(frozen), to_json(wanted)
+    for values in (old, new):
+        values.update(values.pop("constants"))
+        del values["name"]
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key} = {new.get(key)} (it has {old.get(key)})" for key in keys]
+
+
+def _refreeze(root: Path, preset: Preset, differ: list[str]) -> None:
+    """Gives a campaign without an experiment another preset, and says so."""
+    from core.campaign.campaign import Campaign
+
+    require(preset)
+    follows = Campaign.refreeze(root, preset)
+    trainer = "" if follows else "; train.py is your own and stays as it is"
+    terminal.notice(f"{root} has no experiment yet, so it takes {', '.join(differ)}{trainer}")
+
+
+def require(preset: Preset) -> None:
+    """UserError where the preset's framework or its device is not here."""
+    from core.trial import probe
+
+    probe.require(preset)
 
 
 def dataset_of(preset: Preset) -> Dataset:

@@ -173,7 +173,7 @@ def run(
     printer = _ExperimentPrinter(campaign, as_json)
     with campaign, interruptible(f"`{same_command()}` continues from here"):
         given = {"experiments": experiments, "hours": hours, "max_cost": max_cost, "max_tokens": max_tokens}
-        terminal.notice(f"limits: {_limits(campaign.program, given)}")
+        terminal.notice(f"limits: {limits(campaign.program, given)}")
         try:
             with Follower(terminal.err(), printer) as follower:
                 campaign.run(proposing, experiments=experiments, hours=hours, on_event=follower)
@@ -188,7 +188,7 @@ def run(
         printer.end()
 
 
-def _limits(program: Program, options: Mapping[str, float | None]) -> str:
+def limits(program: Program, options: Mapping[str, float | None]) -> str:
     """The limits that hold and where each comes from: the lower of program.md's and the option's."""
     forms = {
         "experiments": "{} experiments", "hours": "{:g} hours",

@@ -100,7 +100,7 @@ def writing(
 
     `budget`: seconds that a trial trains. Raises Busy where another process writes to the campaign.
     """
-    with only_writer(folder.state, lambda: _holder(folder)):
+    with only_writer(folder.state, lambda: holder(folder)):
         recorder = _Recorder(folder.activity, Activity(command=command, pid=os.getpid(), began=_now(), job=job), budget)
         failed, reason = False, ""
 
@@ -117,7 +117,7 @@ def writing(
             recorder.end(failed, reason)
 
 
-def _holder(folder: CampaignFolder) -> str:
+def holder(folder: CampaignFolder) -> str:
     """Who holds the lock, and what to do about it."""
     found = read(folder)
     if found is None or not found.running:

@@ -17,7 +17,7 @@ from pathlib import Path
 import presets
 from core.records import FACTS, LOSSES, PROGRAM, TRAINER, WEIGHTS, Experiment, Preset, UserError
 from core.store.ledger import Ledger
-from core.system.files import os_errors_as_user_errors
+from core.system.files import os_errors_as_user_errors, user_path
 from core.system.text import one_line
 
 BRANCH = "autoresearch/"
@@ -99,14 +99,14 @@ class CampaignFolder:
         shutil.rmtree(self.trainer(number).parent, ignore_errors=True)
 
 
-def create(root: Path, preset: Preset, tag: str | None, program: str, trainer: str) -> CampaignFolder:
+def create(root: str | Path, preset: Preset, tag: str | None, program: str, trainer: str) -> CampaignFolder:
     """Makes a campaign in `root`, which may be missing, empty, or hold what a killed call left.
 
     All of it is built in a folder beside and appears by one rename. Raises UserError if `root` holds anything else.
     """
     from core.store.repository import Repo  # GitPython takes a quarter of a second to import
 
-    folder = CampaignFolder(root.absolute())
+    folder = CampaignFolder(_path(root))
     _refuse_occupied(folder)
     partial = folder.root / _PARTIAL
     if partial.exists():
@@ -118,14 +118,7 @@ def create(root: Path, preset: Preset, tag: str | None, program: str, trainer: s
     repo.close()
     aside = CampaignFolder(partial)
     aside.experiment(0).parent.mkdir(parents=True)
-    frozen = presets.dump(preset).encode()
-    aside.preset.write_bytes(frozen)
-    facts = {
-        "tag": tag,
-        "preset": hashlib.sha256(frozen).hexdigest(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    Ledger.create(aside.ledger, facts).close()
+    _write_frozen(aside.preset, aside.ledger, preset, tag)
     for name, text in files.items():
         (partial / name).write_text(text, encoding="utf-8", newline="\n")
     for name in files:
@@ -135,9 +128,9 @@ def create(root: Path, preset: Preset, tag: str | None, program: str, trainer: s
     return folder
 
 
-def existing(root: Path) -> CampaignFolder:
+def existing(root: str | Path) -> CampaignFolder:
     """The campaign in `root`. Raises UserError, with the command that makes one, if there is none."""
-    folder = CampaignFolder(root.absolute())
+    folder = CampaignFolder(_path(root))
     with os_errors_as_user_errors(folder.ledger), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         folder.ledger.stat()  # a folder that can't be read does not look like one without a campaign
     if not folder.exists():
@@ -201,8 +194,45 @@ def campaigns_below(root: Path, levels: int = _LEVELS) -> list[Path]:
     return found
 
 
+def refreeze(folder: CampaignFolder, preset: Preset, tag: str) -> None:
+    """Freezes a campaign without an experiment with another preset; trials of its baseline go.
+
+    For the holder of the lock, with the ledger closed. The new ledger's appearance is what counts: a kill before it
+    changes nothing, and `read_preset` finishes what a kill behind it cut off.
+    """
+    preset_path, ledger_path = _next(folder.preset), _next(folder.ledger)
+    ledger_path.unlink(missing_ok=True)
+    _write_frozen(preset_path, ledger_path, preset, tag)
+    ledger_path.replace(folder.ledger)
+    preset_path.replace(folder.preset)
+    shutil.rmtree(folder.experiment(0), ignore_errors=True)
+
+
+def _write_frozen(preset_path: Path, ledger_path: Path, preset: Preset, tag: str) -> None:
+    """The preset, and a new ledger that holds its hash."""
+    frozen = presets.dump(preset).encode()
+    preset_path.write_bytes(frozen)
+    facts = {
+        "tag": tag,
+        "preset": hashlib.sha256(frozen).hexdigest(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    Ledger.create(ledger_path, facts).close()
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f"next-{path.name}")
+
+
+def _path(root: str | Path) -> Path:
+    return user_path(root, "the campaign's folder").absolute() if isinstance(root, str) else root.absolute()
+
+
 def read_preset(folder: CampaignFolder, facts: dict[str, str]) -> Preset:
     """The frozen preset. Raises UserError if it was edited since the campaign was founded."""
+    following = _next(folder.preset)
+    if following.exists() and hashlib.sha256(following.read_bytes()).hexdigest() == facts.get("preset"):
+        following.replace(folder.preset)  # `refreeze` was cut off
     try:
         raw = folder.preset.read_bytes()
     except FileNotFoundError:

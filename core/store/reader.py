@@ -34,7 +34,7 @@ class CampaignReader:
         self.preset = read_preset(files, facts)
 
     @classmethod
-    def open(cls, root: Path) -> Self:
+    def open(cls, root: str | Path) -> Self:
         """The campaign in `root`. Raises UserError, with the command that makes one, where none is."""
         return cls(existing(root))
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from core.records import TRAINER, UserError
 from core.store import git_program
-from core.system.files import explained, replacing
+from core.system.files import decode, explained, replacing
 from core.system.text import clean
 
 git_program.find()  # first: GitPython reports a git that fails as one that is missing
@@ -152,17 +152,14 @@ class Repo:
             return False  # detached
 
     def work_text(self) -> str | None:
-        """The trainer in the work tree, None without one."""
+        """The trainer in the work tree, None without one. UserError if it is no text."""
         data = self._work_bytes()
-        try:
-            return None if data is None else data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.root / TRAINER}: expected UTF-8 text; byte {error.start} is not") from None
+        return None if data is None else decode(data, self.root / TRAINER)
 
     def work_blob(self) -> str | None:
-        """Git's name for the work tree's trainer as it is, None without one."""
+        """Git's name for the work tree's trainer as it would be tried, None without one."""
         data = self._work_bytes()
-        return None if data is None else blob_id(data)
+        return None if data is None else blob_id(_as_tried(data))
 
     def _work_bytes(self) -> bytes | None:
         try:
@@ -187,6 +184,8 @@ class Repo:
                 outcome = "followed"
             else:
                 outcome = "edited"  # its index entry moves all the same: a commit would undo the champion otherwise
+        elif (data := self._work_bytes()) is not None and data != _as_tried(data):
+            self.write_work(self.text(champion))
         staged = self._run("ls-files", "--stage", "--", TRAINER).split(" ")
         if len(staged) > 1 and staged[1] != wanted and (staged[1] in known or self._was_champion(staged[1])):
             self._run("update-index", "--cacheinfo", f"100644,{wanted},{TRAINER}")
@@ -350,6 +349,14 @@ class Repo:
                 reason += "; free some space and run the same command again"
             raise GitFailed(f"{subject or f'git {arguments[0]} in {self.root}'}: {reason}")
         return str(out.decode("utf-8").removesuffix("\n"))
+
+
+def _as_tried(data: bytes) -> bytes:
+    """A trainer's bytes without a byte order mark, in UTF-8; as they are if they are no text."""
+    try:
+        return decode(data, TRAINER).encode()
+    except UserError:
+        return data
 
 
 def blob_id(data: bytes) -> str:

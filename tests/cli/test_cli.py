@@ -20,7 +20,9 @@ import pytest
 from command import call
 
 import presets
+from core.cli.run import limits
 from core.records import Trial
+from core.store import program
 
 COMMAND = [sys.executable, "-m", "core.cli"]
 STATUS_KEYS = [
@@ -320,6 +322,66 @@ def test_a_frozen_campaign_goes_on_when_asked_for_what_it_has(night: Path, optio
     assert "no experiments were asked for" in answer.err
 
 
+def test_a_presets_file_is_compared_by_its_content(night: Path, tmp_path: Path) -> None:
+    """Whatever its name: an edited file is not the campaign's preset, and an equal one is."""
+    frozen = (night / ".git" / "autoresearch" / "preset.toml").read_text(encoding="utf-8")
+    same, edited = tmp_path / "mine.toml", tmp_path / "numpy.toml"
+    same.write_text(frozen, encoding="utf-8")
+    assert "no experiments were asked for" in call("run", night, "--preset", same, "--experiments", 0).err
+    edited.write_text(frozen.replace("score_bytes = 8000", "score_bytes = 9000"), encoding="utf-8")
+    answer = call("run", night, "--preset", edited, "--experiments", 0, code=2)
+    assert "with score_bytes = 9000 (it has 8000) its scores could not be compared" in answer.err
+
+
+def test_a_campaign_without_an_experiment_is_not_frozen(fresh: Path, options: list[str]) -> None:
+    answer = call("run", fresh, *options, "--set", "depth=1", "--budget", 2, "--experiments", 0)
+    assert (
+        f"{fresh} has no experiment yet, so it takes depth = 1 (it has 2), budget_seconds = 2.0 (it has" in answer.err
+    )
+    assert "DEPTH = 1" in (fresh / "train.py").read_text(encoding="utf-8")
+    assert call("log", "--json").json[0]["trials"][0]["budget_seconds"] == 2.0
+
+
+def test_a_wrong_device_leaves_no_campaign(tmp_path: Path, options: list[str]) -> None:
+    root = tmp_path / "dead"
+    assert "device" in call("run", root, *options, "--device", "cuda:9", code=2).err
+    assert not root.exists()
+
+
+def test_an_edit_that_was_not_kept_is_where_try_says(fresh: Path) -> None:
+    edit(fresh, "DEPTH = 2", "DEPTH = 1")
+    tried = (fresh / "train.py").read_text(encoding="utf-8")
+    out = call("try", "-m", "the last token tells nothing").out
+    assert out.endswith("what was tried: autoresearch show 1 train.py\n")
+    assert call("show", 1, "train.py").out == tried
+    (fresh / "train.py").write_text("def main(:\n", encoding="utf-8")
+    out = call("try", "-m", "a slip").out
+    assert "crash" in out and out.endswith("what was tried: autoresearch show 2 train.py\n")
+    assert call("show", 2, "train.py").out == "def main(:\n"
+
+
+@pytest.mark.parametrize(
+    ("front", "options", "said"),
+    [
+        ("hours: 1:30", {}, "1.5 hours (program.md). Ctrl-C ends it too"),
+        ("hours: 8\nexperiments: 9", {"experiments": 0}, "0 experiments (--experiments); 8 hours (program.md). "),
+        ("hours: 2", {"hours": 1.0}, "1 hours (--hours). "),
+        ("max_cost: $5\nfixed: [DEPTH]", {}, "$5 for a model (program.md); DEPTH fixed (program.md). "),
+        ("max_tokens: 2e6", {"max_tokens": 3000000}, "2,000,000 tokens of a model (program.md). "),
+        ("", {}, "none in program.md or options; Ctrl-C ends it"),
+    ],
+)
+def test_a_run_says_which_limits_hold(front: str, options: dict[str, float], said: str) -> None:
+    options = dict.fromkeys(("experiments", "hours", "max_cost", "max_tokens")) | options
+    assert limits(program.parse(f"---\n{front}\n---\n"), options).startswith(said)
+
+
+def test_hours_are_taken_as_people_write_them(night: Path) -> None:
+    said = call("run", night, "--hours", "0:30", "--experiments", 0).err
+    assert "limits: 0 experiments (--experiments); 0.5 hours (--hours)" in said
+    assert "expected hours, as in 8, 0.5 or 1:30, not 'soon'" in call("run", night, "--hours", "soon", code=2).err
+
+
 def test_an_unknown_agent_is_told(night: Path) -> None:
     assert "search" in call("run", night, "--agent", "serch", code=2).err
 
@@ -530,8 +592,12 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path, options:
                 break
         process.send_signal(signal.SIGINT)
         begun = time.monotonic()
-        _, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
+    # The ending of a limit: rows, the champion, its text, the picture.
+    for part in ("#  verdict", "keep", "champion", "text from experiment 0", f"plot: {root / 'progress.png'}"):
+        assert part in out
+    assert "limits: 5 hours (--hours). Ctrl-C ends it too" in err
     assert time.monotonic() - begun < 15
     assert f"`{shlex.join(['autoresearch', *map(str, again)])}` continues from here" in err
     assert "Traceback" not in err

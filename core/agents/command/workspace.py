@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from core.records import TRAINER
+from core.records import TRAINER, UserError
 from core.system import scratch
+from core.system.files import decode
 from core.system.signals import signals_blocked
 from core.system.text import clean, one_line
 
@@ -175,9 +176,9 @@ def read_plain_file(path: Path, most: int) -> str:
     if len(data) > most:
         raise UnusableFile(f"{name} has more than {most} bytes")
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UnusableFile(f"{name} is not UTF-8: byte {error.start} ({error.reason})") from None
+        return decode(data, name)
+    except UserError as error:
+        raise UnusableFile(str(error)) from None
 
 
 def _listed(names: list[str]) -> str:
