@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from campaigns import (
     trainer,
 )
 
+import presets
 from core import events
 from core.agents.base import AgentContext, History
 from core.campaign.campaign import REPEATS_IN_A_ROW, Campaign
@@ -509,3 +511,77 @@ def test_reading_a_campaign_loads_no_git_and_no_optuna(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path / "c")], cwd=Path(__file__).parents[2], capture_output=True, text=True
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+class TestRefreeze:
+    def test_a_campaign_without_an_experiment_takes_another_preset(self, tmp_path: Path) -> None:
+        other = presets.load("numpy", {"depth": "1", "seeds": "[7]", "corpus": "apidocs"})
+        with Campaign.create(tmp_path / "c", presets.load("numpy"), program="Mine.\n", tag="t") as campaign:
+            assert "DEPTH = 2" in (campaign.root / "train.py").read_text()
+        assert Campaign.refreeze(tmp_path / "c", other)
+        with Campaign.open(tmp_path / "c") as campaign:
+            assert campaign.preset == other
+            assert campaign.branch == "autoresearch/t"
+            assert (campaign.root / "program.md").read_text() == "Mine.\n"
+            assert "DEPTH = 1" in (campaign.root / "train.py").read_text()
+            assert campaign.repo.text(campaign.repo.head() or "") == (campaign.root / "train.py").read_text()
+            assert campaign.ledger.altered() == []
+
+    def test_a_trainer_of_ones_own_stays(self, tmp_path: Path) -> None:
+        a_campaign(tmp_path / "c").close()
+        changed = dataclasses.replace(PRESET, budget_seconds=9.0)
+        assert not Campaign.refreeze(tmp_path / "c", changed)
+        with Campaign.open(tmp_path / "c", engine=ScriptedEngine()) as campaign:
+            campaign.run(ScriptedAgent([trainer(1.5)]))
+            assert [e.val_bpb for e in campaign.experiments()] == [2.0, 1.5]
+        with pytest.raises(UserError, match="has experiments, so its preset stays"):
+            Campaign.refreeze(tmp_path / "c", PRESET)
+
+    def test_trials_of_a_baseline_that_was_cut_off_go(self, tmp_path: Path) -> None:
+        def interrupt(spec: TrialSpec) -> None:
+            if spec.seed == 2:
+                raise KeyboardInterrupt
+
+        with a_campaign(tmp_path / "c", engine=ScriptedEngine(during=interrupt)) as campaign:
+            with pytest.raises(KeyboardInterrupt):
+                campaign.run(ScriptedAgent([]))
+            assert len(campaign.ledger.trials(0)) == 1
+        Campaign.refreeze(tmp_path / "c", dataclasses.replace(PRESET, seeds=(5,)))
+        with Campaign.open(tmp_path / "c", engine=ScriptedEngine()) as campaign:
+            campaign.run(ScriptedAgent([]))
+            assert [trial.seed for trial in campaign.experiment(0).trials] == [5]
+
+    @pytest.mark.parametrize("killed_at", [1, 2])
+    def test_a_kill_leaves_the_one_or_the_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+    ) -> None:
+        """Before the new ledger's appearance, and between it and the new preset's."""
+        a_campaign(tmp_path / "c").close()
+        changed = dataclasses.replace(PRESET, budget_seconds=9.0)
+        replace, moves = Path.replace, itertools.count(1)
+
+        def killed(self: Path, target: Path) -> Path:
+            if self.name.startswith("next-") and next(moves) == killed_at:
+                raise KeyboardInterrupt
+            return replace(self, target)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Path, "replace", killed)
+            Campaign.refreeze(tmp_path / "c", changed)
+        with Campaign.open(tmp_path / "c") as campaign:
+            assert campaign.preset == (PRESET if killed_at == 1 else changed)
+        Campaign.refreeze(tmp_path / "c", changed)
+        with Campaign.open(tmp_path / "c") as campaign:
+            assert campaign.preset == changed
+
+
+def test_a_campaign_is_opened_by_its_path_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    with Campaign.create(str(tmp_path / "c"), PRESET, trainer=trainer(2.0), engine=ScriptedEngine()) as campaign:
+        assert campaign.root == tmp_path / "c"
+    for name in (str(tmp_path / "c"), "~/c"):
+        with Campaign.open(name) as campaign:
+            assert campaign.root == tmp_path / "c"
+    with pytest.raises(UserError, match="holds no campaign"):
+        Campaign.open("elsewhere")

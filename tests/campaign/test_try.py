@@ -207,3 +207,27 @@ def test_a_try_that_was_cut_off_is_finished_by_a_run(tmp_path: Path) -> None:
         assert events_of(events.Proposed, seen)[0].agent == "try"
         assert in_work_tree(campaign) == trainer(2.0)
         assert git(campaign.root, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("score", [1.5, 2.5])
+def test_a_byte_order_mark_costs_no_edit(tmp_path: Path, encoding: str, score: float) -> None:
+    with a_campaign(tmp_path / "c") as campaign:
+        (campaign.root / "train.py").write_text(trainer(score), encoding=encoding)
+        tried = campaign.try_worktree("from an editor on Windows")
+        assert isinstance(tried, Experiment)
+        assert (tried.val_bpb, campaign.text(1)) == (score, trainer(score))
+        assert (campaign.root / "train.py").read_bytes() == trainer(min(score, 2.0)).encode()
+        assert git(campaign.root, "status", "--porcelain") == ""
+
+
+def test_a_trainer_that_is_a_folder_or_no_text(tmp_path: Path) -> None:
+    with a_campaign(tmp_path / "c") as campaign:
+        (campaign.root / "train.py").write_bytes(b"x = '\xff'\n")
+        with pytest.raises(UserError, match=r"train\.py: expected UTF-8 text, but byte 5 is not"):
+            campaign.try_worktree("latin")
+        assert (campaign.root / "train.py").read_bytes() == b"x = '\xff'\n"
+        (campaign.root / "train.py").unlink()
+        (campaign.root / "train.py").mkdir()
+        with pytest.raises(UserError, match=r"train\.py"):
+            campaign.try_worktree("folder")
