@@ -16,7 +16,7 @@ setup:  ## .venv with every extra that this platform can have
 	@command -v $(PYTHON) >/dev/null || { echo "setup: no $(PYTHON) here; name a Python 3.11 or newer: make setup PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) scripts/setup.py
 
-demo: setup  ## a campaign of 10 s trials in demo/; again to go on with it
+demo: setup  ## a campaign of 8 s trials in demo/; again to go on with it
 	@$(BIN)/autoresearch run demo --preset demo --experiments $(EXPERIMENTS)
 
 test: setup  ## everything but the slow suites

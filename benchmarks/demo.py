@@ -26,7 +26,7 @@ from core.agents.search.agent import SearchAgent
 from core.records import Preset
 from core.trainer.reference import reference_trainer
 
-BUDGET = 20.0  # seconds on one core, that the table was recorded with: what ten seconds are on two
+BUDGET = 20.0  # seconds on one core, that the table was recorded with: about what the demo's eight are on two
 
 
 @dataclass(frozen=True, kw_only=True)

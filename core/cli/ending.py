@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Of a longer campaign the summary lists what was kept and the last few.
 ALL, LAST = 40, 10
+DEMO = "demo"  # the preset of a first evening
 PROMPT, SAMPLE_TOKENS = "The ", 120
 
 
@@ -93,6 +94,13 @@ def _picture(campaign: Campaign) -> None:
 
 def _what_next(campaign: Campaign) -> None:
     champion = campaign.ledger.champion()
-    if champion is None or champion.number == 0:
-        return
-    terminal.say(f"next: {to_type('confirm', campaign.root)}   measures the gain again with fresh seeds")
+    commands = []
+    if champion is not None and champion.number > 0:
+        commands.append((to_type("confirm", campaign.root), "measures the gain again with fresh seeds"))
+    if champion is not None and campaign.preset.name == DEMO:
+        commands.append(
+            (to_type("run", "night", "--preset", "auto", "--hours", "8"), "a night with this machine's sizes")
+        )
+    width = max((len(command) for command, _ in commands), default=0)
+    for command, meaning in commands:
+        terminal.say(f"next: {command:{width}}   {meaning}")

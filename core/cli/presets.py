@@ -143,7 +143,7 @@ def _table(every: Sequence[Listed], missing: Mapping[str, str | None]) -> Group:
             origin,
         )
     lines = [
-        Text("Steps, tokens a parameter and memory are estimates for five minutes; `autoresearch train` measures them.")
+        Text("Steps, tokens a parameter and memory are estimates for its budget; `autoresearch train` measures them.")
     ]
     lines += [Text(f"{backend}: {why}", style="yellow") for backend, why in missing.items() if why is not None]
     return Group(columns, *lines)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import presets
 from core.records import RECORD, Budget, Preset, Trial, to_json
 from core.store import trial_files
-from core.system import hardware, scratch
+from core.system import conditions, hardware, scratch
 from presets import estimate
 
 if TYPE_CHECKING:
@@ -99,9 +99,15 @@ def train(
 
 
 def trial_warnings(trial: Trial) -> list[str]:
-    """The rules for meaningful trials that a finished trial broke; none for exempt presets and for failed trials."""
+    """The rules for meaningful trials that a finished trial broke; none for exempt presets and for failed trials.
+
+    If the trial was disturbed, what disturbed it is named instead: its speed says nothing of the preset.
+    """
     if trial.preset in presets.names() and presets.origin(trial.preset).exempt:
         return []
     memory_gb = hardware.memory_mb() / 1024 if trial.device.startswith("cpu") else None
     found = estimate.of_trial(trial, memory_gb)
-    return [] if found is None else found.warnings()
+    warnings = [] if found is None else found.warnings()
+    if warnings and (disturbances := conditions.remarks(trial.conditions)):
+        return [f"{'; '.join(disturbances)}: on a quiet machine it makes more steps"]
+    return warnings

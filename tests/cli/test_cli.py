@@ -281,11 +281,26 @@ def test_a_run_ends_with_all_that_a_person_wants_to_see(night: Path) -> None:
     out, err = ((night.parent / name).read_text(encoding="utf-8") for name in ("out.txt", "err.txt"))
     rows, summary = out.split("\n\n", 1)
     assert [line.split()[0] for line in rows.splitlines()] == ["#", "0", "1", "2", "3"]
-    for part in ("champion", "from the baseline's", "text from experiment", f"plot: {night / 'progress.png'}"):
+    for part in ("champion", "from the baseline's", "; its seeds differ by ", f"plot: {night / 'progress.png'}"):
         assert part in summary
+    assert ("text before, from the baseline's model (" in summary) == ("text after, from experiment " in summary)
+    assert "text after" in summary or "text from experiment 0" in summary
     assert "experiment 3, seed 1: training" in err
     assert "3 experiments, the limit" in err
     assert (night / "progress.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_kept_something_ends_with_text_before_and_after(tmp_path: Path, options: list[str]) -> None:
+    root = tmp_path / "demo"
+    call("init", root, *options, "--set", "depth=1")  # counts of single tokens, which pairs surely beat
+    train = root / "train.py"
+    train.write_text(train.read_text(encoding="utf-8").replace("DEPTH = 1 ", "DEPTH = 2 "), encoding="utf-8")
+    assert call("try", root, "-m", "pairs", "--json").json["verdict"] == "keep"
+    summary = call("run", root, "--experiments", 0).out
+    before, after = (summary.index(f"text {word}, from ") for word in ("before", "after"))
+    shown = [summary[at:].splitlines()[1] for at in (before, after)]
+    assert before < after and shown[0] != shown[1] and all(text.startswith("The ") for text in shown)
+    assert f"autoresearch confirm {root}" in summary
 
 
 def test_a_copied_campaign_goes_on_and_prints_json_lines(night: Path, tmp_path: Path) -> None:
