@@ -12,7 +12,7 @@ import numpy as np
 from backends import base
 from backends.base import Chunk, Floats, Ids, Logits
 from core.records import DeviceName
-from core.system import hardware
+from core.system import hardware, install
 
 if TYPE_CHECKING:
     import jax
@@ -29,7 +29,7 @@ seed = base.seed_numpy  # JAX has no generator of its own: a trainer makes its k
 def missing() -> str | None:
     """Whether JAX, Flax and Optax are installed; none of them is imported."""
     if lacking := [name for name in ("jax", "flax", "optax") if find_spec(name) is None]:
-        return f"{', '.join(lacking)} not installed. Install with: uv pip install 'autoresearch[jax]'"
+        return f"{', '.join(lacking)} not installed. Install with: {install.command('jax')}"
     return None
 
 

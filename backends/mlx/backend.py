@@ -14,7 +14,7 @@ import numpy as np
 
 from backends import base
 from backends.base import Chunk, Floats, Ids, Logits
-from core.system import hardware
+from core.system import hardware, install
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -28,7 +28,7 @@ thread_settings = base.no_thread_settings
 
 def missing() -> str | None:
     """Whether MLX is installed with what it runs on; it is not imported."""
-    mend = "Install it with: uv pip install 'autoresearch[mlx]'"
+    mend = f"Install it with: {install.command('mlx')}"
     places = _places()
     if not any(file for place in places for file in place.glob("core*")):
         here = f"{platform.system()} {platform.machine()}"

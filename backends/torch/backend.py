@@ -15,7 +15,7 @@ import numpy as np
 from backends import base
 from backends.base import Chunk, Floats, Ids, Logits
 from core.records import DeviceName
-from core.system import hardware
+from core.system import hardware, install
 from core.system.accelerators import accelerators
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ has_model = True
 def missing() -> str | None:
     """Whether PyTorch is installed; it is not imported."""
     if find_spec("torch") is None:
-        return "PyTorch is not installed. Install it with: uv pip install 'autoresearch[torch]'"
+        return f"PyTorch is not installed. Install it with: {install.command('torch')}"
     return None
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from core.records import Preset, UserError, to_json, unknown
 from core.sandbox.environment import scrubbed
 from core.sandbox.spawn import ReapedProcess
-from core.system import scratch
+from core.system import install, scratch
 from core.system.files import cache_root, write_json
 from core.trial import compile_cache
 from core.trial.supervisor import backend_environment
@@ -134,7 +134,7 @@ def source() -> Path:
         )
     for module in ("pytest", "pytest_benchmark", "pytest_timeout"):
         if find_spec(module) is None:
-            raise UserError(f"{module} is not installed. Install it with: uv pip install 'autoresearch[dev]'")
+            raise UserError(f"{module} is not installed. Install it with: {install.command('dev')}")
     return folder
 
 

@@ -27,14 +27,13 @@ import backends
 import core
 import presets
 from core.data.corpora.hub import HubCorpus
-from core.data.corpora.parquet import INSTALL
 from core.data.corpora.registry import NAMES, find
 from core.data.dataset import Dataset, prepared
 from core.records import Choice, DeviceName, Preset, UserError
 from core.sandbox import janitor, tier
 from core.sandbox.selftest import check
 from core.store import git_program
-from core.system import accelerators, hardware
+from core.system import accelerators, hardware, install
 from core.system.files import cache_root
 from core.trial.probe import probe
 from presets import cost, devices, estimate
@@ -292,7 +291,7 @@ def _examine_data(report: Report, preset: Preset, name: str) -> None:
 def _missing_packages(corpus: str) -> str:
     """The command that installs what downloading the corpus needs; empty if nothing is missing."""
     there = all(importlib.util.find_spec(name) for name in ("huggingface_hub", "pyarrow"))
-    return INSTALL if isinstance(find(corpus), HubCorpus) and not there else ""
+    return install.command("hub") if isinstance(find(corpus), HubCorpus) and not there else ""
 
 
 def _stored(dataset: Dataset) -> int:

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 
 from core.sandbox import seccomp
+from core.system import install
 
 NONE = "none"
 _EVERYTHING = ("files", "network", "system calls", "signals to other processes")
@@ -47,7 +48,9 @@ def available() -> Tier:
     if sys.platform == "win32":
         return Tier(NONE, _EVERYTHING, "Windows has no sandbox that a program can put on itself")
     if not extension():
-        return Tier(NONE, _EVERYTHING, "nono-py has no build for this platform or is not installed: make setup")
+        return Tier(
+            NONE, _EVERYTHING, f"nono-py has no build for this platform or is not installed: {install.command()}"
+        )
     if sys.platform == "darwin":
         return Tier("seatbelt", (*_ALWAYS, "Mach services", "shared memory by name"))
     version = landlock_version()

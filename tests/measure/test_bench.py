@@ -15,6 +15,7 @@ import presets
 from core.measure import bench
 from core.measure.bench import BenchmarkRun, Result
 from core.records import UserError
+from core.system import install
 
 CPU, GPU = "cpu (a processor)", "cuda (a card)"
 MACHINE = {
@@ -288,4 +289,4 @@ def test_an_installation_without_the_suites_says_where_they_are(
 def test_an_installation_without_what_runs_the_suites_says_how_to_add_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "find_spec", lambda name: None if name == "pytest_benchmark" else object())
     told = call("bench", code=2).err
-    assert "pytest_benchmark is not installed" in told and "autoresearch[dev]" in told
+    assert "pytest_benchmark is not installed" in told and install.command("dev") in told

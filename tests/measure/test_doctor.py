@@ -29,7 +29,7 @@ from core.measure import doctor
 from core.records import Preset, UserError
 from core.sandbox import tier
 from core.sandbox.selftest import SelftestResult
-from core.system import hardware
+from core.system import hardware, install
 from core.system.files import cache_root
 from core.trial import probe as probing
 from core.trial.supervisor import backend_environment
@@ -191,7 +191,7 @@ def test_a_broken_framework_stops_its_own_presets_only(quick: dict[str, dict[str
 def test_a_missing_framework_is_told_with_the_command_that_adds_it(
     quick: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reason = "PyTorch is not installed. Install it with: uv pip install 'autoresearch[torch]'"
+    reason = f"PyTorch is not installed. Install it with: {install.command('torch')}"
     monkeypatch.setattr(backends.get("torch"), "missing", lambda: reason)
     monkeypatch.setattr(doctor, "probe", probing.probe)
     monkeypatch.setattr(backends, "names", lambda: ["numpy", "torch"])
@@ -343,7 +343,7 @@ def test_a_corpus_that_can_not_be_had_is_told(
     assert len(report.first) == 1 and "nowhere" in report.first[0]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (first,) = doctor.examine(dataclasses.replace(PRESET, corpus="tinystories")).first
-    assert "autoresearch[hub]" in first and "autoresearch prepare" in first
+    assert install.command("hub") in first and "autoresearch prepare" in first
 
 
 # The sandbox

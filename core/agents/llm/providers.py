@@ -16,6 +16,7 @@ from core.agents.llm.base import Effort
 from core.agents.llm.network import is_loopback
 from core.agents.llm.streams import Provider
 from core.records import UserError, unknown
+from core.system import install
 
 LOCAL = "http://localhost:11434/v1"  # where Ollama listens
 
@@ -72,8 +73,7 @@ def missing(provider: str, endpoint: str | None = None) -> str:
     kind = _kind(provider)
     if importlib.util.find_spec(kind.package) is None:
         return (
-            f"the {kind.package} package is not installed: uv pip install 'autoresearch[{kind.extra}]'; "
-            "--agent search works without"
+            f"the {kind.package} package is not installed: {install.command(kind.extra)}; --agent search works without"
         )
     address = _address(kind, endpoint)
     if any(_value(name) for name in kind.keys) or (provider == "openai" and is_loopback(address)):

@@ -18,8 +18,9 @@ from threading import Lock
 from typing import Any
 
 from core.data.corpora.base import OnStage, Part, Split
-from core.data.corpora.parquet import INSTALL, parquet_parts
+from core.data.corpora.parquet import parquet_parts
 from core.records import UserError
+from core.system import install
 from core.system.files import cache_root, digest, file_sha256, read_json, write_json
 from core.system.text import one_line
 
@@ -203,7 +204,9 @@ def _hub() -> Any:
         import huggingface_hub
         import pyarrow  # noqa: F401 - needed to read what is fetched
     except ImportError as error:
-        raise UserError(f"this corpus needs huggingface_hub and pyarrow ({error}); run `{INSTALL}`") from error
+        raise UserError(
+            f"this corpus needs huggingface_hub and pyarrow ({error}); run `{install.command('hub')}`"
+        ) from error
     return huggingface_hub
 
 

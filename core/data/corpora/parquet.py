@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 from core.data.corpora import base
 from core.data.corpora.base import Split, not_blank
 from core.records import UserError
+from core.system import install
 from core.system.text import one_line
 
-INSTALL = 'pip install "autoresearch[hub]"'
 COLUMN = "text"
 # From a document's row in its file and its text to its split.
 Rule = Callable[[int, str], Split]
@@ -91,7 +91,9 @@ def _pyarrow(path: Path) -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise UserError(f"reading {path.name} needs pyarrow, which is not installed; run `{INSTALL}`") from error
+        raise UserError(
+            f"reading {path.name} needs pyarrow, which is not installed; run `{install.command('hub')}`"
+        ) from error
     return pyarrow
 
 

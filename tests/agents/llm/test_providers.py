@@ -9,6 +9,7 @@ import pytest
 from core.agents.llm import providers
 from core.agents.llm.providers import ModelSettings
 from core.records import UserError
+from core.system import install
 
 VARIABLES = (
     "ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN OPENAI_API_KEY ANTHROPIC_BASE_URL OPENAI_BASE_URL ANTHROPIC_PROFILE"
@@ -69,8 +70,8 @@ def test_another_machine_needs_one(address: str) -> None:
 
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "autoresearch[api]" in providers.missing("anthropic")
-    assert "autoresearch[openai]" in providers.missing("openai")
+    assert install.command("api") in providers.missing("anthropic")
+    assert install.command("openai") in providers.missing("openai")
 
 
 @pytest.mark.parametrize("option", [True, False])

@@ -12,6 +12,7 @@ import pytest
 import backends
 from backends.jax import backend
 from core.records import UserError
+from core.system import install
 
 jax = pytest.importorskip("jax", reason="JAX is not installed: uv pip install 'autoresearch[jax]'")
 
@@ -142,7 +143,7 @@ def test_what_is_missing_is_named(monkeypatch):
         return None if name in ("flax", "optax") else object()
 
     monkeypatch.setattr(backend, "find_spec", find)
-    assert backend.missing() == "flax, optax not installed. Install with: uv pip install 'autoresearch[jax]'"
+    assert backend.missing() == f"flax, optax not installed. Install with: {install.command('jax')}"
 
 
 def test_seeding_seeds_every_generator():

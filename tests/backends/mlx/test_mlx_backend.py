@@ -14,6 +14,7 @@ import pytest
 import backends
 from backends.mlx import backend
 from core.records import UserError
+from core.system import install
 
 
 @pytest.fixture
@@ -124,8 +125,8 @@ def test_the_supervisors_side_does_not_load_mlx(tmp_path: Path):
 def test_what_is_missing_is_told_with_its_mend(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
     for platform, machine, expected in (
-        ("linux", "x86_64", "uv pip install 'autoresearch[mlx]'"),
-        ("darwin", "arm64", "uv pip install 'autoresearch[mlx]'"),
+        ("linux", "x86_64", install.command("mlx")),
+        ("darwin", "arm64", install.command("mlx")),
         ("darwin", "x86_64", "no build for"),
         ("win32", "AMD64", "no build for"),
     ):

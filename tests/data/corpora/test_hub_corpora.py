@@ -1,5 +1,6 @@
 """climbmix and tinystories over the wire, from a loopback server that cuts, lies and vanishes."""
 
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from core.data import prepare
 from core.data.corpora import hub as hub_corpora
 from core.data.corpora.hub import climbmix
 from core.records import UserError
+from core.system import install
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="needs the extra hub")
 
@@ -166,7 +168,7 @@ def test_the_missing_extra_is_told_with_its_command(
     module: str, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=r'run `pip install "autoresearch\[hub\]"`'):
+    with pytest.raises(UserError, match=re.escape(f"run `{install.command('hub')}`")):
         prepare("climbmix:1", 256)
 
 
