@@ -279,6 +279,13 @@ class Experiment:
             return None
         return self.champion_bpb - self.val_bpb
 
+    @property
+    def kept_within_spread(self) -> bool:
+        """Whether it was kept for a gain that the baseline's seeds alone differ by: it may be luck."""
+        if self.verdict != "keep" or self.number == 0 or self.gain is None or self.spread is None:
+            return False
+        return self.gain <= self.spread
+
 
 def one_yardstick(yardsticks: Iterable[str], remedy: str) -> str | None:
     """The yardstick that all of these scores share, None without any. UserError, with the remedy, if they differ."""

@@ -14,7 +14,7 @@ from core.records import Preset, UserError
 from core.system.text import count
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from core.measure.bench import BenchmarkRun, Result
 
@@ -69,7 +69,8 @@ def bench(
         terminal.json_text({"when": run.when, **facts, "before": earlier, "kept": str(kept)})
     else:
         terminal.say(heading(run))
-        terminal.out().print(table(run, before))
+        console = terminal.out()
+        console.print(table(run, before, console.width))
         terminal.say("\n".join([*notes(run, before), f"kept in {kept}"]))
 
 
@@ -101,24 +102,28 @@ def heading(run: BenchmarkRun) -> str:
     return f"{hardware}; preset {machine['preset']['name']}; {versions}; commit {run.short_commit}"
 
 
-def table(run: BenchmarkRun, before: BenchmarkRun | None) -> Table:
+def table(run: BenchmarkRun, before: BenchmarkRun | None, width: int = terminal.PIPE_WIDTH) -> RenderableType:
     """A row a benchmark, suite by suite, beside an earlier run if there is one."""
     from rich.text import Text
 
-    from core.cli.render import tables
+    from core.cli.render.tables import Column, fitted
 
-    found = tables.headed(("suite", "benchmark"), ("median", "spread", "rate", "of peak", "time to before"))
+    columns = [Column("suite", spare=1), Column("benchmark"), Column("median", right=True)]
+    columns += [Column("spread", right=True, spare=2), Column("rate", right=True)]
+    columns += [Column("of peak", right=True), Column("time to before", right=True)]
+    rows = []
     for one in run.results:
         share, against = run.share_of_peak(one), one.against(before)
         speed = Text("-" if against is None else f"{against[0]:.2f}x")
         if against is not None and against[1]:
             speed.append(" slower")
             speed.stylize("red")
-        found.add_row(
+        cells = (
             one.suite, Text(one.name), short(one.median), short(one.q3 - one.q1), rate(one),
             "-" if share is None else f"{share:.1%}", speed,
         )  # fmt: skip
-    return found
+        rows.append(cells)
+    return fitted(columns, rows, width)
 
 
 def notes(run: BenchmarkRun, before: BenchmarkRun | None) -> list[str]:

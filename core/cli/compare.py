@@ -34,7 +34,7 @@ from core.system.files import refuse_occupied
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from core.measure.compare import Curve, Entry
 
@@ -108,7 +108,8 @@ def compare(
     if as_json:
         terminal.json_text(rows)
     else:
-        terminal.out().print(table(entries))
+        console = terminal.out()
+        console.print(table(entries, console.width))
         terminal.say(conclusion(entries))
     if any(entry.failure is not None for entry in entries):
         raise typer.Exit(CRASHED)
@@ -174,7 +175,8 @@ def _run(
                     terminal.notice(f"{name}, seed {seed}: {trial.verdict}: {result}")
             except (KeyboardInterrupt, UserError):
                 if ended:
-                    terminal.err().print(table(list(ended.values())))
+                    console = terminal.err()
+                    console.print(table(list(ended.values()), console.width))
                 raise
     return list(ended.values())
 
@@ -204,21 +206,23 @@ def _seeds(text: str | None) -> list[int]:
     return seeds
 
 
-def table(entries: Sequence[Entry]) -> Table:
+def table(entries: Sequence[Entry], width: int = terminal.PIPE_WIDTH) -> RenderableType:
     """A row an entry, best first."""
     from rich.text import Text
 
-    from core.cli.render import tables
+    from core.cli.render.tables import Column, fitted
     from core.measure.compare import ranked
 
-    numbers = ("val_bpb", "spread", "seeds", "steps", "tokens/s", "MFU", "memory", "start-up", "overhead", "wall")
-    rows = tables.headed(("name",), numbers, "where")
+    spare = {"seeds": 5, "memory": 4, "start-up": 6, "overhead": 3, "wall": 2, "MFU": 1}
+    names = ("val_bpb", "spread", "seeds", "steps", "tokens/s", "MFU", "memory", "start-up", "overhead", "wall")
+    columns = [Column("name"), *(Column(name, right=True, spare=spare.get(name, 0)) for name in names)]
+    rows = []
     for place, entry in enumerate(ranked(entries)):
         row = entry.row()
         where = Text(f"{row['backend']} on {row['device']}")
         if row["verdict"] != "scored":
             where = Text(f"{row['verdict']}: {row['reason']}", style="red")
-        rows.add_row(
+        cells = (
             Text(entry.name, style="bold green" if place == 0 and entry.val_bpb is not None else "bold"),
             text.bpb(row["val_bpb"]),
             text.bpb(row["val_bpb_spread"]),
@@ -232,7 +236,8 @@ def table(entries: Sequence[Entry]) -> Table:
             text.seconds(row["wall_seconds"]),
             where,
         )
-    return rows
+        rows.append(cells)
+    return fitted([*columns, Column("where", words=True)], rows, width)
 
 
 def plot(entries: Sequence[Entry], path: Path) -> None:
@@ -296,7 +301,8 @@ def _finish(axes: Axes, lows: Sequence[float], highs: Sequence[float]) -> None:
     if lows and highs:
         margin = 0.06 * (max(highs) - min(lows)) + 1e-3
         axes.set_ylim(min(lows) - margin, max(highs) + margin)
-        axes.legend(frameon=False, loc="upper right")
+        # Above the axes, where it covers no point and no curve.
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, fontsize=9)
     axes.set_xlim(left=0)
     axes.grid(color=RULE, linewidth=0.6)
     axes.tick_params(colors=FAINT, labelcolor=INK)

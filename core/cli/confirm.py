@@ -16,7 +16,6 @@ from core.system.text import bpb, gain, one_line
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
-    from rich.table import Table
 
     from core.campaign.confirm import Confirmation
     from core.campaign.statistics import Interval
@@ -47,12 +46,13 @@ def confirm(
     if as_json:
         terminal.json_text(dataclasses.asdict(result))
     else:
-        terminal.out().print(_report(result))
+        console = terminal.out()
+        console.print(_report(result, console.width))
     if not result.pairs:
         raise typer.Exit(CRASHED)
 
 
-def _report(one: Confirmation) -> Group:
+def _report(one: Confirmation, width: int) -> Group:
     """All of it for a person: a row a seed, the gains with their intervals, and what they mean."""
     from rich.console import Group
     from rich.text import Text
@@ -61,7 +61,7 @@ def _report(one: Confirmation) -> Group:
         Text(f"experiment {one.champion} ({one.commit[:9]}) against the baseline", style="bold")
     ]
     if one.pairs:
-        parts.append(_table(one))
+        parts.append(_table(one, width))
     parts += [Text(f"failed and left out: {one_line(failed)}", style="red") for failed in one.failed]
     parts += [Text(f"seed {seed} has run on one side only; the same command continues") for seed in one.unpaired]
     for name, mean, interval in (("val", one.val_gain, one.val), ("test", one.test_gain, one.test)):
@@ -78,16 +78,18 @@ def _report(one: Confirmation) -> Group:
     return Group(*parts)
 
 
-def _table(one: Confirmation) -> Table:
-    from core.cli.render import tables
+def _table(one: Confirmation, width: int) -> RenderableType:
+    from core.cli.render.tables import Column, fitted
 
     names = ("seed", "baseline val", "champion val", "gain", "baseline test", "champion test", "gain")
-    rows = tables.headed((), names)
-    for pair in one.pairs:
-        val = (bpb(pair.baseline_bpb), bpb(pair.champion_bpb), gain(pair.val))
-        test = (bpb(pair.baseline_test_bpb), bpb(pair.champion_test_bpb), gain(pair.test))
-        rows.add_row(str(pair.seed), *val, *test)
-    return rows
+    rows = [
+        (
+            *(str(pair.seed), bpb(pair.baseline_bpb), bpb(pair.champion_bpb), gain(pair.val)),
+            *(bpb(pair.baseline_test_bpb), bpb(pair.champion_test_bpb), gain(pair.test)),
+        )
+        for pair in one.pairs
+    ]
+    return fitted([Column(name, right=True) for name in names], rows, width)
 
 
 def _gain(mean: float, interval: Interval | None) -> str:

@@ -41,10 +41,10 @@ def _experiments(campaign: Campaign) -> None:
     console.print()
     if count == 0:
         return
-    tables.emit(console, tables.header())
+    tables.emit(console, tables.header(console.width))
     for record in campaign.experiments():
         if count <= ALL or record.verdict == "keep" or record.number >= count - LAST:
-            tables.emit(console, tables.row(record))
+            tables.emit(console, tables.row(record, console.width))
     if count > ALL:
         console.print(f"what was kept and the last {LAST} of {count}; all of them: autoresearch log", style="dim")
     console.print()

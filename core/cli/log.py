@@ -34,6 +34,6 @@ def log(
         sys.stdout.write(results(records))
     else:
         console = terminal.out()
-        tables.emit(console, tables.header())
+        tables.emit(console, tables.header(console.width))
         for record in records:
-            tables.emit(console, tables.row(record))
+            tables.emit(console, tables.row(record, console.width))

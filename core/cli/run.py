@@ -244,8 +244,8 @@ class _ExperimentPrinter:
             terminal.json_line(terminal.with_gain(experiment))
         else:
             if self.ended == 0:
-                tables.emit(self._console, tables.header())
-            tables.emit(self._console, tables.row(experiment))
+                tables.emit(self._console, tables.header(self._console.width))
+            tables.emit(self._console, tables.row(experiment, self._console.width))
         if experiment.number == 0 and experiment.trials:
             for warning in trial_warnings(experiment.trials[0]):
                 terminal.notice(f"warning about preset {self._campaign.preset.name}: {warning}")

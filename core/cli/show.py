@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 from rich.text import Text
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from core.store.trial_files import Point
 
-CHART_WIDTH, CHART_HEIGHT = 72, 9
+CHART_WIDTH, CHART_HEIGHT, MARGIN = 100, 9, 10  # at most; a narrower terminal narrows it
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -83,13 +84,14 @@ def show(
         if part in ("", "curve"):
             recorded = index < len(experiment.trials)
             terminal.say(f"trial {index}, seed {experiment.trials[index].seed}" if recorded else "trial")
-            console.print(chart(curve))
+            console.print(chart(curve, console.width))
         if part == "output":
             sys.stdout.write(trial_files.printed(trial))
     if not part:
         for record in experiment.trials:
             console.print(tables.trial(record))
-        terminal.notice(f"the trials' output: autoresearch show {number} output")
+        words = [*([str(folder)] if folder else []), str(number), "output"]
+        terminal.notice(f"the trials' output: {to_type('show', *words)}")
 
 
 def _coloured(text: str) -> Syntax | Text:
@@ -101,32 +103,22 @@ def _coloured(text: str) -> Syntax | Text:
     return Syntax(text, "diff", background_color="default", word_wrap=True)
 
 
-def chart(curve: Sequence[Point]) -> Text:
-    """The loss over the budget, left to right, as blocks; its ends and its lowest as numbers."""
+def chart(curve: Sequence[Point], width: int = CHART_WIDTH + MARGIN) -> Text:
+    """The loss over the budget in `width` columns, left to right, as blocks; its ends and its lowest as numbers."""
     if not curve:
         return Text("no loss was reported", style="bright_black")
-    means = list(_means(curve))
+    columns = max(1, min(CHART_WIDTH, width - MARGIN, len(curve)))
+    groups = (curve[len(curve) * at // columns : len(curve) * (at + 1) // columns] for at in range(columns))
+    means = [fmean(point["loss"] for point in group) for group in groups]
     # The first losses of a model that knows nothing would flatten all that follows.
     low, high = min(means), max(means[1:] or means)
     reach = (high - low) or 1.0
     heights = [(mean - low) / reach * (CHART_HEIGHT * 8 - 1) + 1 for mean in means]
-    chart = Text()
+    chart = Text(no_wrap=True)
     for line in range(CHART_HEIGHT - 1, -1, -1):
-        mark = f"{high:9.3f} " if line == CHART_HEIGHT - 1 else f"{low:9.3f} " if line == 0 else " " * 10
+        mark = f"{high:9.3f} " if line == CHART_HEIGHT - 1 else f"{low:9.3f} " if line == 0 else " " * MARGIN
         chart.append(mark, style="bright_black")
         chart.append("".join(BLOCKS[min(8, max(0, round(height - 8 * line)))] for height in heights) + "\n", "green")
     last = curve[-1]
-    caption = f"{'':10}loss in nats a token; the last is {last['loss']:.4f} at step {last['step']:.0f}"
-    return chart.append(f"{caption}, {last['seconds']:.1f} s", style="bright_black")
-
-
-def _means(curve: Sequence[Point]) -> Iterator[float]:
-    """Means of the loss over as many equal runs of points as there are columns."""
-    columns = min(CHART_WIDTH, len(curve))
-    sums, counts = [0.0] * columns, [0] * columns
-    for index, point in enumerate(curve):
-        column = index * columns // len(curve)
-        sums[column] += point["loss"]
-        counts[column] += 1
-    for total, number in zip(sums, counts, strict=True):
-        yield total / number
+    caption = f"loss in nats a token: {last['loss']:.4f} at step {last['step']:.0f}, after {last['seconds']:.1f} s"
+    return chart.append(caption.rjust(min(width, MARGIN + len(caption))), style="bright_black")

@@ -44,6 +44,7 @@ class Totals:
     candidate_seconds: float  # wall, without the baseline's
     wall_seconds: float
     train_seconds: float
+    kept_within_spread: int
 
 
 class Ledger:
@@ -292,7 +293,9 @@ class Ledger:
             f"SELECT COUNT(*) FILTER (WHERE number > 0), {counts},"
             f" (SELECT val_bpb FROM experiments WHERE number = 0), (SELECT val_bpb {champion}),"
             f" (SELECT candidate {champion}), TOTAL(wall_seconds) FILTER (WHERE number > 0), TOTAL(wall_seconds),"
-            " TOTAL(train_seconds) FROM experiments"
+            " TOTAL(train_seconds),"
+            " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'keep' AND"
+            " json_extract(record, '$.champion_bpb') - val_bpb <= json_extract(record, '$.spread')) FROM experiments"
         )[0]
         return Totals(*row)
 

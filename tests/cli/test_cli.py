@@ -40,6 +40,7 @@ STATUS_KEYS = [
     "confirmation",
     "model",
     "activity",
+    "kept_within_spread",
 ]
 
 
@@ -254,8 +255,12 @@ def test_prepare_tells_what_is_there(options: list[str]) -> None:
 
 
 def test_presets_lists_and_prints_what_can_be_saved(tmp_path: Path) -> None:
-    table = call("presets").out
+    table = call("presets", "--all").out
     assert all(name in table for name in presets.names())
+    short = call("presets").out
+    first = [name for name in presets.names() if f"\n {name} " in short]
+    assert {"h100", "rtx4090", "m4-max", "cpu", "numpy"} <= set(first)
+    assert f"{len(presets.names()) - len(first)} more (" in short
     listed = {entry["name"]: entry for entry in call("presets", "--json").json}
     assert list(listed) == presets.names()
     assert listed["numpy"]["missing"] is None
@@ -268,10 +273,18 @@ def test_presets_lists_and_prints_what_can_be_saved(tmp_path: Path) -> None:
     assert "warnings" in call("presets", "h100", "--set", "depth=24", "--json").json
     assert "# warning: " in call("presets", "h100", "--set", "depth=24").out
     assert "# rtx4090: derived, for " in call("presets", "rtx4090").out
+    changed = call("presets", "cpu", "--set", "depth=6", "--set", "MATRIX_LR=0.5")
+    assert changed.out.startswith("# cpu: changed: depth = 6, MATRIX_LR = 0.5; nothing is measured with that")
+    assert call("presets", "cpu", "--set", "depth=6", "--json").json["measured"] is None
+    assert "measured 2026" in call("presets", "cpu", "--set", "depth=4").out
     path = tmp_path / "mine.toml"
-    path.write_text(call("presets", "cpu", "--set", "depth=6").out, encoding="utf-8")
+    path.write_text(changed.out, encoding="utf-8")
     again = call("presets", path, "--json").json
-    assert (again["name"], again["depth"], again["constants"]) == ("mine", 6, presets.load("cpu").constants)
+    assert (again["name"], again["depth"], again["constants"]) == (
+        "mine",
+        6,
+        {**presets.load("cpu").constants, "MATRIX_LR": 0.5},
+    )
 
 
 # Campaigns

@@ -2,7 +2,10 @@
 
 import dataclasses
 import io
+import re
+import time
 
+import pytest
 from rich.console import Console
 from view_records import an_experiment
 
@@ -40,6 +43,25 @@ def test_a_bar_leaves_nothing_on_a_terminal() -> None:
     shown = file.getvalue()
     assert "step 12  loss 2.345" in shown
     assert shown.rsplit("step 12", 1)[1].count("\x1b[2K") >= 1  # the line is erased after it was last drawn
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+def test_a_bar_fits_and_keeps_the_time_that_is_left(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=True, color_system=None, legacy_windows=False)
+    with TrialBar(console, "experiment 123, seed 1: ") as bar:
+        bar(at("train", 0.0, step=1, loss=2.5))
+        now += 100
+        bar(at("train", 0.25, step=1234, loss=2.345))
+        bar._progress.refresh()
+        lines = [re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", line) for line in re.split(r"[\n\r]", file.getvalue())]
+    last = [line for line in lines if line.strip()][-1]
+    assert last.rstrip().endswith("5m 00s left")
+    assert len(last) <= width
+    assert ("step 1234" in last, "loss 2.345" in last, "tokens/s" in last) == (width >= 80, width >= 80, width >= 100)
+    assert ("experiment 123, seed 1: training" in last) == (width >= 60)
 
 
 def test_stages_of_a_preparation_are_told_once_each() -> None:

@@ -2,6 +2,7 @@
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from view_records import a_campaign, an_experiment
@@ -42,6 +43,49 @@ def test_any_hypothesis_can_be_drawn(tmp_path: Path) -> None:
     records = [*a_campaign(1), an_experiment(1, "keep", val_bpb=1.0, champion_bpb=2.1, hypothesis=hostile)]
     plots.progress(records, tmp_path / "progress.png", title=hostile)
     assert (tmp_path / "progress.png").stat().st_size > 10_000
+
+
+def drawn(records: list[Experiment]) -> Any:
+    """The axes that the records are drawn on, and the figure laid out as it is saved."""
+    figure = plots.new_figure(plots.SIZE_INCHES)
+    axes, margin = figure.subplots(1, 2, width_ratios=(3.0, 1.0))
+    plots._draw(axes, records, "night")
+    plots._list(margin, records)
+    figure.canvas.draw()
+    return axes
+
+
+def points(axes: Any, label: str) -> list[tuple[float, float]]:
+    found = next(one for one in axes.collections if one.get_label() == label)
+    return [(float(x), float(y)) for x, y in found.get_offsets()]
+
+
+def test_a_failure_stands_at_the_top_where_bad_scores_are() -> None:
+    axes = drawn([*a_campaign(3), an_experiment(3, "crash"), an_experiment(4, "invalid")])
+    low, high = axes.get_ylim()
+    found = points(axes, "crash or invalid")
+    assert [x for x, _ in found if x in (3, 4)] == [3, 4]
+    assert all(y > low + 0.95 * (high - low) for _, y in found)
+
+
+def test_a_gain_within_the_spread_is_drawn_and_named_as_one() -> None:
+    records = [
+        *a_campaign(1),
+        an_experiment(1, "keep", val_bpb=2.0, champion_bpb=2.1),
+        an_experiment(2, "keep", val_bpb=1.999, champion_bpb=2.0),
+    ]
+    axes = drawn(records)
+    assert points(axes, "kept within the spread") == [(2, 1.999)]
+    assert [x for x, _ in points(axes, "kept")] == [0, 1]
+    assert axes.get_title(loc="left").endswith("2 kept (1 within the spread)")
+
+
+@pytest.mark.parametrize("length", [3, 9, 120])
+def test_the_legend_covers_no_point(length: int) -> None:
+    axes = drawn([*a_campaign(length), an_experiment(length, "crash")])
+    legend = axes.get_legend().get_window_extent()
+    assert not legend.overlaps(axes.get_window_extent().padded(-1))
+    assert legend.x1 <= axes.get_figure().bbox.x1
 
 
 def test_one_diverged_model_does_not_flatten_the_rest() -> None:

@@ -31,7 +31,10 @@ def test_the_first_loss_does_not_flatten_the_rest() -> None:
 
 def test_a_long_curve_fits_and_an_equal_one_is_drawn() -> None:
     text = show.chart(curve([3.0 - i / 1000 for i in range(1000)])).plain
-    assert max(map(len, text.splitlines()[: show.CHART_HEIGHT])) <= 10 + show.CHART_WIDTH
+    assert max(map(len, text.splitlines())) <= show.MARGIN + show.CHART_WIDTH
+    narrow = show.chart(curve([3.0 - i / 1000 for i in range(1000)]), 60).plain
+    assert max(map(len, narrow.splitlines())) == 60
+    assert "2.0010 at step 1000" in narrow
     assert "2.0010 at step 1000" in text
     assert set(heights([2.0, 2.0, 2.0])) == {1}
     assert "no loss" in show.chart([]).plain

@@ -5,7 +5,8 @@ import io
 import pytest
 from campaigns import a_trial, an_audit
 from rich.console import Console, RenderableType
-from view_records import an_experiment
+from rich.text import Text
+from view_records import SPREAD, an_experiment
 
 from core.campaign.confirm import Confirmation
 from core.campaign.status import Status
@@ -52,6 +53,63 @@ def test_a_line_is_whole_where_there_is_no_terminal_and_cut_where_there_is() -> 
     assert pipe.getvalue().rstrip("\n") == long.plain
     assert screen.getvalue().count("\n") == 1
     assert len(screen.getvalue().rstrip("\n")) <= 80
+
+
+def test_a_narrow_terminal_shows_fewer_columns_and_cuts_no_number() -> None:
+    kept = an_experiment(12, "keep", val_bpb=1.5, champion_bpb=1.5125, wall_seconds=12345.6)
+    for width in (80, 100):
+        head, line = tables.header(width).plain, tables.row(kept, width).plain
+        assert ("seconds" in head, "12345.6" in line, "steps" in head) == (width == 100,) * 3
+        assert head.index("hypothesis") == line.index("idea 12")
+        assert "+0.0125  0.0080" in line
+    assert tables.header(80).plain.index("hypothesis") <= 44
+
+
+def test_what_was_kept_within_the_spread_is_called_so() -> None:
+    lucky = an_experiment(3, "keep", val_bpb=1.495, champion_bpb=1.5)
+    assert lucky.spread == SPREAD > 0.005
+    assert tables.row(lucky, 80).plain.endswith("[within the spread] idea 3")
+    told = printed(tables.verdict(lucky))
+    assert told.startswith("keep, within the spread  experiment 3")
+    assert "(spread of the baseline's seeds 0.0080): the gain is within it and may be luck" in told
+    for number, verdict, best in ((4, "keep", 1.51), (5, "discard", 1.5), (0, "keep", None)):
+        clear = an_experiment(number, verdict, val_bpb=1.5, champion_bpb=best)  # type: ignore[arg-type]
+        assert "within" not in tables.row(clear).plain + printed(tables.verdict(clear))
+
+
+COLUMNS = [
+    tables.Column("name"),
+    tables.Column("score", right=True),
+    tables.Column("memory", right=True, spare=2),
+    tables.Column("wall", right=True, spare=1),
+    tables.Column("nothing"),
+    tables.Column("where", words=True),
+]
+ROWS: list[tuple[str | Text, ...]] = [
+    ("a-rather-long-name", "1.654321", "45,123 MB", "3h 20m", "", "torch on cuda with words that wrap"),
+    ("short", "0.1", "1 MB", "1.0 s", "", Text("crash: out of memory", style="red")),
+]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "left_out"),
+    [
+        (120, ["name", "score", "memory", "wall", "where"], ""),
+        (62, ["name", "score", "memory", "wall"], ""),
+        (46, ["name", "score", "wall"], "memory"),
+        (34, ["name", "score"], "memory, wall"),
+    ],
+)
+def test_a_table_leaves_columns_out_and_cuts_nothing(width: int, shown: list[str], left_out: str) -> None:
+    lines = printed(tables.fitted(COLUMNS, ROWS, width), width=width).splitlines()
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= width
+    assert next(line for line in lines if line.strip()).split() == shown
+    assert "…" not in text
+    for column, cell in zip(COLUMNS, ROWS[0], strict=True):
+        if column.words or column.name in shown:
+            assert "".join(str(cell).split()) in "".join(text.split())
+    assert (f"also has: {left_out}" in " ".join(text.split())) == bool(left_out)
 
 
 def test_a_trial_tells_its_numbers() -> None:
@@ -121,6 +179,21 @@ def test_a_status_tells_the_gain_or_that_there_is_none(champion: float | None) -
     assert ("1.9000 bpb, +0.1000 from the baseline's 2.0000" in text) == (champion is not None)
     assert ("12.0 experiments an hour; 25% of the wall time is not training" in text) == (champion is not None)
     assert "3: 1 kept, 1 discarded, 1 crashed, 0 invalid" in text
+
+
+@pytest.mark.parametrize(
+    ("baseline", "said"),
+    [(2.0, "+0.1000 from the baseline's 2.0000; its seeds differ by 0.0080"), (1.905, "0.0080: the gain is within it")],
+)
+def test_a_status_has_the_noise_beside_the_gain(baseline: float, said: str) -> None:
+    values = Status(
+        baseline_bpb=baseline, champion_bpb=1.9, champion_commit="c" * 40, experiments=4, kept=2, discarded=2,
+        crashed=0, invalid=0, experiments_per_hour=None, overhead_fraction=None, yardstick=None, kept_within_spread=1,
+    )  # fmt: skip
+    text = printed(tables.status(values, an_experiment(4, "keep", val_bpb=1.9, champion_bpb=1.95), "somewhere"))
+    assert said in text
+    assert ("luck" in text) == (baseline < 1.908)
+    assert "4: 2 kept (1 within the spread), 2 discarded" in text
 
 
 def test_an_audit_tells_what_was_checked_and_how_closely_it_matched() -> None:

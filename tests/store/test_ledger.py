@@ -168,8 +168,19 @@ def test_totals_leave_the_baseline_out_of_the_counts(ledger: Ledger) -> None:
     assert ledger.totals() == Totals(
         experiments=5, kept=1, discarded=1, crashed=2, invalid=1, baseline_bpb=2.0, champion_bpb=1.75,
         champion_commit="c2", candidate_seconds=60.0, wall_seconds=72.0, train_seconds=54.0,
+        kept_within_spread=1,
     )  # fmt: skip
     assert [e.number for e in ledger.best(2)] == [2, 0]
+
+
+def test_the_totals_count_what_was_kept_within_the_spread(ledger: Ledger) -> None:
+    add(ledger, record(0, val_bpb=2.0, spread=0.1))
+    add(ledger, record(1, verdict="keep", val_bpb=1.8, champion_bpb=2.0, spread=0.1))
+    add(ledger, record(2, verdict="keep", val_bpb=1.75, champion_bpb=1.8, spread=0.1))
+    add(ledger, record(3, verdict="discard", val_bpb=1.76, champion_bpb=1.75, spread=0.1))
+    add(ledger, record(4, verdict="keep", val_bpb=1.74, champion_bpb=1.75, spread=None))
+    assert ledger.totals().kept_within_spread == 1
+    assert [e.number for e in ledger.experiments() if e.kept_within_spread] == [2]
 
 
 def test_only_what_was_decided_counts_as_a_repeat(ledger: Ledger) -> None:

@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Column as RichColumn
 from rich.text import Text
 
 from core import events
@@ -21,6 +23,21 @@ if TYPE_CHECKING:
 
 # Without a terminal, a line is printed when the phase changes and then once in so many seconds.
 PLAIN_SECONDS = 30.0
+WIDEST_BAR, NARROWEST_BAR = 30, 8
+TIME_WIDTH = len("59m 59s left")
+KNOWN = 0.03  # of a phase: from then on the time that is left can be told
+
+
+class TimeLeft(ProgressColumn):
+    """The time that a task's phase still takes, if it goes on as fast; until that is known, how long it has run."""
+
+    def render(self, task: Task) -> Text:
+        now, begun = time.monotonic(), task.fields["begun"]
+        if not task.completed or task.completed < KNOWN:
+            return Text(text.seconds(now - begun).rjust(TIME_WIDTH), style="cyan")
+        then = task.fields["reached"]
+        left = (then - begun) * (1 - task.completed) / task.completed - (now - then)
+        return Text(f"{text.seconds(max(0.0, left))} left".rjust(TIME_WIDTH), style="cyan")
 
 
 class Bars:
@@ -28,18 +45,20 @@ class Bars:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
+        self._bar = BarColumn(bar_width=WIDEST_BAR)
+        self._progress = RichProgress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[detail]}"),
-            TimeElapsedColumn(),
+            TextColumn("{task.description}", table_column=RichColumn(no_wrap=True)),
+            self._bar,
+            TextColumn("{task.fields[detail]}", table_column=RichColumn(no_wrap=True)),
+            TimeLeft(),
             console=console,
             transient=True,
             refresh_per_second=8,
         )
         self._tasks: dict[str, TaskID] = {}
         self._phase = ""
+        self._begun = 0.0  # of the phase
         self._printed = 0.0
 
     def __enter__(self) -> Self:
@@ -48,29 +67,53 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Erases the bars."""
         if self._tasks:
             self._progress.stop()
 
-    def show(self, name: str, description: str, fraction: float | None, detail: str) -> None:
-        """Updates the task `name`. `fraction` is 0 to 1, or None if the end is unknown."""
+    def show(self, name: str, description: str, fraction: float | None, *details: str) -> None:
+        """Updates the task `name`. `fraction` is 0 to 1, or None if the end is unknown.
+
+        Where the line is too long for the terminal, the bar shrinks first; then the last of `details` is left out.
+        """
+        now, phase = time.monotonic(), f"{name}/{description}"
+        if begins := phase != self._phase:
+            self._phase, self._begun = phase, now
         if not self._console.is_terminal:
-            self._plain(name, description, fraction, detail)
+            if begins or now - self._printed >= PLAIN_SECONDS:
+                self._printed = now
+                self._plain(description, fraction, "  ".join(filter(None, details)))
             return
         self._progress.start()  # the first call starts it, later ones do nothing
+        title, bar, detail = _in_one_line(self._console.width, description, [one for one in details if one])
+        self._bar.bar_width = bar
+        begun, total = self._begun, None if fraction is None else 1.0
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(
-                description, total=None if fraction is None else 1.0, detail=detail
-            )
-        self._progress.update(self._tasks[name], description=description, completed=fraction or 0, detail=detail)
+            self._tasks[name] = self._progress.add_task(title, total=total, detail=detail, begun=begun, reached=now)
+        self._progress.update(
+            self._tasks[name], description=title, completed=fraction or 0, detail=detail, begun=begun, reached=now
+        )
 
-    def _plain(self, name: str, description: str, fraction: float | None, detail: str) -> None:
-        now, phase = time.monotonic(), f"{name}/{description}"
-        if phase == self._phase and now - self._printed < PLAIN_SECONDS:
-            return
-        self._phase, self._printed = phase, now
+    def _plain(self, description: str, fraction: float | None, detail: str) -> None:
         share = "" if fraction is None else f" {fraction:4.0%} "
         line = f"{description}{share} {detail}" if detail or fraction else description
         self._console.print(Text(line.rstrip()), soft_wrap=True)
+
+
+def _in_one_line(width: int, description: str, details: list[str]) -> tuple[str, int, str]:
+    """What fits beside the spinner and the time: the description, the bar's width, the details that have room."""
+    room = width - len("* ") - 3 - TIME_WIDTH  # with a space between two columns
+    description = one_line(description, max(10, room - NARROWEST_BAR))
+    room -= len(description)
+    if len(details) == 1:
+        details = [one_line(details[0], max(1, room - NARROWEST_BAR))]
+    while details and len("  ".join(details)) + NARROWEST_BAR > room:
+        details = details[:-1]
+    detail = "  ".join(details)
+    return description, min(WIDEST_BAR, max(1, room - len(detail))), detail
 
 
 class TrialBar(Bars):
@@ -81,12 +124,14 @@ class TrialBar(Bars):
         self._name = name
 
     def __call__(self, progress: TrialProgress) -> None:
-        detail = f"step {progress.step}" if progress.step else ""
-        if progress.loss is not None:
-            detail += f"  loss {progress.loss:.3f}"
-        if progress.tokens_per_second:
-            detail += f"  {count(progress.tokens_per_second)} tokens/s"
-        self.show("trial", f"{self._name}{events.PHASES[progress.phase]}", progress.fraction, detail)
+        self.show(
+            "trial",
+            f"{self._name}{events.PHASES[progress.phase]}",
+            progress.fraction,
+            f"step {progress.step}" if progress.step else "",
+            f"loss {progress.loss:.3f}" if progress.loss is not None else "",
+            f"{count(progress.tokens_per_second)} tokens/s" if progress.tokens_per_second else "",
+        )
 
 
 class Preparation(Bars):
@@ -166,7 +211,7 @@ class Follower:
         for bars in (self._bar, self._preparation):
             if bars is not None:
                 with contextlib.suppress(OSError):  # the terminal may be closed already
-                    bars.__exit__(None, None, None)
+                    bars.close()
         self._bar = self._preparation = None
 
     def _start_bar(self, name: str) -> None:

@@ -37,8 +37,8 @@ def campaign_progress(campaign: Campaign) -> Path:
 def progress(experiments: Sequence[Experiment], path: Path, title: str = "") -> None:
     """Draws the experiments to `path` as PNG: every score, the running best, the spread of the baseline's seeds.
 
-    Scores far above the baseline are triangles at the upper edge and failures are crosses at the lower one, so that
-    one diverged model doesn't flatten the rest.
+    What has no place on the scale stands at its upper edge, where the bad scores are: scores far above the baseline as
+    triangles, so that one diverged model doesn't flatten the rest, and failures as crosses.
     """
     figure = new_figure(SIZE_INCHES)
     axes, margin = figure.subplots(1, 2, width_ratios=(3.0, 1.0))
@@ -93,18 +93,25 @@ def _draw(axes: Axes, experiments: Sequence[Experiment], title: str) -> None:
             above, [top] * len(above), s=30, marker="^", color=FAINT, alpha=0.65, label="off the scale", zorder=3
         )
     if failed:
-        bottom = [low + 0.02 * (high - low)] * len(failed)
         numbers = [e.number for e in failed]
         axes.scatter(
-            numbers, bottom, s=34, marker="x", color=FAILED, linewidths=1.4, label="crash or invalid", zorder=3
-        )
+            numbers, [top] * len(failed), s=34, marker="x", color=FAILED, linewidths=1.4, label="crash or invalid",
+            zorder=3,
+        )  # fmt: skip
     if kept:
         numbers, best = _columns([(number, bpb) for number, bpb, _ in kept])
         axes.step([*numbers, last + 0.5], [*best, best[-1]], where="post", color=KEPT, linewidth=1.8, zorder=4)
-        axes.scatter(numbers, best, s=58, color=KEPT, edgecolors="white", linewidths=1.2, label="kept", zorder=5)
-        heading = (
-            f"{kept[0][1]:.4f} → {kept[-1][1]:.4f} bpb after {len(experiments) - 1} experiments, {len(kept) - 1} kept"
-        )
+        clear = [(number, bpb) for number, bpb, e in kept if not e.kept_within_spread]
+        within = [(number, bpb) for number, bpb, e in kept if e.kept_within_spread]
+        axes.scatter(*_columns(clear), s=58, color=KEPT, edgecolors="white", linewidths=1.2, label="kept", zorder=5)
+        if within:
+            axes.scatter(
+                *_columns(within), s=46, color="white", edgecolors=KEPT, linewidths=1.6, zorder=5,
+                label="kept within the spread",
+            )  # fmt: skip
+        lucky = f" ({len(within)} within the spread)" if within else ""
+        gained = f"{kept[0][1]:.4f} → {kept[-1][1]:.4f} bpb"
+        heading = f"{gained} after {len(experiments) - 1} experiments, {len(kept) - 1} kept{lucky}"
         axes.set_title(
             f"{title}: {heading}" if title else heading,
             loc="left",
@@ -123,7 +130,7 @@ def _draw(axes: Axes, experiments: Sequence[Experiment], title: str) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(RULE)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=5, frameon=False, fontsize=9, handletextpad=0.4)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=6, frameon=False, fontsize=9, handletextpad=0.4)
     for experiment in _named(experiments):
         where = (experiment.number, experiment.val_bpb or 0.0)
         axes.annotate(
@@ -180,8 +187,9 @@ def _list(axes: Axes, experiments: Sequence[Experiment]) -> None:
     for experiment in named:
         lines = textwrap.wrap(one_line(experiment.hypothesis), LINE_LETTERS, max_lines=MOST_LINES, placeholder=" …")
         axes.text(0.0, y, str(experiment.number), color=KEPT, fontsize=8, fontweight="bold", va="top")
-        axes.text(0.1, y, gain(experiment.gain), color=KEPT, fontsize=8, va="top")
-        axes.text(0.29, y, "\n".join(lines), color=INK, fontsize=8, va="top", parse_math=False)
+        unsure = "?" if experiment.kept_within_spread else ""
+        axes.text(0.1, y, gain(experiment.gain) + unsure, color=KEPT, fontsize=8, va="top")
+        axes.text(0.31, y, "\n".join(lines), color=INK, fontsize=8, va="top", parse_math=False)
         y -= 0.03 * max(1, len(lines)) + 0.012
 
 

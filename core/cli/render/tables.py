@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from core.cli.render.terminal import STYLES
+from core.cli.render.terminal import PIPE_WIDTH, STYLES
 from core.records import Audit, Experiment, Trial
 from core.system.conditions import remarks
 from core.system.text import bpb, count, gain, one_line, seconds
@@ -21,33 +24,86 @@ if TYPE_CHECKING:
     from core.campaign.status import Status
     from core.store.activity import Activity
 
-# The columns of a list of experiments: name, width, alignment. The hypothesis takes the rest of the line.
+# The columns of a list of experiments: name, width, alignment, and the width of a terminal from which it is shown. The
+# hypothesis takes the rest of the line.
 COLUMNS = (
-    ("#", 5, ">"),
-    ("verdict", 7, "<"),
-    ("val_bpb", 7, ">"),
-    ("gain", 7, ">"),
-    ("spread", 6, ">"),
-    ("steps", 6, ">"),
-    ("seconds", 7, ">"),
+    ("#", 5, ">", 0),
+    ("verdict", 7, "<", 0),
+    ("val_bpb", 7, ">", 0),
+    ("gain", 7, ">", 0),
+    ("spread", 6, ">", 60),
+    ("steps", 6, ">", 100),
+    ("seconds", 7, ">", 100),
 )
+WITHIN = "within the spread"  # of the baseline's seeds: what is said of a gain that may be luck
+MAY_BE_LUCK = "the gain is within it and may be luck; autoresearch confirm measures it with fresh seeds"
+GAP = 3  # between columns
+LEAST_WORDS = 24  # columns that words which may wrap get beside numbers; with fewer they stand below
 
 
-def headed(left: Sequence[str], right: Sequence[str], wrapped: str = "") -> Table:
-    """An empty table: columns that are aligned `left`, columns aligned `right`, and one whose cells may wrap."""
+@dataclass(frozen=True)
+class Column:
+    """A column of `fitted`. Where there is no room, the one with the highest `spare` goes first; 0 always stays."""
+
+    name: str
+    right: bool = False  # aligned so, as numbers are
+    words: bool = False  # may wrap, and may stand below its row
+    spare: int = 0
+
+
+def fitted(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], width: int) -> RenderableType:
+    """A table with nothing cut: in a narrow terminal spare columns are left out, and words stand below their row.
+
+    `rows` have a cell for each of `columns`; a column of empty cells is left out. A last line names what had no room.
+    """
+    cells = [[Text(cell) if isinstance(cell, str) else cell for cell in one] for one in rows]
+    sizes = [
+        max([len(column.name), *(cell_len(line) for one in cells for line in one[place].plain.splitlines())])
+        for place, column in enumerate(columns)
+    ]
+
+    def taken(places: Iterable[int]) -> int:
+        return sum(min(LEAST_WORDS, sizes[at]) if columns[at].words else sizes[at] + GAP for at in places)
+
+    shown = [place for place in range(len(columns)) if any(one[place].plain for one in cells)]
+    below = [place for place in shown if columns[place].words and taken(shown) > width]
+    shown = [place for place in shown if place not in below]
+    no_room: list[int] = []
+    while taken(shown) > width and (spare := [place for place in shown if columns[place].spare]):
+        no_room.append(max(spare, key=lambda place: columns[place].spare))
+        shown.remove(no_room[-1])
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for name in left:
-        table.add_column(name, no_wrap=True)
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
-    if wrapped:
-        table.add_column(wrapped)
-    return table
+    for place in shown:
+        column = columns[place]
+        table.add_column(column.name, justify="right" if column.right else "left", no_wrap=not column.words)
+    parts: list[RenderableType] = [table]
+    if not below:
+        for one in cells:
+            table.add_row(*(one[place] for place in shown))
+    else:
+        parts = [_line([Text(columns[place].name, style="bold") for place in shown], columns, sizes, shown)]
+        for one in cells:
+            parts.append(_line([one[place] for place in shown], columns, sizes, shown))
+            parts += [Padding(one[place], (0, 0, 0, 4)) for place in below if one[place].plain]
+    if no_room:
+        names = ", ".join(columns[place].name for place in sorted(no_room))
+        parts.append(Text(f"a wider terminal, or --json, also has: {names}", style="bright_black"))
+    return Group(*parts)
 
 
-def header() -> Text:
-    """The line above `row`s."""
-    names = "  ".join(f"{name:{align}{width}}" for name, width, align in COLUMNS)
+def _line(cells: Sequence[Text], columns: Sequence[Column], sizes: Sequence[int], shown: Sequence[int]) -> Text:
+    """Cells beside each other, each in its column's size."""
+    line = Text(no_wrap=True)
+    for cell, place in zip(cells, shown, strict=True):
+        aligned = cell.copy()
+        aligned.align("right" if columns[place].right else "left", sizes[place])
+        line.append_text(aligned).append(" " * GAP)
+    return line
+
+
+def header(width: int = PIPE_WIDTH) -> Text:
+    """The line above `row`s, for a terminal of that width."""
+    names = "  ".join(f"{name:{align}{size}}" for name, size, align, least in COLUMNS if width >= least)
     return Text(f"{names}  hypothesis", style="bold")
 
 
@@ -59,12 +115,25 @@ def emit(console: Console, line: Text) -> None:
         console.print(line, soft_wrap=True)
 
 
-def row(experiment: Experiment) -> Text:
+def row(experiment: Experiment, width: int = PIPE_WIDTH) -> Text:
     """One experiment as a line under `header`."""
-    cells = [f"{cell:{align}{width}}" for cell, (_, width, align) in zip(_cells(experiment), COLUMNS, strict=True)]
+    steps = experiment.trials[-1].steps if experiment.trials else 0
+    cells = {
+        "#": str(experiment.number),
+        "verdict": experiment.verdict,
+        "val_bpb": bpb(experiment.val_bpb),
+        "gain": gain(experiment.gain),
+        "spread": bpb(experiment.spread),
+        "steps": str(steps),
+        "seconds": f"{experiment.wall_seconds:.1f}",
+    }
     line = Text()
-    for index, cell in enumerate(cells):
-        line.append(cell + "  ", style=STYLES[experiment.verdict] if index in (1, 3) else "")
+    for name, size, align, least in COLUMNS:
+        if width >= least:
+            style = _style(experiment) if name in ("verdict", "gain") else ""
+            line.append(f"{cells[name]:{align}{size}}  ", style=style)
+    if experiment.kept_within_spread:
+        line.append(f"[{WITHIN}] ", style=_style(experiment))
     line.append(_description(experiment), style="" if experiment.verdict == "keep" else "bright_black")
     return line
 
@@ -72,11 +141,16 @@ def row(experiment: Experiment) -> Text:
 def verdict(experiment: Experiment) -> Group:
     """An experiment's result in a few lines."""
     first = Text()
-    first.append(experiment.verdict, style=STYLES[experiment.verdict])
+    first.append(
+        f"{experiment.verdict}, {WITHIN}" if experiment.kept_within_spread else experiment.verdict,
+        style=_style(experiment),
+    )
     first.append(f"  experiment {experiment.number}: {one_line(experiment.hypothesis)}")
     measured = f"val_bpb {bpb(experiment.val_bpb)}, champion {bpb(experiment.champion_bpb)}"
     if experiment.gain is not None:
         measured += f", gain {gain(experiment.gain)} (spread of the baseline's seeds {bpb(experiment.spread)})"
+        if experiment.kept_within_spread:
+            measured += f": {MAY_BE_LUCK}"
     lines = [first, Text(measured), Text(f"reason: {one_line(experiment.reason)}")]
     if experiment.audit is not None:
         lines.append(Text(f"audit: {audit(experiment.audit)}"))
@@ -136,18 +210,21 @@ def status(one: Status, champion: Experiment | None, title: str) -> Group:
     """A campaign's state."""
     rows: dict[str, RenderableType] = {}
     if one.baseline_bpb is not None and one.champion_bpb is not None:
+        total, spread = one.baseline_bpb - one.champion_bpb, None if champion is None else champion.spread
+        noise = "" if spread is None else f"; its seeds differ by {bpb(spread)}"
+        if champion is not None and champion.number > 0 and spread is not None and total <= spread:
+            noise += f": {MAY_BE_LUCK}"
         rows["champion"] = Text.assemble(
             (bpb(one.champion_bpb), "bold green"),
-            f" bpb, {gain(one.baseline_bpb - one.champion_bpb)} from the baseline's {bpb(one.baseline_bpb)}",
-            "" if champion is None or champion.spread is None else f"; its seeds differ by {bpb(champion.spread)}",
+            f" bpb, {gain(total)} from the baseline's {bpb(one.baseline_bpb)}{noise}",
         )
     else:
         rows["champion"] = "none yet: the baseline has no score"
     if champion is not None:
         rows["commit"] = f"{champion.commit[:9]}, experiment {champion.number}: {one_line(champion.hypothesis, 90)}"
-    rows["experiments"] = (
-        f"{one.experiments}: {one.kept} kept, {one.discarded} discarded, {one.crashed} crashed, {one.invalid} invalid"
-    )
+    within = f" ({one.kept_within_spread} {WITHIN})" if one.kept_within_spread else ""
+    others = f"{one.discarded} discarded, {one.crashed} crashed, {one.invalid} invalid"
+    rows["experiments"] = f"{one.experiments}: {one.kept} kept{within}, {others}"
     if champion is not None and champion.number > 0:
         rows["retest"] = _retest(one.confirmation, champion)
     if one.experiments_per_hour is not None and one.overhead_fraction is not None:
@@ -202,18 +279,8 @@ def _retest(confirmation: Confirmation | None, champion: Experiment) -> str:
     return confirmation.line
 
 
-def _cells(experiment: Experiment) -> tuple[str, ...]:
-    spread = bpb(experiment.spread)
-    steps = experiment.trials[-1].steps if experiment.trials else 0
-    return (
-        str(experiment.number),
-        experiment.verdict,
-        bpb(experiment.val_bpb),
-        gain(experiment.gain),
-        spread,
-        str(steps),
-        f"{experiment.wall_seconds:.1f}",
-    )
+def _style(experiment: Experiment) -> str:
+    return "yellow" if experiment.kept_within_spread else STYLES[experiment.verdict]
 
 
 def _description(experiment: Experiment) -> str:

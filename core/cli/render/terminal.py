@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any, TextIO
 
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from core.records import Experiment, Verdict, to_json
 
-# A pipe has no width of its own. No row of a table is wider than this.
+# A pipe has no width of its own but COLUMNS, if that is set. No row of a table is wider than this.
 PIPE_WIDTH = 160
 
 STYLES: dict[Verdict, str] = {"keep": "bold green", "discard": "bright_black", "crash": "red", "invalid": "magenta"}
@@ -18,12 +19,17 @@ STYLES: dict[Verdict, str] = {"keep": "bold green", "discard": "bright_black", "
 
 def out() -> Console:
     """Standard output, for results."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return Console(highlight=False, width=_width(sys.stdout))
 
 
 def err() -> Console:
     """Standard error, for progress, notices and errors."""
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+    return Console(stderr=True, highlight=False, width=_width(sys.stderr))
+
+
+def _width(stream: TextIO) -> int | None:
+    """None for rich to find it out: from COLUMNS, or from the terminal."""
+    return None if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal() else PIPE_WIDTH
 
 
 def say(text: str) -> None:
