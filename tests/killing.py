@@ -14,15 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from campaigns import facts_of
+from forking import ForkedModule, ForkServer
 
 from core.campaign.campaign import Campaign
 
-DRIVER = Path(__file__).parent / "faults" / "drive_campaign.py"
+DRIVER = "faults.drive_campaign"
+TESTS = Path(__file__).parent
 KILLED = {-9, 1, 15}  # by the signal; on Windows by TerminateProcess with the signal's number or 1
 
 
-def command(root: Path, *arguments: object) -> list[str]:
-    return [sys.executable, str(DRIVER), str(root), *map(str, arguments)]
+@functools.cache
+def server() -> ForkServer:
+    """What the drivers are forked from. It ends with this process."""
+    return ForkServer("core.campaign.experiment", "faults.drive_campaign", "faults.drive_drift", path=str(TESTS))
+
+
+def drive(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs a driver in a process of its own."""
+    if sys.platform == "linux":
+        return ForkedModule(server(), module, *arguments).finish()
+    return subprocess.run(command(module, *arguments), capture_output=True, text=True, check=False)
+
+
+def command(module: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(TESTS / f"{module.replace('.', '/')}.py"), *map(str, arguments)]
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -51,7 +66,7 @@ def state(root: Path) -> dict[str, Any]:
 
 def finish(root: Path) -> list[str]:
     """The same command again, to the end: what it wrote."""
-    done = subprocess.run(command(root), capture_output=True, text=True, check=False)
+    done = drive(DRIVER, root)
     assert done.returncode == 0, done.stderr
     writes: list[str] = json.loads(done.stdout)
     return writes
@@ -68,19 +83,25 @@ def undisturbed() -> tuple[list[str], dict[str, Any]]:
 
 def kill_at_write(root: Path, write: int) -> bool:
     """Goes on with the campaign until it is killed before that write; False if it ended before."""
-    done = subprocess.run(command(root, write), capture_output=True, text=True, check=False)
+    done = drive(DRIVER, root, write)
     assert done.returncode in KILLED or done.returncode == 0, done.stderr
     return done.returncode != 0
 
 
 def kill_after(root: Path, seconds: float) -> bool:
     """Goes on and kills the whole process group after so long, as a power cut does: a git may be in a write, too."""
-    process = subprocess.Popen(
-        command(root), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process: ForkedModule | subprocess.Popen[bytes]
+    if sys.platform == "linux":
+        process = ForkedModule(server(), DRIVER, root)
+    else:
+        process = subprocess.Popen(
+            command(DRIVER, root), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    killed = False
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
+        killed = True
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -89,6 +110,7 @@ def kill_after(root: Path, seconds: float) -> bool:
         process.wait()
         # A person's `git commit` may hold the index's lock, so it is theirs to remove, as git tells them to.
         (root / ".git" / "index.lock").unlink(missing_ok=True)
-        return True
-    assert process.returncode == 0
-    return False
+    if isinstance(process, ForkedModule):
+        process.finish()
+    assert killed or process.returncode == 0
+    return killed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import backends
 from core.records import Preset
 
 PRESET = Preset(
@@ -49,3 +50,15 @@ def trainer_text(
     length: int = 32,
 ) -> str:
     return TRAINER.format(before=before, each=each, after=after, rows=rows, length=length)
+
+
+def reference_trainer(each: str) -> str:
+    """The reference trainer of the numpy backend, with a statement at the end of each step."""
+    text = backends.trainer_path("numpy").read_text(encoding="utf-8")
+    step = "        np.add.at(counts_VV, (past, future), 1.0)\n"
+    assert text.count(step) == 1
+    return text.replace(step, f"{step}        {each}\n")
+
+
+BRIEF = "if step == 19: break"  # no score then depends on how fast this machine is, and no second is spent on it
+RESTING = '__import__("time").sleep(0.02)'  # as long as the budget, and hardly any of a processor

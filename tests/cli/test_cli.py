@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from command import call
+from support import RESTING, reference_trainer
 
 import presets
 from core.cli.run import limits
@@ -52,20 +53,20 @@ def options(corpus_folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def night(tmp_path_factory: pytest.TempPathFactory, options: list[str]) -> Path:
+def night(tmp_path_factory: pytest.TempPathFactory, options: list[str], brief: list[str]) -> Path:
     """A campaign with a baseline of two seeds and three experiments, not to be changed; what was printed beside it."""
     root = tmp_path_factory.mktemp("campaigns") / "night"
-    answer = call("run", root, *options, "--set", "seeds=[1, 2]", "--experiments", 3)
+    answer = call("run", root, *options, *brief, "--set", "seeds=[1, 2]", "--experiments", 3)
     (root.parent / "out.txt").write_text(answer.out, encoding="utf-8")
     (root.parent / "err.txt").write_text(answer.err, encoding="utf-8")
     return root
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
+def fresh(tmp_path: Path, options: list[str], brief: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A campaign that has run nothing yet, with its folder as the current one."""
     root = tmp_path / "fresh"
-    call("init", root, *options)
+    call("init", root, *options, *brief)
     monkeypatch.chdir(root)
     return root
 
@@ -609,8 +610,9 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a whole console, this test's own too")
 def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path, options: list[str]) -> None:
-    root = tmp_path / "night"
-    call("run", root, *options, "--budget", 2, "--experiments", 0)
+    root, trainer = tmp_path / "night", tmp_path / "train.py"
+    trainer.write_text(reference_trainer(RESTING), encoding="utf-8")
+    call("run", root, *options, "--trainer", trainer, "--budget", 2, "--experiments", 0)
     # What the campaign has already may stay, and what a run is limited to must.
     again = ["run", root, *options, "--budget", 2, "--hours", 5, "--seed", 3]
     with started(*again) as process:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conformance import adapters
+from forking import Starts
 from support import PRESET
 
 import backends
@@ -129,7 +130,9 @@ def test_what_one_backend_trained_another_scores_the_same(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_trial_trains_and_is_scored_the_same_twice(trained: Callable[..., Trained], backend: str, cache: Path):
+def test_a_trial_trains_and_is_scored_the_same_twice(
+    trained: Callable[..., Trained], backend: str, cache: Path, starts: Starts, monkeypatch: pytest.MonkeyPatch
+):
     first = trained(backend, "windows")
     trial = first.trial
     curve = [json.loads(line)["loss"] for line in (first.folder / "curve.jsonl").read_text().splitlines()]
@@ -144,6 +147,7 @@ def test_a_trial_trains_and_is_scored_the_same_twice(trained: Callable[..., Trai
     assert trial.versions[backend]
 
     programs = compiled(cache)
+    monkeypatch.setattr(starts, "fork", False)  # the first one's processes may have been forked
     second = trained(backend, "windows", again=True).trial
     assert second.val_bpb == (trial.val_bpb if backend == "jax" else pytest.approx(trial.val_bpb, abs=1e-6))
     assert second.weights_sha256 == trial.weights_sha256

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from campaigns import Steps
+from support import RESTING, reference_trainer
 
 import presets
 from core.agents import registry
@@ -19,7 +20,8 @@ def measured(cache: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPath
     """A campaign of the numpy backend with nothing but its baseline."""
     root = tmp_path_factory.mktemp("measured") / "night"
     preset = dataclasses.replace(presets.load("numpy"), corpus=f"folder:{corpus_folder}", budget_seconds=1.0)
-    with Campaign.create(root, preset, program="Lower it.\n", tag="t", engine=Steps()) as campaign:
+    trainer = reference_trainer(RESTING)
+    with Campaign.create(root, preset, trainer=trainer, program="Lower it.\n", tag="t", engine=Steps()) as campaign:
         campaign.run(registry.make("search"), experiments=0)
     return root
 

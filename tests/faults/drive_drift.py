@@ -41,8 +41,13 @@ def drive(root: Path) -> None:
         campaign.confirm(2)
 
 
-if __name__ == "__main__":
-    counted = Writes(int(sys.argv[2]) if len(sys.argv) > 2 else None)
+def main(arguments: list[str]) -> int:
+    counted = Writes(int(arguments[1]) if len(arguments) > 1 else None)
     inject(counted)
-    drive(Path(sys.argv[1]))
+    drive(Path(arguments[0]))
     print(json.dumps(counted.seen))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -5,23 +5,19 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import killing
 import pytest
 from campaigns import facts_of
 
 from core.campaign.campaign import Campaign
 
-DRIVER = Path(__file__).with_name("drive_drift.py")
-KILLED = {-9, 1, 15}  # by the signal; on Windows by TerminateProcess with the signal's number or 1
-
 
 def drive(root: Path, *kill_at: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(DRIVER), str(root), *map(str, kill_at)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return killing.drive("faults.drive_drift", root, *kill_at)
 
 
 def state(root: Path) -> dict[str, Any]:
@@ -102,6 +98,6 @@ def test_killed_before_every_write_within(tmp_path: Path, share: int) -> None:
 def check(root: Path, *kills: int) -> None:
     for kill_at in kills:
         done = drive(root, kill_at)
-        assert done.returncode in KILLED or done.returncode == 0, done.stderr
+        assert done.returncode in killing.KILLED or done.returncode == 0, done.stderr
     finish(root)
     assert state(root) == undisturbed()[1]
