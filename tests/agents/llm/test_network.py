@@ -1,10 +1,14 @@
 """Proxies that the environment names: none reaches this machine, and one that can't be used is one sentence."""
 
+import contextlib
 import http.server
-import importlib.util
+import socket
+import socketserver
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import completions_server
 import pytest
@@ -68,8 +72,7 @@ def test_no_proxy_reaches_this_machine(name: str, value: str, monkeypatch: pytes
 def test_a_proxy_that_cannot_be_used_is_one_sentence(
     name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if value.startswith("socks5") and importlib.util.find_spec("socksio"):
-        pytest.skip("socksio is installed")
+    monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv(name, value)
     with pytest.raises(
         UserError, match=rf"{said}.* \({name}\); or .* without a proxy: NO_PROXY=models.example$"
@@ -79,6 +82,46 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence(
     monkeypatch.setenv("NO_PROXY", "models.example")
     with pytest.raises(Outage, match=rf"^no connection to {AWAY}: "):
         reply(AWAY)
+
+
+class _Socks(socketserver.BaseRequestHandler):
+    """SOCKS 5 without a login; whatever host is asked for is the server at `to`. https://www.rfc-editor.org/rfc/rfc1928"""
+
+    to: tuple[str, int]
+    hosts: list[str]
+
+    def handle(self) -> None:
+        client: socket.socket = self.request
+        client.recv(2 + client.recv(2, socket.MSG_PEEK)[1])
+        client.sendall(b"\x05\x00")
+        length = client.recv(5)[4]
+        self.hosts.append(client.recv(length + 2)[:-2].decode())
+        client.sendall(b"\x05\x00\x00\x01" + bytes(6))
+        with socket.create_connection(self.to) as server:
+            back = threading.Thread(target=_pump, args=(server, client))
+            back.start()
+            _pump(client, server)
+            back.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_a_socks_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with completions_server.serving(lambda request: Completion(text="far away")) as one:
+        _Socks.to, _Socks.hosts = ("127.0.0.1", int(urlsplit(one.url).port or 0)), []
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Socks) as proxy:
+            threading.Thread(target=proxy.serve_forever, args=(0.01,)).start()
+            monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.server_address[1]}")
+            try:
+                assert reply(f"http://models.example{urlsplit(one.url).path}") == "far away"
+            finally:
+                proxy.shutdown()
+    assert _Socks.hosts == ["models.example"]
 
 
 class _Proxy(http.server.BaseHTTPRequestHandler):
