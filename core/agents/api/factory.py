@@ -12,8 +12,7 @@ from core.agents.api.agent import ANSWER_TOKENS, ApiAgent
 from core.agents.base import AgentContext
 from core.agents.lessons import refuse_unusable
 from core.agents.llm import providers
-from core.agents.llm.base import Effort, ModelClient, Reply, Request
-from core.agents.llm.client import ApiClient
+from core.agents.llm.base import Effort, ModelClient
 from core.agents.llm.connect import checked, server
 from core.agents.llm.providers import ModelSettings
 from core.events import Notice, Working
@@ -75,36 +74,16 @@ def api(
         program = programs.read(context.root / PROGRAM)
         dollars = [limit for limit in (max_cost, program.max_cost) if limit is not None]
         tokens = [limit for limit in (max_tokens, program.max_tokens) if limit is not None]
-        client = server(
+        return server(
             context.state,
             replace(settings, max_usd=_dollars(min(dollars, default=None)), max_tokens=min(tokens, default=None)),
             on_wait=lambda text: context.tell(Working(agent.name, text)),
             on_notice=lambda text: context.tell(Notice(text)),
             seconds_left=context.seconds_left,
         )
-        return TranscribingClient(client)
 
     agent = ApiAgent(connect, model=chosen, lessons=lessons, answer_tokens=_ANSWER_TOKENS[provider])
     return agent
-
-
-class TranscribingClient:
-    """A client that also writes the results of tools, which stand in the next request, into the transcript."""
-
-    def __init__(self, client: ApiClient) -> None:
-        self._client = client
-
-    def ask(self, request: Request, experiment: int) -> Reply:
-        if len(request.messages) > 2:
-            names = {block.get("id"): block.get("name") for block in request.messages[-2]["content"]}
-            for block in request.messages[-1]["content"]:
-                if block["type"] == "tool_result":
-                    name = str(names.get(block["tool_use_id"]))
-                    self._client.transcript.result(name, block["content"], is_error=block["is_error"])
-        return self._client.ask(request, experiment)
-
-    def close(self) -> None:
-        self._client.close()
 
 
 def _dollars(limit: float | None) -> Decimal | None:

@@ -64,6 +64,7 @@ class ApiClient:
         self._failures = 0  # `ask`s in a row that ended in an outage
 
     def ask(self, request: Request, experiment: int) -> Reply:
+        self.transcript.results(request.messages)
         begun = self._clock()
         attempt = 0
         while True:

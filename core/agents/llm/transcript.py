@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Literal
 
-from core.agents.llm.base import Delta, Reply, Usage
+from core.agents.llm.base import Delta, Message, Reply, Usage
 from core.agents.llm.redact import Redactor
 from core.system.text import clean, one_line
 
@@ -61,8 +61,18 @@ class Transcript:
         elif delta.kind != "tool":
             self._stream(delta.text)
 
+    def results(self, messages: Sequence[Message]) -> None:
+        """Write what the tools of the last answer returned, which a request's last message holds."""
+        if len(messages) < 2:
+            return
+        names = {block.get("id"): block.get("name") for block in messages[-2]["content"]}
+        for block in messages[-1]["content"]:
+            if block["type"] == "tool_result":
+                name = str(names.get(block["tool_use_id"]))
+                self.result(name, block["content"], is_error=block.get("is_error", False))
+
     def result(self, name: str, text: str, *, is_error: bool = False) -> None:
-        """Write what a tool answered, shortened."""
+        """Write what a tool returned, shortened."""
         self._end()
         what = "error" if is_error else "result"
         text = self._redact(text)
