@@ -1,6 +1,7 @@
-"""Records real trials of the `cpu` preset as a table, for a surrogate that searches can be compared on.
+"""Records real trials of a preset as a table: the search begins with it, and a surrogate compares searches on it.
 
     python benchmarks/record_trials.py --trials 140
+    python benchmarks/record_trials.py --preset demo --budget 8 --trials 60 --out demo_trials.csv
 
 About half of the points are drawn at random over the `# tune:` ranges, half lie around the best one found so far.
 Every trial is the house's own, sandbox and audit included. Ctrl-C ends it; the same command goes on.
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The status: 0, or 2 for a mistake, 130 after Ctrl-C."""
     options = _options(arguments)
     try:
-        record(preset_of(options.budget), options.trials, options.seed, options.out)
+        record(preset_of(options.budget, options.preset), options.trials, options.seed, options.out)
     except UserError as error:
         print(f"record_trials: {error}", file=sys.stderr)
         return 2
@@ -61,16 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def record(preset: Preset, count: int, seed: int, path: Path) -> None:
     """Appends to the table in `path` until it has `count` rows."""
     text = reference_trainer(preset)
-    spaces = read_tunables(text)
+    fixed = read_constants(text)
     dataset = dataset_of(preset)
     rows = recorded.read(path) if path.exists() else []
     while len(rows) < count:
         number = len(rows)
         kind = KINDS[number % len(KINDS)]
         values, trial_seed = _point(kind, number, seed, text, preset, rows)
+        values = {name: values.get(name, fixed[name]) for name in table.SPACES}  # those that [tune] fixes, too
         trial = measured(write_constants(text, values), trial_seed, preset, dataset)
         if not rows:
-            table.start(path, _facts(preset, seed, trial), spaces)
+            table.start(path, _facts(preset, seed, trial), table.SPACES)
         load = trial.conditions.get("other_load")
         row = Row(
             number=number,
@@ -99,9 +101,9 @@ def measured(text: str, seed: int, preset: Preset, dataset: Dataset) -> Trial:
     return lone_trial(text, preset, dataset, budget=Budget(seconds=preset.budget_seconds), seed=seed).record
 
 
-def preset_of(budget: float) -> Preset:
+def preset_of(budget: float, name: str = "cpu") -> Preset:
     """What every row was recorded with."""
-    return presets.load("cpu", SETTINGS | {"budget_seconds": str(budget)})
+    return presets.load(name, SETTINGS | {"budget_seconds": str(budget)})
 
 
 def _point(
@@ -114,7 +116,7 @@ def _point(
     played = [row for row in rows if row.seed == first]
     best = min((row for row in played if row.val_bpb is not None), key=lambda row: row.val_bpb or 0, default=None)
     baseline = {name: tunable.value for name, tunable in spaces.items()}
-    champion = baseline if best is None else dict(best.constants)
+    champion = baseline if best is None else {name: best.constants[name] for name in spaces}
     if kind == "repeat":
         whose, trial_seed = REPEATS[number // len(KINDS) % len(REPEATS)]
         return (baseline if whose == "baseline" else champion), trial_seed
@@ -127,7 +129,7 @@ def _point(
     if kind == "near":
         return space.draw_some(rng, spaces, champion), first
     values = space.draw_all(rng, spaces)
-    while kind == "feasible" and _steps(values, preset) < FEWEST_STEPS:
+    while kind == "feasible" and _steps(read_constants(text) | values, preset) < FEWEST_STEPS:
         values = space.draw_all(rng, spaces)
     return values, first
 
@@ -147,7 +149,7 @@ def _facts(preset: Preset, seed: int, trial: Trial) -> list[str]:
     kinds = f"startup_seconds {preset.startup_seconds:g}, points by seed {seed}, sandbox {trial.sandbox}"
     versions = ", ".join(f"{name} {version}" for name, version in sorted(trial.versions.items()))
     return [
-        "Real trials of the cpu preset, recorded by benchmarks/record_trials.py: one row a trial, oldest first.",
+        f"Real trials of preset {preset.name}, recorded by benchmarks/record_trials.py: one row a trial, oldest first.",
         f"{budget}, {kinds}, yardstick {trial.yardstick[:12]}, from {trial.started[:10]}",
         f"{hardware.processor()}, {hardware.cores()} core(s), {versions}",
     ]
@@ -158,6 +160,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="record_trials", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--trials", type=int, default=140, help="rows that the table shall have (140)")
+    parser.add_argument("--preset", default="cpu", metavar="NAME", help="of the trials (cpu)")
     parser.add_argument("--budget", type=float, default=20, metavar="SECONDS", help="training time of each (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the points (0)")
     parser.add_argument("--out", type=Path, default=recorded.RECORDED, help="the table; goes on where it ends")

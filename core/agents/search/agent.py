@@ -18,6 +18,7 @@ from core.agents.search.gaussian_process import Gaussian, expected_improvement
 from core.agents.search.points import Observations, Spaces, Values
 from core.agents.search.prior import Elsewhere, Source
 from core.agents.search.teacher import Teacher
+from core.events import Notice, OnEvent
 from core.records import Proposal, UserError
 from core.trainer.constants import read_tunables, write_constants
 from core.trainer.literals import changed_values, same
@@ -43,9 +44,11 @@ class SearchAgent(Agent):
         self._teacher = None if learn_from is None else Teacher(learn_from)
         self.recorded: Sequence[Source] = prior.shipped()
         self.lessons: Path | None = None  # where the teacher's go; None: the campaign's own file
+        self._tell: OnEvent = lambda event: None
 
     def begin(self, context: AgentContext) -> None:
         super().begin(context)
+        self._tell = context.tell
         if self._teacher is not None:
             self._teacher.teach(context, self.lessons)
 
@@ -68,6 +71,8 @@ class SearchAgent(Agent):
         observed = points.observe(history, spaces)
         learned = [] if self._teacher is None else [self._teacher.source]
         elsewhere = prior.elsewhere(history, spaces, [*prior.nearest(self.recorded, history), *learned])
+        if elsewhere is not None and len(history) == 1:
+            self._tell(Notice(f"search: begins with {elsewhere.described}"))
         seen: set[str] = set()
         for _ in range(ROUNDS):
             changes = list(_new(spaces, (*_near_misses(observed), *_moves(rng, spaces)), seen))

@@ -56,6 +56,7 @@ class PriorTrial:
 class Source:
     """Trials from elsewhere, with one yardstick, and the constants that they tuned."""
 
+    name: str  # "recorded trials", or a campaign's folder
     trials: Sequence[PriorTrial]
     tuned: frozenset[str]
     scale: Scale
@@ -73,6 +74,7 @@ class Elsewhere:
     sources: np.ndarray  # whose each is, int from 1
     likeness: np.ndarray  # of the effects in the campaign and in each source
     usual: Sequence[float]  # distances from a best score, for a campaign that has few of its own
+    described: str  # for people
 
     @property
     def scored(self) -> Elsewhere:
@@ -105,9 +107,12 @@ def elsewhere(history: History, spaces: Spaces, sources: Sequence[Source]) -> El
         Observation(points.fitted(trial.constants, spaces), trial.val_bpb, 0) for one in near for trial in one.trials
     ]
     usual = [points.distance([trial.val_bpb for trial in one.trials]) for one in near for _ in range(WEIGHT)]
-    return Elsewhere(
-        observations, np.repeat(np.arange(1, len(scales)), [len(one.trials) for one in near]), likeness, usual
-    )
+    whose = np.repeat(np.arange(1, len(scales)), [len(one.trials) for one in near])
+    described = [
+        f"{len(one.trials)} of {one.name}, taken to correlate with this campaign by {one.scale.likeness(scale):.2f}"
+        for one in near
+    ]
+    return Elsewhere(observations, whose, likeness, usual, " and ".join(described))
 
 
 @functools.cache
@@ -135,6 +140,7 @@ def _source(rows: Sequence[recorded.Row], typical: Sequence[recorded.Row]) -> So
         row.steps * float(str(row.constants["TOTAL_BATCH_SIZE"])) / row.parameters for row in typical if row.parameters
     ]
     return Source(
+        name="the recorded trials",
         trials=[PriorTrial(row.constants, row.val_bpb) for row in rows],
         tuned=frozenset(rows[0].constants),
         scale=Scale(statistics.median(row.steps for row in typical), statistics.median(tokens)),

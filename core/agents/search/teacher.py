@@ -36,7 +36,7 @@ class Teacher:
         if scale is None or sum(trial.val_bpb is not None for trial in trials) < 2:
             raise UserError(f"--learn-from: no experiment in {root} has a score, beside the baseline's, to learn from")
         self._kept = [f"{self._root.name}: kept {one_line(e.hypothesis)}" for e in kept[:MOST_LESSONS]]
-        self.source = Source(trials=trials, tuned=tuned, scale=scale)
+        self.source = Source(name=str(self._root), trials=trials, tuned=tuned, scale=scale)
 
     def teach(self, context: AgentContext, lessons: Path | None) -> None:
         """Adds its lessons to `lessons`, else to the campaign's, and says what is taken over and what is not."""

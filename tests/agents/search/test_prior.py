@@ -107,11 +107,14 @@ def test_own_trials_outweigh_what_others_found() -> None:
     """A campaign in which the recorded trials' levers hurt turns away from them."""
     text = "A = 0.5  # tune: linear 0 .. 1\nB = 0.5  # tune: linear 0 .. 1\n"
     trials = [PriorTrial({"A": a, "B": 0.5}, 2.0 - a) for a in np.linspace(0, 1, 20).tolist()]
-    source = Source(trials=trials, tuned=frozenset("AB"), scale=Scale(30, TRIAL.tokens / 1_100_000))
+    source = Source(name="others", trials=trials, tuned=frozenset("AB"), scale=Scale(30, TRIAL.tokens / 1_100_000))
     history = MemoryHistory(text, lambda c: 1.0 + float(str(c["A"])), DEMO, trials=(TRIAL,))
     agent = SearchAgent()
     agent.recorded = [source]
+    told: list[object] = []
+    agent._tell = told.append
     history.run(agent, 12)
+    assert told == [Notice("search: begins with 20 of others, taken to correlate with this campaign by 0.80")]
     assert float(str(read_constants(history.texts[1])["A"])) > 0.7
     assert float(str(read_constants(history.champion_text)["A"])) < 0.1
 
