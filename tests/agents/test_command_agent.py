@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from command_scripts import Night, an_agent
+from rich.console import Console
 
 from core.agents.base import Unavailable
 from core.agents.command.workspace import Workspace
+from core.cli.render import tables
 from core.records import UserError
 
 
@@ -141,6 +143,34 @@ def test_what_can_not_be_taken_is_told_and_the_search_stands_in(
     assert [text for text in night.notices() if "is away" in text] == [
         f"command is away ({reason}): asked again in 30 s, the search stands in"
     ]
+
+
+def test_a_key_that_is_not_accepted_stands_in_status(night: Night, folder: Path) -> None:
+    """As a coding agent says it, while the run goes on and after it."""
+    from core.agents.hybrid import stand_in
+    from core.agents.search.agent import SearchAgent
+
+    said = "Invalid API key · Please run /login"
+    agent = an_agent(folder, f"import sys; print({said!r}); sys.exit(1)")
+    night.run(stand_in(agent, SearchAgent()))
+    found = night.campaign.status().activity
+    assert found is not None and not found.running
+    assert found.away == f"command: it ended with status 1, its last line: {said}"
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(tables.status(night.campaign.status(), night.campaign.champion, "title"))
+    assert f"since {found.away_since}: {found.away}; the search stands in" in captured.get()
+    night.run(an_agent(folder, "edit(1.5); say('half is better')"))
+    after = night.campaign.status().activity
+    assert after is not None and after.away == ""
+
+
+def test_a_byte_order_mark_costs_no_proposal(night: Night, folder: Path) -> None:
+    code = (
+        "edit(1.5); text = open('train.py').read(); open('train.py', 'w', encoding='utf-8-sig').write(text); say('x')"
+    )
+    night.run(an_agent(folder, code))
+    assert night.campaign.experiment(1).verdict == "keep"
 
 
 def test_a_link_that_can_not_be_removed_leads_no_write_out_of_the_folder(
