@@ -20,6 +20,7 @@ from core.measure import doctor
 from core.measure.lone_trial import lone_trial
 from core.records import Budget, DeviceName, Preset, Trial, UserError
 from core.system import hardware
+from core.system.accelerators import Accelerator
 from core.system.files import cache_root, digest, replacing
 from core.system.text import one_line
 from core.trainer.fingerprint import fingerprint
@@ -134,9 +135,14 @@ def preset(changes: Mapping[str, str], *, prepare: Prepare, tell: Tell, again: b
             tell(f"preset {NAME}: measured before; `autoresearch presets {NAME} --again` measures again")
             return presets.parse(text), text
         if load is None:
-            load = _load()
-            for line in load:
-                tell(f"preset {NAME}: other work may slow the measurement: {line}")
+            found = doctor.examine_load(hardware.accelerators()).diagnoses
+            load = [one_line(one.message) for one in found if one.status == "warning"]
+        if load and not again and (text := kept(target, beside_work=True)) is not None:
+            tell(f"preset {NAME}: measured before, beside other work as there is now: {load[0]}; on a quiet machine")
+            tell(f"preset {NAME}: it is measured again, and now with `autoresearch presets {NAME} --again`")
+            return presets.parse(text), text
+        for line in load:
+            tell(f"preset {NAME}: other work may slow the measurement: {line}")
         try:
             text = _measured_toml(target, changes, prepare, tell, load)
         except UserError as error:
@@ -146,19 +152,21 @@ def preset(changes: Mapping[str, str], *, prepare: Prepare, tell: Tell, again: b
                 raise
             tell(f"preset {NAME}: skipping this device: {error}")
             continue
+        with replacing(_path(target, beside_work=bool(load))) as file:
+            file.write(text.encode())
         if load:
-            tell(f"preset {NAME}: the result is not cached, because other work may have slowed it")
-        else:
-            with replacing(_path(target)) as file:
-                file.write(text.encode())
+            tell(f"preset {NAME}: the result is kept for as long as other work runs; a quiet machine is measured again")
         return presets.parse(text), text
     raise AssertionError("the last target returns or raises")
 
 
-def kept(target: Target) -> str | None:
-    """The TOML that was measured for this device before; None if there is none, or if it is damaged."""
+def kept(target: Target, *, beside_work: bool = False) -> str | None:
+    """The TOML that was measured for this device before; None if there is none, or if it is damaged.
+
+    `beside_work`: the one that was measured while other processes used the cores.
+    """
     try:
-        text = _path(target).read_text(encoding="utf-8")
+        text = _path(target, beside_work).read_text(encoding="utf-8")
         presets.parse(text)
     except (OSError, ValueError, UserError):
         return None
@@ -170,19 +178,13 @@ def guess(target: Target) -> Preset:
     return _scaled(target, target.device)
 
 
-def _path(target: Target) -> Path:
-    return cache_root() / NAME / f"{target.fingerprint}.toml"
+def _path(target: Target, beside_work: bool) -> Path:
+    return cache_root() / NAME / f"{target.fingerprint}{'-beside-work' if beside_work else ''}.toml"
 
 
 def _scaled(target: Target, device: Device, measured: scaling.Calibration | None = None) -> Preset:
     preset = scaling.scaled(device, presets.anchors(), measured, name=NAME)
     return dataclasses.replace(preset, device=target.place)
-
-
-def _load() -> list[str]:
-    """Other work on this machine, a line each."""
-    load = doctor.examine_load(hardware.accelerators())
-    return [one_line(one.message) for one in load.diagnoses if one.status == "warning"]
 
 
 def _measured_toml(target: Target, changes: Mapping[str, str], prepare: Prepare, tell: Tell, load: list[str]) -> str:
@@ -291,25 +293,22 @@ def _with_choices(device: Device, trial: Trial) -> Device:
     )
 
 
-@dataclass(frozen=True)
-class _LocalDevice:
-    """A device of this machine, as its driver describes it."""
-
-    name: str
-    memory_gb: float
-    driver: str = ""
-
-
-def _devices() -> list[tuple[str, list[_LocalDevice]]]:
+def _devices() -> list[tuple[str, list[Accelerator]]]:
     """The devices here by kind, in the driver's order: the kind with the largest device first, the processor last."""
-    found: dict[str, list[_LocalDevice]] = {}
+    found: dict[str, list[Accelerator]] = {}
     for one in hardware.accelerators():
-        found.setdefault(one.kind, []).append(_LocalDevice(one.name, one.memory_gb, one.driver))
+        found.setdefault(one.kind, []).append(one)
     kinds = sorted(found.items(), key=lambda kind: -max(one.memory_gb for one in kind[1]))
-    return [*kinds, ("cpu", [_LocalDevice(hardware.processor(), hardware.memory_mb() / 1024)])]
+    return [*kinds, ("cpu", [_processor()])]
 
 
-def _placed(here: list[_LocalDevice], backend: str, place: str) -> _LocalDevice | None:
+def _processor() -> Accelerator:
+    """The processor as a device: all of the machine's memory is its own."""
+    memory = hardware.memory_mb() / 1024
+    return Accelerator(name=hardware.processor(), kind="cpu", memory_gb=memory, free_gb=None, driver="")
+
+
+def _placed(here: list[Accelerator], backend: str, place: str) -> Accelerator | None:
     """The device of one kind that a backend calls `place`; None if there is none.
 
     A framework may count devices in another order than the driver, so if they differ the framework names the device.
@@ -319,13 +318,13 @@ def _placed(here: list[_LocalDevice], backend: str, place: str) -> _LocalDevice 
         return max(here, key=lambda one: one.memory_gb)
     if index >= len(here):
         return None
-    if len(set(here)) == 1:
+    if len({(one.name, one.memory_gb) for one in here}) == 1:
         return here[0]
     name = probe(backend, place).get("device_name")
     return next((one for one in here if one.name == name), here[index])
 
 
-def _fingerprint(device: Device, place: str, here: _LocalDevice) -> str:
+def _fingerprint(device: Device, place: str, here: Accelerator) -> str:
     """A hash of what a measurement depends on: device, driver, framework, trainer, and the presets it scales from."""
     try:
         version = metadata.version(device.backend)

@@ -34,6 +34,7 @@ from core.sandbox import janitor, tier
 from core.sandbox.selftest import check
 from core.store import git_program
 from core.system import accelerators, hardware, install
+from core.system.conditions import HostLoad
 from core.system.files import cache_root
 from core.trial.probe import probe
 from presets import cost, devices, estimate
@@ -46,7 +47,6 @@ LOW_DISK_GB = 5.0
 NO_DISK_GB = 0.5  # less than the weights and caches of one small trial
 SAMPLE_SECONDS = 0.5
 BUSY_SHARE = 0.25  # of the cores, used by other processes: then trials are slowed
-LOAD_SHARE = 0.5  # of the cores: processes that waited or ran in the last minute
 BUSY_PROCESS = 0.2  # of one core: processes that use more are named
 BUSY_ACCELERATOR = 0.1
 GB = 2**30
@@ -374,15 +374,19 @@ def _examine_sandbox(report: Report) -> None:
 
 
 def examine_load(here: Here) -> Report:
-    """What else runs: the last minute's load, the cores in use over half a second, and the processes that use them."""
+    """What else runs: the share of the cores that other processes use over half a second, and which do.
+
+    The load average is a fact only: it stays high for minutes after work has ended, also after this command's own.
+    """
     report = Report(preset="")
-    cores = psutil.cpu_count() or 1
+    cores = hardware.cores()
     minute = psutil.getloadavg()[0]
-    psutil.cpu_percent()
     others = [one for one in psutil.process_iter() if one.pid != os.getpid()]
     _used(others)
+    host = HostLoad("")
+    host.start()
     time.sleep(SAMPLE_SECONDS)
-    used = psutil.cpu_percent() / 100 * cores
+    used = host.stop().get("other_load", 0.0) * cores
     running = sorted(_used(others), key=lambda one: -one["cores"])[:3]
     users = [_name(pid) for pid in accelerators.users()]
     report.facts["load"] = {
@@ -392,10 +396,10 @@ def examine_load(here: Here) -> Report:
         "processes": running,
         "on_accelerators": users,
     }
-    message = f"{used:.1f} of {cores} cores in use, load average {minute:.1f}"
+    message = f"other processes use {used:.1f} of {cores} cores"
     if running:
         message += ": " + ", ".join(f"{one['name']} ({one['pid']}) {one['cores']:.1f}" for one in running)
-    if used > BUSY_SHARE * cores or minute > LOAD_SHARE * cores:
+    if used > BUSY_SHARE * cores:
         fix = "end the other processes: they take steps from every trial, from some more than from others"
         report.add("load", message, "warning", fix)
     else:

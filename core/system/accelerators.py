@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import psutil
 
-Kind = Literal["cuda", "rocm", "apple", "tpu"]
+Kind = Literal["cpu", "cuda", "rocm", "apple", "tpu"]
 
 TOOL_SECONDS = 10.0  # a driver that does not answer by then counts as missing
 WSL_TOOLS = "/usr/lib/wsl/lib"  # where WSL puts Windows' nvidia-smi, often not on the PATH

@@ -30,6 +30,7 @@ from core.records import Preset, UserError
 from core.sandbox import tier
 from core.sandbox.selftest import SelftestResult
 from core.system import hardware, install
+from core.system.conditions import HostLoad
 from core.system.files import cache_root
 from core.trial import probe as probing
 from core.trial.supervisor import backend_environment
@@ -298,19 +299,18 @@ def test_a_process_that_uses_much_is_named(burning: subprocess.Popen[bytes], mon
     assert "while True" not in str(found)  # of what it was called with nothing is told
 
 
-@pytest.mark.parametrize(
-    ("minute", "percent", "mark"), [(0.3, 5.0, "ok"), (0.3, 40.0, "warning"), (2.2, 5.0, "warning")]
-)
-def test_a_busy_machine_is_told(
-    minute: float, percent: float, mark: str, quick: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("minute", "share", "mark"), [(0.3, 0.05, "ok"), (0.3, 0.4, "warning"), (9.9, 0.05, "ok")])
+def test_a_busy_machine_is_told_by_what_uses_its_cores_now(
+    minute: float, share: float, mark: str, quick: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(hardware, "cores", lambda: 4)
     monkeypatch.setattr(psutil, "getloadavg", lambda: (minute, 0.0, 0.0))
-    monkeypatch.setattr(psutil, "cpu_percent", lambda: percent)
+    monkeypatch.setattr(HostLoad, "stop", lambda load: {"other_load": share})
     report = doctor.examine(CPU)
     (found,) = of(report, "load")
     assert found.status == mark and bool(found.fix) == (mark != "ok")
-    assert found.message.startswith(f"{percent / 25:.1f} of 4 cores in use, load average {minute}")
+    assert found.message.startswith(f"other processes use {4 * share:.1f} of 4 cores")
+    assert report.facts["load"]["load_average"] == minute
     assert report.first == []
 
 
