@@ -1,4 +1,4 @@
-"""Documents into rows of equal length: BOS-aligned best fit, every row full. Decides only what a batch holds."""
+"""Packs documents into rows of equal length: BOS-aligned best fit, every row full."""
 
 from __future__ import annotations
 

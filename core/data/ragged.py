@@ -69,8 +69,8 @@ def write_ragged(path: Path, rows: Iterable[npt.NDArray[Any]], dtype: npt.DTypeL
 def open_ragged(path: Path, dtype: npt.DTypeLike) -> Ragged | None:
     """The rows written to `path`, every byte of them checked; None if missing, unfinished or damaged.
 
-    OSError if they are there and can't be read.
-    CRC-32 runs at memory speed (2.6 GB/s a core where it was measured), so a check at every start is cheap.
+    Raises OSError if they are there and can't be read. CRC-32 runs at memory speed (2.6 GB/s a core where it was
+    measured), so a check at every start is cheap.
     """
     manifest = read_json(_part(path, "json")) or {}
     kind = np.dtype(dtype).newbyteorder("<")

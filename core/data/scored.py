@@ -1,4 +1,4 @@
-"""What a score is measured on: the held-out documents, their order, and the rows that cover each byte exactly once."""
+"""The text that a score is measured on: held-out documents in order, in rows that cover each byte exactly once."""
 
 from __future__ import annotations
 

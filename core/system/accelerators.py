@@ -223,7 +223,7 @@ def _hex(decimal: str) -> str:
 
 
 def _number(text: str, unit: float = 1) -> float | None:
-    """The number that a tool or the kernel wrote, in units of so many; None if it is none."""
+    """The number that a tool or the kernel wrote, divided by `unit`; None if it is no number."""
     with contextlib.suppress(ValueError):
         return float(text) / unit
     return None

@@ -192,7 +192,7 @@ class Archive:
         return digest
 
     def _put_message(self, message: Message, follows: bytes | None) -> bytes:
-        """Its digest, which covers all messages before it too."""
+        """Store a message unless it is there. Returns its digest, which covers all messages before it too."""
         plain = self._plain(message)
         digest = hashlib.sha256((follows or b"") + hashlib.sha256(plain).digest()).digest()
         known = self._connection.execute("SELECT 1 FROM messages WHERE digest = ?", (digest,)).fetchone()
@@ -224,13 +224,13 @@ class Archive:
         return Spending(requests=requests, failed=failed, usage=usage, usd=Decimal(cost) / COST, unpriced=unpriced)
 
     def exchanges(self, experiment: int | None = None) -> Iterator[Exchange]:
-        """In order, with their full texts: all, or those about one experiment."""
+        """All exchanges, or those about one experiment, in order and with their full texts."""
         where, values = _about(experiment)
         for (number,) in self._rows(f"SELECT number FROM exchanges {where} ORDER BY number", values):
             yield self.exchange(number)
 
     def exchange(self, number: int) -> Exchange:
-        """UserError if there is none with this number."""
+        """The exchange with this number, with its full texts. UserError if there is none."""
         rows = self._rows(
             f"SELECT {', '.join((*_FACTS, *_COUNTS))}, cost, system, tools, last_message, max_tokens, reply"
             " FROM exchanges JOIN bodies USING (number) WHERE number = ?",
@@ -271,7 +271,7 @@ class Archive:
     def _unpacked(self, content: bytes) -> Any:
         try:
             return json.loads(zlib.decompress(content))
-        except zlib.error as error:
+        except (zlib.error, ValueError) as error:
             raise damaged(self.path, error) from None
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:

@@ -71,7 +71,7 @@ class Outage(Exception):
 
 
 class LimitReached(Exception):
-    """The next request could exceed the budget; it was not sent."""
+    """The next request could exceed the budget, and was not sent."""
 
 
 class TimeOver(Exception):

@@ -34,6 +34,7 @@ class SpendingBudget:
         return usd
 
     def answered(self, request: Request, reply: Reply) -> None:
+        """Remember the reported usage, for `estimate` of a request that continues this one."""
         self._last = (request, reply.usage) if reply.usage.total else None
 
     def fit(self, request: Request) -> int:
@@ -64,7 +65,7 @@ class SpendingBudget:
         return wanted
 
     def estimate(self, request: Request) -> int:
-        """At most so many tokens has the prompt. For what it shares with the last one, the last usage counts."""
+        """An upper bound of the prompt's tokens. What it shares with the last request counts as reported."""
         if self._last is not None:
             before, usage = self._last
             shared = len(before.messages)

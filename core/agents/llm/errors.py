@@ -1,4 +1,4 @@
-"""Errors of servers as what they ask for: waiting (Outage), a change (UserError), or a shorter prompt (TooLong)."""
+"""Turns a server's errors into what mends them: waiting (Outage), the user (UserError), a shorter prompt (TooLong)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _stopped(server: Server) -> str:
 
 
 def cut_off(server: Server, response: Any, begun: bool) -> Exception:
-    """The error for an answer that ended too early. `begun`: something of it came."""
+    """The error for an answer that ended too early; `begun` says whether a part of it had come."""
     if not begun and "event-stream" not in response.headers.get("content-type", ""):
         return UserError(f"{server.address} answers, but not as {server.name} does: name another with --endpoint")
     return Outage("the answer was cut off", 0.0)

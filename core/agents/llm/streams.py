@@ -124,7 +124,7 @@ class Provider(ABC):
 
 @contextmanager
 def _malformed_as_outage() -> Iterator[None]:
-    """Turns errors over a malformed event into Outage. An event that is cut off is left to `errors.translated`."""
+    """Turns the errors of a malformed event into Outage. `errors.translated` does so for one that is cut off."""
     try:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -134,7 +134,7 @@ def _malformed_as_outage() -> Iterator[None]:
 
 
 def _deltas(events: Iterable[Any], streamed: StreamedReply) -> Iterator[Delta]:
-    """The pieces in the events, as they come. Errors of whoever gets a piece stay their own."""
+    """The pieces in the events, as they come. Errors that the consumer of a piece raises pass through unchanged."""
     coming = iter(events)
     while True:
         with _malformed_as_outage():

@@ -1,4 +1,4 @@
-"""What a corpus is: documents in parts, each document in one split for ever. The other files here hold one each."""
+"""What a corpus is: documents in parts, each document in one split for ever. Each other file here has one corpus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.system.text import valid
 OnStage = Callable[[str, int, int], None]  # is called with a stage's name, what is done and the total
 Split = Literal["train", "val", "test"]
 HELD_OUT: tuple[Split, Split] = ("val", "test")
-PART_BYTES = 64 << 20  # of text that one part aims at: what a killed prepare has to do again at most
+PART_BYTES = 64 << 20  # of text in one part, about: a killed prepare repeats at most one part
 BUCKETS = 20  # a hash puts one document of twenty into val, and one into test
 
 

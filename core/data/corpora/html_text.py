@@ -38,7 +38,7 @@ _CHARACTERS = {**_INVISIBLE, **_LINE_ENDS}
 
 
 class _Text:
-    """Lines so far, the words of the line at hand, and where in which lists it stands."""
+    """The text so far: complete lines, the words of the line being written, and the lists around it."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

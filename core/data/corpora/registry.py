@@ -31,6 +31,6 @@ def find(corpus: str) -> Corpus:
 
 
 def outside_cache(corpus: str) -> tuple[Path, ...]:
-    """The folders outside the cache that hold the corpus."""
+    """The folder of a `folder:PATH` corpus, which lies outside the cache; empty for the others."""
     kind, _, rest = corpus.partition(":")
     return (user_path(rest, "--corpus").absolute(),) if kind == "folder" and rest else ()
