@@ -14,7 +14,7 @@ FULL_SECONDS = 300.0
 LEAST_STEPS = 300
 TOKENS_PER_PARAMETER = (2.0, 40.0)
 MOST_MEMORY = 0.85
-# Of the wall time: at FULL_SECONDS, and for the shortest budgets, whose start-up costs what any costs. Between by line.
+# Shares of the wall time, at FULL_SECONDS and at the shortest budget, which has the same start-up; in between, linear.
 MOST_OVERHEAD, MOST_OVERHEAD_SHORT = 0.10, 0.50
 
 # Share of the dense peak that training reaches. Upstream's H100 with FlashAttention-3 and this project's CPU trainer

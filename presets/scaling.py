@@ -16,7 +16,7 @@ from presets import cost, devices, estimate
 from presets.devices import Device
 
 ASPECT_RATIOS = (32, 48, 64, 96)  # the trainers' own range
-CLOSE = 0.1  # in the logarithm of a width: heads of 128 are worth such a difference
+CLOSE = 0.1  # difference in the logarithm of a width that heads of 128 are worth
 LONG = 1024  # tokens of context from which a window of half of them saves something
 MEMORY_AIM = 0.70  # of the usable memory: below the limit by the error of an estimate
 CPU_TOKENS = 2048  # at once on a CPU: more take more memory and are no faster
