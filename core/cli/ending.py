@@ -66,7 +66,7 @@ def _samples(campaign: Campaign) -> None:
     for title, experiment in texts:
         terminal.out().print(f"\n{title} ({bpb(experiment.val_bpb)} bpb):", style="bold", highlight=False)
         try:
-            sys.stdout.write(f"{_continued(campaign, experiment)}\n")
+            terminal.write(f"{_continued(campaign, experiment)}\n")
         except UserError as error:
             terminal.notice(f"no sample: {error}")
     sys.stdout.write("\n")

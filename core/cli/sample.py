@@ -51,6 +51,6 @@ def sample(
                 return
             sys.stdout.write(prompt)
             for piece in pieces:
-                sys.stdout.write(piece)
+                terminal.write(piece)
                 sys.stdout.flush()
             sys.stdout.write("\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +15,7 @@ from core.cli.render import terminal
 from core.cli.words import PARTS, split_words
 from core.records import UserError
 from core.store import trial_files
+from core.system.text import clean
 
 if TYPE_CHECKING:
     from rich.syntax import Syntax
@@ -74,7 +74,7 @@ def show(
     plain = {"diff": diff, "hypothesis": experiment.hypothesis, "train.py": trainer}
     console = terminal.out()
     if part in plain and not (part == "diff" and console.is_terminal):
-        sys.stdout.write(plain[part].rstrip("\n") + "\n")
+        terminal.write(plain[part].rstrip("\n") + "\n")
         return
     if not part:
         console.print(tables.verdict(experiment))
@@ -86,7 +86,7 @@ def show(
             terminal.say(f"trial {index}, seed {experiment.trials[index].seed}" if recorded else "trial")
             console.print(chart(curve, console.width))
         if part == "output":
-            sys.stdout.write(trial_files.printed(trial))
+            terminal.write(trial_files.printed(trial))
     if not part:
         for record in experiment.trials:
             console.print(tables.trial(record))
@@ -100,7 +100,7 @@ def _coloured(text: str) -> Syntax | Text:
 
     if not text.strip():
         return Text("nothing: this is the baseline", style="bright_black")
-    return Syntax(text, "diff", background_color="default", word_wrap=True)
+    return Syntax(clean(text), "diff", background_color="default", word_wrap=True)
 
 
 def chart(curve: Sequence[Point], width: int = CHART_WIDTH + MARGIN) -> Text:

@@ -48,7 +48,7 @@ def transcript(
             terminal.json_text({"experiment": int(found.stem), "path": str(found), "text": _text(found)})
             return
         if not follow:
-            sys.stdout.write(_text(_found(campaign, number)))
+            terminal.write(_text(_found(campaign, number)))
             return
         with interruptible("`autoresearch run` continues"):
             _follow(campaign, number)

@@ -221,6 +221,9 @@ class Process:
             reason = str(message.get("error"))[:1000]
             if self.role == "score" and self._ready:
                 reason = _class_and_line(reason, self._trainer)
+            elif reason.startswith("PermissionError: [Errno 1]") and tier.here().enforced:
+                own = "outside of the trial's own folder" if sys.platform == "linux" else "by path"
+                reason += f"; the sandbox refuses networks, and sockets {own}"
             raise CannotStart(reason) if message.get("user_error") is True and not self._ready else TrialFailed(reason)
 
     def _gone(self) -> TrialFailed | CannotStart:

@@ -50,6 +50,15 @@ def test_a_process_that_is_not_forked_finds_the_trainers_own_classes(run: Run, m
     assert (trial.verdict, trial.reason) == ("scored", "")
 
 
+@pytest.mark.skipif(not tier.available().enforced, reason=f"no sandbox here: {tier.available().why}")
+def test_what_the_sandbox_refuses_is_told_with_the_sandbox(run: Run) -> None:
+    trial = run(trainer_text(before="import socket; socket.socket(socket.AF_UNIX).connect('/run/docker.sock')"))
+    assert trial.verdict == "crash"
+    assert trial.reason.startswith("PermissionError: [Errno 1] Operation not permitted (line ")
+    own = "outside of the trial's own folder" if sys.platform == "linux" else "by path"
+    assert trial.reason.endswith(f"; the sandbox refuses networks, and sockets {own}")
+
+
 DATA_LOADER = """
 import torch
 from torch.utils.data import DataLoader, Dataset

@@ -16,7 +16,7 @@ from rich.text import Text
 from core.cli.render.terminal import PIPE_WIDTH, STYLES
 from core.records import Audit, Experiment, Trial
 from core.system.conditions import remarks
-from core.system.text import bpb, count, gain, one_line, seconds
+from core.system.text import bpb, clean, count, gain, one_line, seconds
 
 if TYPE_CHECKING:
     from core.agents.llm.archive import Costs
@@ -162,7 +162,7 @@ def trial(record: Trial) -> Table:
     failed = record.verdict != "scored"
     outcome = Text(record.verdict, style="red" if failed else "green")
     if record.reason:
-        outcome.append(f": {record.reason}", style="")
+        outcome.append(f": {clean(record.reason)}", style="")
     rows: dict[str, RenderableType] = {"verdict": outcome}
     if record.val_bpb is not None:
         rows["val_bpb"] = f"{record.val_bpb:.6f} over {count(record.scored_bytes)}B of text"
@@ -296,5 +296,5 @@ def _pairs(rows: Mapping[str, RenderableType]) -> Table:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         # As Text, so that brackets in a trainer's words are not read as markup.
-        table.add_row(Text(name), Text(value) if isinstance(value, str) else value)
+        table.add_row(Text(clean(name)), Text(clean(value)) if isinstance(value, str) else value)
     return table

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from core.records import Experiment, Verdict, to_json
+from core.system.text import clean
 
 # A pipe has no width of its own but COLUMNS, if that is set. No row of a table is wider than this.
 PIPE_WIDTH = 160
@@ -38,8 +39,13 @@ def say(text: str) -> None:
 
 
 def notice(text: str) -> None:
-    """Prints a line to standard error."""
-    _line(sys.stderr, text)
+    """Prints a line to standard error, cleaned: it may name files and what others wrote."""
+    _line(sys.stderr, clean(text))
+
+
+def write(text: str) -> None:
+    """Writes a text of others to standard output: as it is to a file or a pipe, cleaned to a terminal."""
+    sys.stdout.write(clean(text) if sys.stdout.isatty() else text)
 
 
 def with_gain(experiment: Experiment) -> dict[str, Any]:
@@ -49,12 +55,19 @@ def with_gain(experiment: Experiment) -> dict[str, Any]:
 
 def json_text(value: object) -> None:
     """Prints indented JSON."""
-    say(json.dumps(value, indent=2, ensure_ascii=False))
+    say(_escaped(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def json_line(value: object) -> None:
     """Prints JSON on one line."""
-    say(json.dumps(value, ensure_ascii=False))
+    say(_escaped(json.dumps(value, ensure_ascii=False)))
+
+
+def _escaped(text: str) -> str:
+    """JSON that says the same without a character that could drive a terminal or hide there."""
+    if text.isprintable():
+        return text
+    return "".join(one if one == "\n" or one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _line(stream: TextIO, text: str) -> None:
