@@ -39,7 +39,7 @@ has_model = True
 def missing() -> str | None:
     """Whether PyTorch is installed; it is not imported."""
     if find_spec("torch") is None:
-        return f"PyTorch is not installed. Install it with: {install.command('torch')}"
+        return f"PyTorch is not installed. Install it with: {install.command('torch', '--torch-backend=auto')}"
     return None
 
 

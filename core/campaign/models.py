@@ -32,19 +32,21 @@ LOGITS_TOLERANCE = 1e-2  # between two runs of one model, in nats; bfloat16 on a
 def weights_of(campaign: CampaignReader, experiment: Experiment) -> Path:
     """The trial folder that holds the experiment's weights, which are those that were scored.
 
-    UserError if there are none, because only kept ones have them, or if they are not what the record says.
+    UserError if it was not kept, if they were deleted since, or if they are not what the record says.
     """
-    for weights in sorted(campaign.folder(experiment.number).glob(f"*/{WEIGHTS}")):
+    number, folder = experiment.number, campaign.folder(experiment.number)
+    again = (
+        "restore it from a copy of the campaign's folder, or train it again: autoresearch show "
+        f"{number} train.py > again.py, then autoresearch train --trainer again.py --out FOLDER"
+    )
+    for weights in sorted(folder.glob(f"*/{WEIGHTS}")):
         trial = int(weights.parent.name)
         recorded = experiment.trials[trial].weights_sha256 if trial < len(experiment.trials) else None
         if recorded is not None and file_sha256(weights) != recorded:
-            number = experiment.number
-            raise UserError(
-                f"{weights} is damaged: its SHA-256 is not {recorded[:12]}..., which was recorded; restore it from a "
-                f"copy of the campaign's folder, or train it again: autoresearch show {number} train.py > again.py, "
-                "then autoresearch train --trainer again.py --out FOLDER"
-            )
+            raise UserError(f"{weights} is damaged: its SHA-256 is not {recorded[:12]}..., which was recorded; {again}")
         return weights.parent
+    if experiment.verdict == "keep":
+        raise UserError(f"experiment {number} was kept, and its {folder / '0' / WEIGHTS} was deleted since; {again}")
     raise UserError(
         f"experiment {experiment.number} ({experiment.verdict}) has no weights: what is not kept leaves none. "
         "`autoresearch log` shows which are kept"

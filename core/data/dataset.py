@@ -161,9 +161,13 @@ def _hold_out(name: str, folder: Path, parts: Sequence[Part], on_progress: OnSta
                 texts[split].append(text)
     on_progress("held-out documents", len(holding), len(holding))
     if empty := [split for split in HELD_OUT if not texts[split]] + ([] if trained_on else ["train"]):
+        documents = [hash(text) for part in holding for _, text in part.documents()]
+        count, different = len(documents), len(set(documents))
+        equal = f" ({different} without those that are equal)" if different < count else ""
         raise UserError(
-            f"expected documents in every split of {name}, but by the hash of their text none fell to "
-            f"{' and '.join(empty)}; add documents: from about 100 on, each split has some"
+            f"expected documents in every split of {name}, but by the hash of their text none of {count} "
+            f"documents{equal} fell to {' and '.join(empty)}; add documents: from about 100 different ones on, each "
+            "split has some"
         )
     for split in HELD_OUT:
         write_held_out(folder / split, texts[split])

@@ -15,7 +15,7 @@ from typing import Any
 import backends
 import presets
 from core.records import Budget, DeviceName, Preset, Trial, UserError, to_json
-from core.system import hardware, install
+from core.system import hardware
 from core.trainer.constants import read_constants
 from core.trial.probe import require
 from presets.devices import DRIVERS
@@ -125,7 +125,8 @@ def of_backends(
     installed = [name for name in backends.names() if backends.get(name).missing() is None]
     chosen = names or [name for name in installed if backends.get(name).has_model]
     if not chosen:
-        raise UserError(f"no backend is installed to compare; install one: {install.command('torch')}")
+        lacking = [backends.get(name).missing() for name in backends.names()]
+        raise UserError(f"no backend is installed to compare: {'; '.join(filter(None, lacking))}")
     sides, left_out = {}, []
     for name in dict.fromkeys(chosen):
         try:

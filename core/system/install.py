@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _NAME = "autoresearch"
 
 
-def command(extra: str = "") -> str:
+def command(extra: str = "", *options_of_uv: str) -> str:
     """What to type to install an extra's packages, or without one all that is always needed. Works in any folder."""
-    words = [*_installer(), *(["--torch-backend=auto"] if extra == "torch" and _uv() else []), *_what(extra)]
+    words = [*_installer(), *(options_of_uv if _uv() else ()), *_what(extra)]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

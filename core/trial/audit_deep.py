@@ -35,7 +35,7 @@ def review(spec: AuditSpec, dataset: Dataset, random: np.random.Generator | None
     spec = replace(spec, folder=spec.folder.absolute())  # its processes live elsewhere
     facts = read_facts(spec.folder)
     if not spec.weights.is_file():
-        raise UserError(f"{spec.weights} is missing: only what was kept has them. `autoresearch log` shows which are")
+        raise UserError(f"{spec.weights} was deleted: restore it from a copy of the campaign's folder")
     claim = claim_of(spec, dataset, facts)
     with scratch.folder() as folder:
         try:

@@ -40,7 +40,7 @@ class Model:
 def open_model(trainer: str, weights: Path, facts: Facts, preset: Preset) -> Iterator[Model]:
     """The model that the text `trainer` restores from `weights`. UserError if it can't be restored here."""
     if not weights.exists():
-        raise UserError(f"no weights at {weights}: only champions keep theirs. `autoresearch log` shows which are")
+        raise UserError(f"there are no weights at {weights}: restore them from a copy, or export the model again")
     with (
         scratch.folder() as folder,
         Scorer(trainer, preset, backend_environment(preset), folder / "usage.json") as scorer,

@@ -53,7 +53,8 @@ def probe(backend: str, device: str = "auto", *, timeout: float = SECONDS) -> di
                 return {"error": f"it said nothing within {timeout:g} s"}
             finally:
                 process.end()
-        returncode = process.outcome().returncode
+        ended = process.outcome().returncode
+        returncode = process.returncode if ended is None else ended  # the reaper's own, if that died
     for line in reversed(out.splitlines()):  # a framework may print, too
         with contextlib.suppress(ValueError):
             if isinstance(found := json.loads(line), dict):

@@ -65,7 +65,7 @@ def read_facts(folder: Path) -> Facts:
         return from_json(Facts, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing: only what was kept has its weights. `autoresearch log` shows which are"
+            f"{path} is missing: a trial that scored leaves it, so restore it from a copy of its folder"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: restore it from a copy of its folder") from error

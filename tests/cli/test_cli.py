@@ -487,6 +487,16 @@ def test_a_campaigns_folder_is_the_first_word_of_what_needs_its_data(night: Path
     assert "ready" in call("prepare", night).out
 
 
+def test_weights_that_were_deleted_are_told_from_those_never_kept(night: Path, tmp_path: Path) -> None:
+    shutil.copytree(night, tmp_path / "copy")
+    for trial in (0, 1):
+        weights = tmp_path / "copy" / ".git" / "autoresearch" / "experiments" / "0" / str(trial) / "weights.safetensors"
+        weights.unlink()
+    answer = call("export", tmp_path / "model", "--dir", tmp_path / "copy", "-e", 0, code=2)
+    lost = weights.parent.parent / "0" / weights.name
+    assert f"experiment 0 was kept, and its {lost} was deleted since; restore it from a copy of" in answer.err
+
+
 def test_what_was_not_kept_has_no_weights(night: Path, tmp_path: Path) -> None:
     discarded = [e["number"] for e in call("log", "--dir", night, "--json").json if e["verdict"] != "keep"]
     assert discarded

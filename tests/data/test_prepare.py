@@ -264,7 +264,7 @@ def test_too_few_documents_for_three_splits_is_said(tmp_path: Path, fresh_cache:
     root = tmp_path / "few"
     root.mkdir()
     (root / "one.txt").write_text("a single document", encoding="utf-8")
-    with pytest.raises(UserError, match=r"every split of folder:.*none fell to val and test; add documents"):
+    with pytest.raises(UserError, match=r"every split of folder:.*none of 1 documents fell to val and test; add"):
         prepare(f"folder:{root}", 256)
 
 
@@ -285,3 +285,10 @@ def test_data_imports_nothing_heavy() -> None:
     )
     heavy = {"torch", "jax", "mlx", "pyarrow", "huggingface_hub", "tiktoken", "rustbpe", "botocore"}
     assert not heavy & set(json.loads(done.stdout))
+
+
+def test_many_documents_that_are_equal_are_told_from_too_few(tmp_path: Path, fresh_cache: Path) -> None:
+    (tmp_path / "same.jsonl").write_text('{"text": "the same words again and again"}\n' * 400)
+    reason = r"none of 400 documents \(1 without those that are equal\) fell to val and test; add documents: from "
+    with pytest.raises(UserError, match=reason):
+        prepare(f"folder:{tmp_path}", 256)

@@ -38,7 +38,7 @@ def test_logits_and_score_of_a_finished_trial(run: Run, dataset: Dataset, tmp_pa
 def test_missing_weights_are_told(tmp_path: Path) -> None:
     facts = Facts(vocabulary=256, bos=255, seed=1, backend="numpy", device="cpu", sequence_length=8)
     with (
-        pytest.raises(UserError, match="only champions keep theirs"),
+        pytest.raises(UserError, match="there are no weights at .*: restore them from a copy"),
         open_model("", tmp_path / "w", facts, PRESET),
     ):
         pass
