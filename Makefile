@@ -5,43 +5,48 @@ EXPERIMENTS ?= 12
 # Two workers also on larger machines: a trial's own threads take the cores.
 WORKERS ?= 2
 BIN := .venv/bin
+# Only `make setup` itself says how to have the command if there was nothing to install.
+QUIET := --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-gpu check format bench constraints clean
+.PHONY: help setup installed demo test test-long test-gpu check format bench constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup:  ## .venv with every extra that this platform can have
-	@command -v $(PYTHON) >/dev/null || { echo "setup: no $(PYTHON) here; name a Python 3.11 or newer: make setup PYTHON=python3.12" >&2; exit 2; }
-	@$(PYTHON) scripts/setup.py
+setup: QUIET :=
+setup: installed  ## .venv with every extra that this platform can have; says how to have the command
 
-demo: setup  ## a campaign of 8 s trials in demo/; again to go on with it
+installed:
+	@command -v $(PYTHON) >/dev/null || { echo "setup: no $(PYTHON) here; name a Python 3.11 or newer: make setup PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) scripts/setup.py $(QUIET)
+
+demo: installed  ## a campaign of 8 s trials in demo/; again to go on with it
 	@$(BIN)/autoresearch run demo --preset demo --experiments $(EXPERIMENTS)
 
-test: setup  ## everything but the slow suites
+test: installed  ## everything but the slow suites
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not gpu"
 
-test-long: setup  ## the slow suites
+test-long: installed  ## the slow suites
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "long and not gpu" --timeout 1500
 
-test-gpu: setup  ## what only a GPU can prove
+test-gpu: installed  ## what only a GPU can prove
 	@$(BIN)/python -m pytest -m gpu
 
-check: setup  ## lint, format and types over the whole tree
+check: installed  ## lint, format and types over the whole tree
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: setup  ## mend what ruff can mend
+format: installed  ## mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: setup  ## every suite of autoresearch bench, held against the last run; PRESET=cpu
+bench: installed  ## every suite of autoresearch bench, held against the last run; PRESET=cpu
 	@$(BIN)/autoresearch bench all --preset $(PRESET)
 
 # A pin stays where its line stays: delete the line to let it move. Torch pins the libraries of its own devices.
-constraints: setup  ## pin what pyproject.toml asks for and constraints.txt lacks
+constraints: installed  ## pin what pyproject.toml asks for and constraints.txt lacks
 	@$$(command -v uv || echo $(BIN)/uv) pip compile --quiet --universal --all-extras --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --constraint constraints.txt pyproject.toml \
 	  | sed -E -e '/^nvidia-ml-py==/b' -e '/^(nvidia-|cuda-|triton)/d' > .venv/constraints.new && mv .venv/constraints.new constraints.txt

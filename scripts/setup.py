@@ -1,7 +1,8 @@
 """Makes .venv with everything that this platform supports, at the versions of constraints.txt.
 
-`make setup` calls it; on Windows `py scripts/setup.py` does the same. Another call does nothing if nothing has changed.
-It uses the standard library only, prepares no corpus and runs nothing.
+`make setup` calls it; on Windows `py scripts/setup.py` does the same. Another call installs nothing if nothing has
+changed. It ends by saying how to have the command; with --quiet, as `make test` calls it, only if it installed. It uses
+the standard library only, prepares no corpus and runs nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,9 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "setup.stamp"
+OWN_FOLDERS = (Path.home() / ".local" / "bin", Path.home() / "bin")  # where a person's own commands lie
 OLDEST, NEWEST = (3, 11), (3, 14)
+TOOL = "--constraints constraints.txt --torch-backend auto --editable '.[torch,hub]'"
 MLX_GLIBC = (2, 35)
 
 
@@ -35,6 +39,8 @@ def main() -> int:
         say(f"Python {dotted(sys.version_info[:2])} is newer than those that constraints.txt was tested with")
     wanted = fingerprint()
     if PYTHON.exists() and STAMP.exists() and STAMP.read_text(encoding="utf-8") == wanted:
+        if "--quiet" not in sys.argv:
+            say("ready: nothing has changed", *how_to_have_it())
         return 0
     begun = time.monotonic()
     STAMP.unlink(missing_ok=True)
@@ -48,9 +54,26 @@ def main() -> int:
             "Its message is above. Fix that and run `make setup` again: it continues from what is installed.",
         )
     STAMP.write_text(wanted, encoding="utf-8")
-    command = BIN.relative_to(ROOT) / "autoresearch"
-    say(f"ready after {time.monotonic() - begun:.0f} s: {command} --help")
+    say(f"ready after {time.monotonic() - begun:.0f} s", *how_to_have_it())
     return 0
+
+
+def how_to_have_it() -> list[str]:
+    """What to type so that `autoresearch` is a command: in this shell, and in every shell; one line if it is one."""
+    command = BIN / ("autoresearch.exe" if os.name == "nt" else "autoresearch")
+    if (found := shutil.which("autoresearch")) and Path(found).resolve() == command.resolve():
+        return ["try: autoresearch --help"]
+    if os.name == "nt":
+        return [f"to have the command autoresearch in this shell: {BIN / 'activate'}"]
+    shell = Path(os.environ.get("SHELL", "")).name
+    script = BIN / f"activate{'.fish' if shell == 'fish' else '.csh' if shell in ('csh', 'tcsh') else ''}"
+    lines = [f"to have the command autoresearch in this shell:    source {shlex.quote(str(script))}"]
+    if folder := next((one for one in OWN_FOLDERS if str(one) in os.get_exec_path() and one.is_dir()), None):
+        lines.append(f"to have it in every shell:    ln -sf {shlex.quote(str(command))} {shlex.quote(str(folder))}/")
+    else:
+        uv = shutil.which("uv") or str(BIN / "uv")
+        lines.append(f"to have it in every shell:    {shlex.quote(uv)} tool install {TOOL}")
+    return [*lines, "then: autoresearch --help"]
 
 
 def fingerprint() -> str:
@@ -157,13 +180,13 @@ def dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-def say(line: str) -> None:
-    print(f"setup: {line}", file=sys.stderr, flush=True)
+def say(*lines: str) -> None:
+    for line in lines:
+        print(f"setup: {line}", file=sys.stderr, flush=True)
 
 
 def fail(*lines: str) -> int:
-    for line in lines:
-        say(line)
+    say(*lines)
     return 2
 
 
