@@ -38,6 +38,7 @@ class Backend(Protocol):
     """The fixed side of one framework."""
 
     has_model: bool  # whether the reference trainer trains a network, whose steps can be timed and compared
+    packages: tuple[str, ...]  # that are its framework, as they are imported and as they are installed
 
     def missing(self) -> str | None:
         """Why this backend can't run here and the command that mends it; None if it can. Imports nothing heavy."""

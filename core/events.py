@@ -11,7 +11,7 @@ from core.records import Experiment, Measurement, Trial
 
 @dataclass(frozen=True)
 class Preparing:
-    """The corpus is being prepared. Sent before the first experiment, only if something is missing."""
+    """Data or bytecode is being prepared. Sent before the first experiment, only if something is missing."""
 
     stage: str
     done: int

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CHUNK_MB: dict[str, float] = {"cpu": 16, "tpu": 512, "cuda": 1024, "rocm": 1024}
 ROWS = 64  # of a question about positions: fewer are filled up to these
 has_model = True
+packages = ("jax", "flax", "optax")
 fetch = base.nothing_to_fetch  # what JAX's kernels rest on comes with its own extras
 thread_settings = base.no_thread_settings
 seed = base.seed_numpy  # JAX has no generator of its own: a trainer makes its keys
@@ -28,7 +29,7 @@ seed = base.seed_numpy  # JAX has no generator of its own: a trainer makes its k
 
 def missing() -> str | None:
     """Whether JAX, Flax and Optax are installed; none of them is imported."""
-    if lacking := [name for name in ("jax", "flax", "optax") if find_spec(name) is None]:
+    if lacking := [name for name in packages if find_spec(name) is None]:
         return f"{', '.join(lacking)} not installed. Install with: {install.command('jax')}"
     return None
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Logits are float32 [rows, T, V]; more at once than this (in MB) gains nothing: on a CPU they stay in its cache.
 CHUNK_MB: dict[str, float] = {"cpu": 16, "gpu": 256}
 has_model = True
+packages = ("mlx",)
 fetch = base.nothing_to_fetch
 thread_settings = base.no_thread_settings
 

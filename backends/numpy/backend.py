@@ -12,6 +12,7 @@ from core.records import UserError
 from core.system import hardware
 
 has_model = False  # it counts pairs of tokens
+packages = ("numpy",)
 fetch = nothing_to_fetch
 thread_settings = no_thread_settings
 seed = seed_numpy

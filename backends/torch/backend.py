@@ -34,6 +34,7 @@ FLASH3 = Kernel("kernels-community/flash-attn3", 1)
 # Logits are float32 [rows, T, V]; more at once than this (in MB) gains nothing: on a CPU they stay in its cache.
 CHUNK_MB: dict[str, float] = {"cpu": 8, "mps": 256, "cuda": 1024}
 has_model = True
+packages = ("torch",)
 
 
 def missing() -> str | None:

@@ -27,7 +27,8 @@ def prepare(
 ) -> None:
     """Download and tokenize a corpus ahead of time.
 
-    A corpus that is complete is only checked; an interrupted preparation continues.
+    A corpus that is complete is only checked; an interrupted preparation continues. Libraries that were installed
+    without Python's bytecode are compiled, because a trial can't do that.
     """
     from core.trial.compile_cache import fetched
     from core.trial.fetch import fetch

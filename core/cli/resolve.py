@@ -198,15 +198,18 @@ def require(preset: Preset) -> None:
 
 
 def dataset_of(preset: Preset) -> Dataset:
-    """The preset's corpus, prepared first if need be, with a progress bar."""
+    """The preset's corpus, prepared first if need be as the libraries are, with a progress bar."""
     from core.cli.render.live import Preparation
     from core.data import prepare
     from core.sandbox import janitor
+    from core.trial.bytecode import compile_missing
 
     if removed := janitor.clean():
         terminal.notice(str(removed))
     with Preparation(terminal.err()) as bars:
-        return prepare(preset.corpus, preset.vocabulary, on_progress=bars, on_notice=terminal.notice)
+        dataset = prepare(preset.corpus, preset.vocabulary, on_progress=bars, on_notice=terminal.notice)
+        compile_missing(preset.backend, bars)
+    return dataset
 
 
 def run_with_bar(

@@ -36,6 +36,7 @@ from core.store import git_program
 from core.system import accelerators, hardware, install
 from core.system.conditions import HostLoad
 from core.system.files import cache_root
+from core.trial.bytecode import uncompiled
 from core.trial.probe import probe
 from presets import cost, devices, estimate
 
@@ -192,12 +193,30 @@ def _examine_backends(report: Report, probed: Mapping[str, Section], here: Here)
             report.add(name, f"installed, but it fails: {found['error']}", "missing")
             continue
         version = found["versions"].get(name, "version unknown")
+        _examine_bytecode(report, name)
         choices = "".join(f"; {key} {choice}" for key, choice in found["choices"].items())
         report.add(name, f"{version} on {found['device']} ({found['device_name']}){choices}")
         drives = (one for one in here if name in dict(devices.DRIVERS[one.kind]))
         if found["device"] == "cpu" and (unseen := next(drives, None)) is not None:
             fix = f"install a build of {name} for {unseen.kind} that fits the driver {unseen.driver}".rstrip()
             report.add(name, f"{unseen.name} is here, but this {name} does not find it", "warning", fix)
+
+
+def _examine_bytecode(report: Report, backend: str) -> None:
+    """Whether its libraries are compiled. Not the sandbox's, but the installation's doing."""
+    found = uncompiled(backend)
+    report.facts.setdefault("bytecode", {})[backend] = {"missing": len(found.files) if found else 0}
+    if found is None:
+        return
+    message = (
+        f"{len(found.files):,} of {found.of:,} files of its libraries have no bytecode: every process parses them again"
+    )
+    fix = (
+        "the next run or `autoresearch prepare` compiles them"
+        if found.writable
+        else f"as who owns them: {found.command}"
+    )
+    report.add(backend, message, "warning", fix)
 
 
 def _examine_preset(report: Report, preset: Preset, origin: str, auto: Section, here: Here) -> None:

@@ -41,13 +41,14 @@ class Local:
 
     def prepare(self, preset: Preset, tell: OnEvent) -> None:
         from core.data import prepare
+        from core.trial.bytecode import compile_missing
+
+        def on_stage(stage: str, done: int, total: int) -> None:
+            tell(Preparing(stage, done, total))
 
         if self._dataset is None:
-            self._dataset = prepare(
-                preset.corpus,
-                preset.vocabulary,
-                on_progress=lambda stage, done, total: tell(Preparing(stage, done, total)),
-            )
+            self._dataset = prepare(preset.corpus, preset.vocabulary, on_progress=on_stage)
+            compile_missing(preset.backend, on_stage)
 
     @property
     def dataset(self) -> Dataset:
