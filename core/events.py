@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from core.records import Experiment, Measurement, Trial
+from core.records import Experiment, Measurement
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class Proposed:
 
 @dataclass(frozen=True)
 class TrialStarted:
+    """A trial of an experiment starts."""
+
     number: int  # of the experiment
-    trial: int  # counted from 0 within the experiment
     seed: int
 
 
@@ -59,9 +60,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    number: int
-    trial: int
-    record: Trial
+    """It is in the ledger."""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class ExperimentRunner:
         )  # fmt: skip
 
     def _trial(self, number: int, trial: int, commit: str, text: str, seed: int) -> Trial:
-        self._tell(TrialStarted(number, trial, seed))
+        self._tell(TrialStarted(number, seed))
         spec = TrialSpec(
             trainer=text,
             preset=self._preset,
@@ -168,7 +168,7 @@ class ExperimentRunner:
             raise self._no_baseline(record, trial)
         self._ledger.record_yardsticks(record)
         self._ledger.record_trial(number, trial, commit, record)
-        self._tell(TrialEnded(number, trial, record))
+        self._tell(TrialEnded())
         return record
 
     def _reviewed(

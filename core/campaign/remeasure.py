@@ -14,6 +14,7 @@ from core.campaign.schedule import PlannedTrial, interleaved, remaining
 from core.campaign.session import Session
 from core.events import Drifted, Measured, Measuring, Notice
 from core.records import LOSSES, TRAINER, WEIGHTS, Budget, Experiment, Measurement, Purpose, Trial
+from core.system.text import bpb
 from core.trial.spec import TrialSpec
 
 
@@ -114,14 +115,8 @@ def _summary(again: Sequence[Measurement], champion: Experiment, baseline: Exper
     evidence = Evidence(seeds=(seed,), trials=(), champion=champion, baseline=baseline, remeasured=tuple(again))
     before, now = champion.val_bpb, champion_bpb(evidence, seed)
     was, spread = baseline.spread, spread_of_seeds(evidence)
-    line = (
-        f"measured again: the champion {_bpb(before)} -> {_bpb(now)}, the spread of seeds {_bpb(was)} -> {_bpb(spread)}"
-    )
+    line = f"measured again: the champion {bpb(before)} -> {bpb(now)}, the spread of seeds {bpb(was)} -> {bpb(spread)}"
     for one in again:
         if one.trial.verdict != "scored":
             line += f"; the {one.role} failed with seed {one.trial.seed} ({one.trial.reason}), so its old score holds"
     return f"{line}; candidates are compared with these from here on"
-
-
-def _bpb(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4f}"

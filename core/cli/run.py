@@ -164,7 +164,9 @@ def run(
         replay=replay,
         seed=seed,
     )
-    proposing = registry.make(agent, **_given(options), **_pairs(agent_settings or (), options))
+    # An agent knows its own defaults, and refuses options that it does not take.
+    chosen = {name: value for name, value in options.items() if value is not None and value != ()}
+    proposing = registry.make(agent, **chosen, **_pairs(agent_settings or (), options))
     campaign = resolve.make_or_open(
         folder,
         PresetOptions(preset=preset, device=device, settings=settings, corpus=corpus, budget=budget),
@@ -203,11 +205,6 @@ def limits(program: Program, options: Mapping[str, float | None]) -> str:
     if program.fixed:
         parts.append(f"{', '.join(program.fixed)} fixed ({PROGRAM})")
     return f"{'; '.join(parts)}. Ctrl-C ends it too" if parts else f"none in {PROGRAM} or options; Ctrl-C ends it"
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given. An agent knows its own defaults and refuses options that it does not take."""
-    return {name: value for name, value in options.items() if value is not None and value != ()}
 
 
 def _pairs(settings: Sequence[str], own: Mapping[str, Any]) -> dict[str, str]:

@@ -63,6 +63,20 @@ def test_baseline_and_champion_are_measured_again_and_the_branch_stays(tmp_path:
         assert all(trial.test_bpb is None for trial in (one.trial for one in rows))
 
 
+def test_the_last_experiment_before_it_counts_for_no_later_one(tmp_path: Path) -> None:
+    """The device is slow for experiments 5 to 7, fast when it is measured again, and slow for two more: no move."""
+
+    def swinging(into: Path, trial: Trial) -> Trial:
+        slow = "drift" not in into.parts and 5 <= int(into.parts[-2]) <= 9
+        return dataclasses.replace(trial, tokens_per_second=SLOW if slow else FAST)
+
+    seen: list[Any] = []
+    with a_campaign(tmp_path / "c", engine=ScriptedEngine(record=swinging)) as campaign:
+        campaign.run(ScriptedAgent(TEXTS), on_event=seen.append)
+        assert [one.series for one in campaign.ledger.measurements("drift")] == [7] * 4
+    assert len(events_of(events.Drifted, seen)) == 1
+
+
 def test_its_seconds_are_no_experiments(tmp_path: Path) -> None:
     import time
 

@@ -74,7 +74,7 @@ def ended_at_last(root: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        found = activity(root)
+        found = activity_quietly(root)
         if found["running"]:
             process = psutil.Process(found["pid"])
             process.terminate()
@@ -155,7 +155,8 @@ def activity_quietly(root: Path) -> Any:
     """What `status` knows, without its notices."""
     with Campaign.open(root) as opened:
         found = opened.status().activity
-    assert found is not None
+    if found is None:
+        return {"running": False}
     return {"running": found.running, "pid": found.pid}
 
 
@@ -214,7 +215,7 @@ for number in range(1, count + 1):
 
 @pytest.mark.skipif(os.name == "nt", reason="it ends process groups")
 @pytest.mark.parametrize(
-    ("count", "budget", "limit"), [(1, 1, 60), pytest.param(10, 16, 15, marks=pytest.mark.long)], ids=["one", "ten"]
+    ("count", "budget", "limit"), [(1, 1, 60), pytest.param(10, 11, 10, marks=pytest.mark.long)], ids=["one", "ten"]
 )
 def test_a_coding_agents_shell_with_a_limit(
     tmp_path: Path, corpus_folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, budget: float, limit: float
@@ -223,10 +224,11 @@ def test_a_coding_agents_shell_with_a_limit(
     root = campaign(tmp_path, corpus_folder, monkeypatch, budget)
     script = tmp_path / "agent.py"
     script.write_text(AGENT, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, script, str(limit), str(count)], cwd=root, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(presets.__file__).parents[1])},
-    )  # fmt: skip
+    with ended_at_last(root):
+        done = subprocess.run(
+            [sys.executable, script, str(limit), str(count)], cwd=root, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(presets.__file__).parents[1])},
+        )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == [str(number) for number in range(1, count + 1)]
     with Campaign.open(root) as opened:

@@ -90,9 +90,9 @@ def test_a_campaign_is_followed_from_event_to_event() -> None:
     for event in (
         events.Preparing("tokens", 1, 2),
         events.Proposed(4, "wider [red]heads[/red]", "search"),
-        events.TrialStarted(4, 0, 1),
+        events.TrialStarted(4, 1),
         at("train", 0.5, 10, 2.0),
-        events.TrialEnded(4, 0, experiment.trials[0]),
+        events.TrialEnded(),
         events.Judged(experiment),
         events.Repeat("wider heads", "search", experiment),
         events.Notice("a notice"),

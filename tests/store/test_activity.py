@@ -56,13 +56,13 @@ def test_events_are_noted_and_passed_on(folder: CampaignFolder) -> None:
             events.Accepted(1),
             events.Preparing("tokenizing", 1, 2),
             events.Proposed(0, "baseline", "preset"),
-            events.TrialStarted(0, 0, 1),
+            events.TrialStarted(0, 1),
             progress("startup", 0.5),
             progress("train", 212 / 300),
             progress("score", 0.1),
             events.Reviewing(0),
             events.Proposed(1, "an idea", "try"),
-            events.TrialStarted(1, 0, 1),
+            events.TrialStarted(1, 1),
             progress("train", 0.5),
         ]
         for event in told:
