@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+import safetensors
+
 import backends
 import core
 import presets
@@ -25,7 +28,7 @@ import presets
 OnStage = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 _LACKING = 0.1  # share of a package's files: templates and tests among them may be no valid Python
-_ALWAYS = ("numpy", "safetensors")  # what a trial's own side imports
+_ALWAYS = (np.__name__, safetensors.__name__)  # what a trial's own side imports
 _AT_ONCE = 100  # files that one process compiles
 
 
