@@ -139,6 +139,7 @@ def run(
       autoresearch run night --preset h100 --hours 8
       autoresearch run night                                resume it
       autoresearch run demo --preset demo --experiments 12
+      autoresearch run second --learn-from night            begin with what another campaign found
       autoresearch run night --agent hybrid --max-cost 20 --hours 8
       autoresearch run night --agent command --command "claude -p {prompt}" --command-env ANTHROPIC_API_KEY
     """
