@@ -9,7 +9,7 @@ BIN := .venv/bin
 QUIET := --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup installed demo test test-long test-gpu check format bench constraints clean
+.PHONY: help setup installed demo test test-long test-gpu test-wheel check json format bench constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -33,10 +33,16 @@ test-long: installed  ## the slow suites
 test-gpu: installed  ## what only a GPU can prove
 	@$(BIN)/python -m pytest -m gpu
 
+test-wheel: installed  ## the built wheel in every Python from 3.11 to 3.14 that is here, outside of the checkout
+	@$(BIN)/python scripts/try_wheel.py
+
 check: installed  ## lint, format and types over the whole tree
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+json: installed  ## docs/json.md and its JSON Schema, from core/cli/json_types.py
+	@$(BIN)/python scripts/json_page.py
 
 format: installed  ## mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -16,6 +16,7 @@ TRAINER, PROGRAM = "train.py", "program.md"  # the two files of a campaign's wor
 # (a JSON object a report), its record (outside a campaign), and what it printed, also before a retry with less memory.
 WEIGHTS, FACTS, LOSSES, CURVE, RECORD = "weights.safetensors", "facts.json", "losses.npy", "curve.jsonl", "trial.json"
 OUTPUT, FIRST_OUTPUT = "output.txt", "output-out-of-memory.txt"
+SCHEMA_KEY = "schema_version"  # the first key of what --json prints
 # Of a trial that is no experiment's: why it runs, and whose trainer.
 Purpose = Literal["confirm", "drift"]
 Role = Literal["baseline", "champion"]

@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import Any
 
+import json_outputs
 import pytest
 
 from core.cli.app import main
@@ -48,5 +49,7 @@ def call(*arguments: object, code: int = 0) -> Answer:
             signal.signal(one, handler)
     answer = Answer(int(ended.value.code or 0), out.getvalue(), err.getvalue())
     assert answer.code == code, answer
+    if "--json" in arguments and code != 2:
+        json_outputs.check([str(argument) for argument in arguments], answer.out)
     assert "core/cli/" not in answer.err.replace(os.sep, "/")  # no traceback of our own
     return answer

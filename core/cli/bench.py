@@ -48,7 +48,7 @@ def bench(
     from core.measure import bench as suite_runner
 
     if listed:
-        terminal.json_text(suite_runner.SUITES) if as_json else terminal.say(listing())
+        terminal.json_text(suite_runner.SUITES, plain=True) if as_json else terminal.say(listing())
         return
     chosen = suite_runner.chosen(suites or [])
     suite_runner.source()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.measure.compare import Curve, Entry, check_yardsticks, ranked
-from core.records import RECORD, Trial, UserError, from_json, one_yardstick
+from core.records import RECORD, SCHEMA_KEY, Trial, UserError, from_json, one_yardstick
 from core.store import trial_files
 from core.store.reader import CampaignReader
 from core.system.files import read_text
@@ -122,6 +122,8 @@ def _row(row: dict[str, Any], path: Path) -> Entry:
 
 
 def _trial(data: Any, path: Path) -> Trial:
+    if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if key != SCHEMA_KEY}
     try:
         return from_json(Trial, data)
     except UserError as error:

@@ -27,6 +27,7 @@ from core.store import program
 
 COMMAND = [sys.executable, "-m", "core.cli"]
 STATUS_KEYS = [
+    "schema_version",
     "baseline_bpb",
     "champion_bpb",
     "champion_commit",
@@ -187,7 +188,7 @@ def test_an_unknown_preset_in_a_process_of_its_own() -> None:
 def test_train_prints_its_record_as_the_last_line(options: list[str]) -> None:
     answer = call("train", *options, "--json")
     record = answer.last
-    assert set(record) == {field.name for field in dataclasses.fields(Trial)}
+    assert set(record) == {"schema_version", *(field.name for field in dataclasses.fields(Trial))}
     assert (record["verdict"], record["preset"], record["backend"], record["seed"]) == ("scored", "numpy", "numpy", 1)
     assert record["scored_bytes"] >= 8000
     assert 0 < record["train_seconds"] < record["wall_seconds"]
@@ -482,7 +483,7 @@ def test_an_exported_model_writes_the_same_text(night: Path, tmp_path: Path, mon
 def test_a_campaigns_folder_is_the_first_word_of_what_needs_its_data(night: Path, tmp_path: Path) -> None:
     assert call("sample", night, "--length", 5).out == call("sample", "--dir", night, "--length", 5).out
     call("export", night, tmp_path / "model")
-    assert (tmp_path / "model" / "weights.safetensors").exists()
+    assert (tmp_path / "model" / "model.safetensors").exists()
     assert call("train", night, "--steps", 2, "--json").last["verdict"] == "scored"
     assert "ready" in call("prepare", night).out
 
@@ -511,7 +512,7 @@ def test_init_takes_a_program_a_trainer_and_a_tag(tmp_path: Path, options: list[
     trainer.write_text("X = 1\n\n\ndef main():\n    pass\n", encoding="utf-8")
     root = tmp_path / "campaign"
     told = call("init", root, *options, "--tag", "wide", "--program", program, "--trainer", trainer, "--json").json
-    assert told == {"root": str(root), "branch": "autoresearch/wide", "preset": "numpy"}
+    assert told == {"schema_version": 1, "root": str(root), "branch": "autoresearch/wide", "preset": "numpy"}
     assert (root / "program.md").read_text(encoding="utf-8") == "Lower it.\n"
     assert (root / "train.py").read_bytes() == trainer.read_bytes()
     assert "is a campaign already" in call("init", root, *options, code=2).err

@@ -9,11 +9,14 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from core.records import Experiment, Verdict, to_json
+from core.records import SCHEMA_KEY, Experiment, Verdict, to_json
 from core.system.text import clean
 
 # A pipe has no width of its own but COLUMNS, if that is set. No row of a table is wider than this.
 PIPE_WIDTH = 160
+
+# Of what --json prints: raised when a key disappears or changes its meaning or type; new keys leave it as it is.
+SCHEMA_VERSION = 1
 
 STYLES: dict[Verdict, str] = {"keep": "bold green", "discard": "bright_black", "crash": "red", "invalid": "magenta"}
 
@@ -53,21 +56,28 @@ def with_gain(experiment: Experiment) -> dict[str, Any]:
     return {**to_json(experiment), "gain": experiment.gain}
 
 
-def json_text(value: object) -> None:
-    """Prints indented JSON."""
-    say(_escaped(json.dumps(value, indent=2, ensure_ascii=False)))
+def json_text(value: object, *, plain: bool = False) -> None:
+    """Prints indented JSON. Unless `plain`, an object, or each one of an array, begins with the schema's version."""
+    say(_escaped(json.dumps(value if plain else _versioned(value), indent=2, ensure_ascii=False)))
 
 
 def json_line(value: object) -> None:
-    """Prints JSON on one line."""
-    say(_escaped(json.dumps(value, ensure_ascii=False)))
+    """Prints JSON on one line, with the version of the schema."""
+    say(_escaped(json.dumps(_versioned(value), ensure_ascii=False)))
+
+
+def _versioned(value: object) -> object:
+    if isinstance(value, list):
+        return [_versioned(one) for one in value]
+    return {SCHEMA_KEY: SCHEMA_VERSION, **value} if isinstance(value, dict) else value
 
 
 def _escaped(text: str) -> str:
     """JSON that says the same without a character that could drive a terminal or hide there."""
     if text.isprintable():
         return text
-    return "".join(one if one == "\n" or one.isprintable() else json.dumps(one)[1:-1] for one in text)
+    return "".join(one if one == "
+" or one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _line(stream: TextIO, text: str) -> None:
