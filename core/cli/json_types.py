@@ -38,7 +38,7 @@ class ShownExperiment(ExperimentRow):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class TrialAtWork:
     """What the trial at work does."""
 
     doing: str  # in words
@@ -58,7 +58,7 @@ class TryResult:
     reason: str | None
     experiment: int  # its number
     repeat: bool  # whether the same trainer was tried before: then it was not run again
-    running: Running | None  # only while it has no verdict
+    running: TrialAtWork | None  # only while it has no verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class SampledText:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transcript:
+class ShownTranscript:
     """What a model thought and did for one proposal."""
 
     experiment: int
@@ -268,7 +268,7 @@ OUTPUTS: dict[str, JsonOutput] = {
     "status": JsonOutput(form="object", of=Status),
     "log": JsonOutput(form="array", of=ExperimentRow),
     "show": JsonOutput(form="object", of=ShownExperiment),
-    "transcript": JsonOutput(form="object", of=Transcript),
+    "transcript": JsonOutput(form="object", of=ShownTranscript),
     "confirm": JsonOutput(form="object", of=Confirmation, note="Exit status 1 if no pair of trials was completed."),
     "export": JsonOutput(form="object", of=ExportedFolder),
     "sample": JsonOutput(form="object", of=SampledText),
