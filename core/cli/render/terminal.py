@@ -76,8 +76,7 @@ def _escaped(text: str) -> str:
     """JSON that says the same without a character that could drive a terminal or hide there."""
     if text.isprintable():
         return text
-    return "".join(one if one == "
-" or one.isprintable() else json.dumps(one)[1:-1] for one in text)
+    return "".join(one if one == "\n" or one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _line(stream: TextIO, text: str) -> None:
