@@ -96,7 +96,11 @@ def _what_next(campaign: Campaign) -> None:
     champion = campaign.ledger.champion()
     commands = []
     if champion is not None and champion.number > 0:
-        commands.append((to_type("confirm", campaign.root), "measures the gain again with fresh seeds"))
+        confirmed = campaign.confirmation()
+        if confirmed is None or confirmed.champion != champion.number:
+            commands.append((to_type("confirm", campaign.root), "measures the gain again with fresh seeds"))
+        else:
+            commands.append((to_type("export", campaign.root, "model"), "writes the model to a folder of its own"))
     if champion is not None and campaign.preset.name == DEMO:
         commands.append(
             (to_type("run", "night", "--preset", "auto", "--hours", "8"), "a night with this machine's sizes")

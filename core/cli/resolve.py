@@ -222,20 +222,12 @@ def run_with_bar(
     from core.cli.render.live import TrialBar
     from core.measure.lone_trial import lone_trial
     from core.trainer.check import check
+    from core.trial.probe import require_before_data
 
     check(trainer)
-    _check_device(preset)
+    require_before_data(preset)
     dataset = dataset_of(preset)
     with TrialBar(terminal.err(), title) as bar:
         done = lone_trial(trainer, preset, dataset, budget=budget, seed=seed, into=into, on_progress=bar)
     sys.stderr.write(done.last_output)
     return done.record
-
-
-def _check_device(preset: Preset) -> None:
-    """UserError if data would be prepared for a device that is missing; once it is prepared, the trial checks that."""
-    from core.data.dataset import prepared
-    from core.trial.probe import require
-
-    if prepared(preset.corpus, preset.vocabulary) is None:
-        require(preset)

@@ -42,11 +42,13 @@ class Local:
     def prepare(self, preset: Preset, tell: OnEvent) -> None:
         from core.data import prepare
         from core.trial.bytecode import compile_missing
+        from core.trial.probe import require_before_data
 
         def on_stage(stage: str, done: int, total: int) -> None:
             tell(Preparing(stage, done, total))
 
         if self._dataset is None:
+            require_before_data(preset)
             self._dataset = prepare(preset.corpus, preset.vocabulary, on_progress=on_stage)
             compile_missing(preset.backend, on_stage)
 

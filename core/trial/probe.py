@@ -75,6 +75,14 @@ def require(preset: Preset) -> None:
         raise UserError(f"{error} (preset {preset.name} takes {preset.backend} on {preset.device})")
 
 
+def require_before_data(preset: Preset) -> None:
+    """UserError if data would be prepared for a device that is missing. If it is there, the trial finds that out."""
+    from core.data.dataset import prepared
+
+    if prepared(preset.corpus, preset.vocabulary) is None:
+        require(preset)
+
+
 def probe_in_process(backend: str, device: str) -> dict[str, Any]:
     """Loads the backend in this process. What `probe` returns."""
     try:

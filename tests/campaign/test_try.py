@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, events_of, trainer
 
+import presets
 from core import events
 from core.campaign.campaign import Campaign
 from core.events import OnEvent, Repeat
@@ -231,3 +232,14 @@ def test_a_trainer_that_is_a_folder_or_no_text(tmp_path: Path) -> None:
         (campaign.root / "train.py").mkdir()
         with pytest.raises(UserError, match=r"train\.py"):
             campaign.try_worktree("folder")
+
+
+def test_a_device_that_is_missing_is_found_before_data_is_prepared(tmp_path: Path, corpus_folder: Path) -> None:
+    settings = {"device": "cuda:9", "corpus": f"folder:{corpus_folder}", "vocabulary": "300"}
+    seen: list[Any] = []
+    with Campaign.create(tmp_path / "c", presets.load("numpy", settings)) as campaign:
+        text = in_work_tree(campaign)
+        edit(campaign, text.replace("SMOOTHING = 0.5", "SMOOTHING = 0.3"))
+        with pytest.raises(UserError, match=r"preset numpy takes numpy on cuda:9"):
+            campaign.try_worktree("rare tokens need less", on_event=seen.append)
+    assert not events_of(events.Preparing, seen)

@@ -113,7 +113,7 @@ def test_what_runs_is_shown_and_another_waits(slow: Path) -> None:
     with ended_at_last(slow):
         assert (started["experiment"], started["verdict"], started["repeat"]) == (1, None, False)
         until(lambda: activity(slow)["seconds"] is not None)
-        waited = call("wait", "--for", 0, code=BUSY).out
+        waited = call("wait", str(number), "--for", 0, code=BUSY).out
         assert waited.startswith("still running, ")
         assert waited.endswith(" of 30 s (the baseline, seed 1; then experiment 1)\n")
         running = call("wait", 1, "--for", 0, "--json", code=BUSY).last
@@ -177,7 +177,7 @@ def test_a_detached_try_that_is_killed_is_told_and_goes_on(slow: Path) -> None:
         (["try", "--detach", "-m", " "], "say what should be better"),
         (["wait"], "nothing runs in"),
         (["wait", "7"], "there is no experiment 7, there are none yet, and nothing runs in"),
-        (["wait", "--for", "-1"], "--for"),
+        (["wait", str(number), "--for", "-1"], "--for"),
     ],
 )
 def test_what_can_be_said_at_once_is(quick: Path, arguments: list[str], said: str) -> None:
@@ -202,11 +202,13 @@ def shell(*words):
 for number in range(1, count + 1):
     text = open("train.py").read()
     open("train.py", "w").write(re.sub("^SMOOTHING = .*", f"SMOOTHING = {number / 7}", text, flags=re.M))
-    said, code = shell("try", "--detach", "-m", f"idea {number}")
-    assert code == 0, said
+    code = None
+    while code is None:  # on a busy machine the shell may end even this; what has begun goes on: status 75
+        said, code = shell("try", "--detach", "-m", f"idea {number}")
+    assert code in (0, 75), said
     waits, code = 0, 75
-    while code == 75:
-        said, code = shell("wait", "--for", str(min(limit / 3, 4)))
+    while code in (None, 75):
+        said, code = shell("wait", str(number), "--for", str(min(limit / 3, 4)))
         waits += 1
     assert code == 0, said
     print(number, waits, said.split()[0], flush=True)
@@ -215,7 +217,7 @@ for number in range(1, count + 1):
 
 @pytest.mark.skipif(os.name == "nt", reason="it ends process groups")
 @pytest.mark.parametrize(
-    ("count", "budget", "limit"), [(1, 1, 60), pytest.param(10, 11, 10, marks=pytest.mark.long)], ids=["one", "ten"]
+    ("count", "budget", "limit"), [(1, 1, 60), pytest.param(10, 9, 8, marks=pytest.mark.long)], ids=["one", "ten"]
 )
 def test_a_coding_agents_shell_with_a_limit(
     tmp_path: Path, corpus_folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, budget: float, limit: float
