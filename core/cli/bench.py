@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from core.cli import resolve
+from core.cli import completion, resolve
 from core.cli.options import AsJson, PresetSettings, TrainingDevice, comma_separated, interruptible
 from core.cli.render import terminal
 from core.records import Preset, UserError
@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 def bench(
     suites: Annotated[
-        list[str] | None, Argument(metavar="SUITE", help="suites, or all; default: all but experiment")
+        list[str] | None,
+        Argument(metavar="SUITE", help="suites, or all; default: all but experiment", autocompletion=completion.suites),
     ] = None,
     preset: Annotated[
-        str, Option("--preset", "-p", metavar="NAME", help="the preset that gives the shapes")
+        str,
+        Option(
+            "--preset", "-p", metavar="NAME", help="the preset that gives the shapes", autocompletion=completion.presets
+        ),
     ] = resolve.DEFAULT_PRESET,
-    backends: Annotated[str | None, Option(metavar="A,B", help="the backends; default: all that are installed")] = None,
+    backends: Annotated[
+        str | None,
+        Option(metavar="A,B", help="the backends; default: all that are installed", autocompletion=completion.backends),
+    ] = None,
     device: TrainingDevice = None,
     settings: PresetSettings = None,
     quick: Annotated[bool, Option("--quick", help="run few rounds, to see that it works")] = False,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from core.cli import resolve
+from core.cli import completion, resolve
 from core.cli.options import (
     CRASHED,
     AsJson,
@@ -49,9 +49,19 @@ def compare(
         Argument(metavar="RECORDS", help="campaigns, kept trials, files of --json output; runs nothing"),
     ] = None,
     preset: PresetName = None,
-    presets: Annotated[str | None, Option(metavar="A,B", help="compare these presets, each on its own backend")] = None,
+    presets: Annotated[
+        str | None,
+        Option(
+            metavar="A,B", help="compare these presets, each on its own backend", autocompletion=completion.preset_lists
+        ),
+    ] = None,
     backends: Annotated[
-        str | None, Option(metavar="A,B", help="the backends to compare; default: all that are installed")
+        str | None,
+        Option(
+            metavar="A,B",
+            help="the backends to compare; default: all that are installed",
+            autocompletion=completion.backends,
+        ),
     ] = None,
     device: TrainingDevice = None,
     settings: PresetSettings = None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import get_args
 
 import typer
 
@@ -77,6 +78,23 @@ def settings(incomplete: str) -> list[str]:
 def folder_or_number(incomplete: str) -> list[str]:
     """A campaign, or the number of an experiment of the campaign here."""
     return campaigns(incomplete) + _starting(incomplete, _numbers(None))
+
+
+def numbers(incomplete: str) -> list[str]:
+    """Numbers of the experiments of the campaign here."""
+    return _starting(incomplete, _numbers(None))
+
+
+def providers(incomplete: str) -> list[str]:
+    from core.agents.llm.providers import KINDS
+
+    return _starting(incomplete, KINDS)
+
+
+def efforts(incomplete: str) -> list[str]:
+    from core.agents.llm.base import Effort
+
+    return _starting(incomplete, get_args(Effort))
 
 
 def number_or_part(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -84,7 +84,14 @@ ExperimentWords = Annotated[
     ),
 ]
 ExperimentNumber = Annotated[
-    int | None, Option("--experiment", "-e", metavar="N", help="the experiment; default: the champion")
+    int | None,
+    Option(
+        "--experiment",
+        "-e",
+        metavar="N",
+        help="the experiment; default: the champion",
+        autocompletion=completion.numbers,
+    ),
 ]
 
 

@@ -38,6 +38,8 @@ def prepare(
         dataset = resolve.dataset_of(chosen)
         if notice := fetch(chosen, fetched(chosen.backend)):  # kernels that come from the network
             terminal.notice(notice)
+    for warning in dataset.warnings(chosen.score_bytes):
+        terminal.notice(f"warning: {warning}")
     text = dataset.scored("val", chosen.score_bytes)
     sizes = {split: {"documents": documents, "bytes": size} for split, (documents, size) in dataset.sizes().items()}
     facts = {"corpus": dataset.corpus, "vocabulary": dataset.tokenizer.vocabulary, "splits": sizes}

@@ -227,6 +227,8 @@ def run_with_bar(
     check(trainer)
     require_before_data(preset)
     dataset = dataset_of(preset)
+    for warning in dataset.warnings(preset.score_bytes):
+        terminal.notice(f"warning: {warning}")
     with TrialBar(terminal.err(), title) as bar:
         done = lone_trial(trainer, preset, dataset, budget=budget, seed=seed, into=into, on_progress=bar)
     sys.stderr.write(done.last_output)

@@ -71,13 +71,23 @@ def run(
     max_tokens: Annotated[int | None, Option(metavar="N", help="model: the most tokens that this run may use")] = None,
     model: Annotated[str | None, Option(metavar="NAME", help="model: its name; default: the provider's")] = None,
     provider: Annotated[
-        str | None, Option(metavar="NAME", help="model: anthropic, or openai for any compatible server")
+        str | None,
+        Option(
+            metavar="NAME",
+            help="model: anthropic, or openai for any compatible server",
+            autocompletion=completion.providers,
+        ),
     ] = None,
     endpoint: Annotated[
         str | None, Option(metavar="URL", help="model: the server to ask instead of the provider's")
     ] = None,
     effort: Annotated[
-        str | None, Option(metavar="LEVEL", help="model: how hard it thinks: low, medium, high, xhigh or max")
+        str | None,
+        Option(
+            metavar="LEVEL",
+            help="model: how hard it thinks: low, medium, high, xhigh or max",
+            autocompletion=completion.efforts,
+        ),
     ] = None,
     thinking_budget: Annotated[
         int | None, Option(metavar="TOKENS", help="model: tokens to think with, where the model takes a budget")

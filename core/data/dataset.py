@@ -19,6 +19,8 @@ from core.data.tokenizer import Tokenizer
 from core.records import UserError, check_vocabulary
 from core.system.files import cache_root, delete_leftovers, digest, os_errors_as_user_errors
 
+LEAST_SCORED = 5  # documents: a score on fewer is more about these than about the language
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -43,6 +45,19 @@ class Dataset:
             documents = first_bytes(self.val if split == "val" else self.test, score_bytes)
             self._scored[split, score_bytes] = ScoredText(documents, self.tokenizer)
         return self._scored[split, score_bytes]
+
+    def warnings(self, score_bytes: int) -> list[str]:
+        """What makes scores on this text poor, a sentence each; empty if nothing does."""
+        found = []
+        for name, text in (("validation", self.scored("val", score_bytes)), ("test", self.scored("test", score_bytes))):
+            count = len(text.documents)
+            if count < LEAST_SCORED:
+                documents = "one document" if count == 1 else f"{count} documents"
+                found.append(
+                    f"{name} is {documents}, fewer than {LEAST_SCORED}: scores say how well a model fits these, "
+                    f"not how well it learned; give {self.corpus} more or shorter documents"
+                )
+        return found
 
     def sizes(self) -> dict[Split, tuple[int, int]]:
         """Documents and UTF-8 bytes of each split."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from core.events import OnEvent, OnProgress, Preparing
+from core.events import Notice, OnEvent, OnProgress, Preparing
 from core.records import Preset, Score, Trial
 from core.trial.spec import AuditSpec, TrialSpec, read_facts
 
@@ -51,6 +51,8 @@ class Local:
             require_before_data(preset)
             self._dataset = prepare(preset.corpus, preset.vocabulary, on_progress=on_stage)
             compile_missing(preset.backend, on_stage)
+            for warning in self._dataset.warnings(preset.score_bytes):
+                tell(Notice(f"warning: {warning}"))
 
     @property
     def dataset(self) -> Dataset:

@@ -292,3 +292,17 @@ def test_many_documents_that_are_equal_are_told_from_too_few(tmp_path: Path, fre
     reason = r"none of 400 documents \(1 without those that are equal\) fell to val and test; add documents: from "
     with pytest.raises(UserError, match=reason):
         prepare(f"folder:{tmp_path}", 256)
+
+
+@pytest.mark.parametrize(("documents", "score_bytes", "warned"), [(40, 5000, 2), (400, 5000, 0), (400, 10, 2)])
+def test_validation_of_few_documents_is_a_warning(
+    documents: int, score_bytes: int, warned: int, tmp_path: Path, cache: Path
+) -> None:
+    for number in range(documents):
+        (tmp_path / f"{number}.txt").write_text(f"document {number} has these words. " * 20, encoding="utf-8")
+    dataset = prepare(f"folder:{tmp_path}", 256)
+    found = dataset.warnings(score_bytes)
+    assert len(found) == warned
+    assert all("fewer than 5: scores say how well a model fits these" in one for one in found)
+    count = len(dataset.scored("val", score_bytes).documents)
+    assert not found or f"validation is {'one document' if count == 1 else f'{count} documents'}" in found[0]
