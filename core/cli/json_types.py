@@ -240,6 +240,7 @@ class DoctorReport:
     git: Mapping[str, Any]  # path, version
     backends: Mapping[str, DoctorBackend]
     chosen: Mapping[str, Any]  # the preset's backend, device, corpus, vocabulary; memory it needs and there is
+    bytecode: Mapping[str, Any]  # for each backend: files of its libraries without it (missing)
     data: Mapping[str, Any]  # for each corpus: vocabularies that are prepared, bytes, error
     cache: Mapping[str, Any]  # folder, bytes, parts
     removed: Mapping[str, Any]  # what killed supervisors had left: folders, bytes, processes
