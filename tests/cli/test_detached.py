@@ -113,7 +113,7 @@ def test_what_runs_is_shown_and_another_waits(slow: Path) -> None:
     with ended_at_last(slow):
         assert (started["experiment"], started["verdict"], started["repeat"]) == (1, None, False)
         until(lambda: activity(slow)["seconds"] is not None)
-        waited = call("wait", str(number), "--for", 0, code=BUSY).out
+        waited = call("wait", "--for", 0, code=BUSY).out
         assert waited.startswith("still running, ")
         assert waited.endswith(" of 30 s (the baseline, seed 1; then experiment 1)\n")
         running = call("wait", 1, "--for", 0, "--json", code=BUSY).last
@@ -177,7 +177,7 @@ def test_a_detached_try_that_is_killed_is_told_and_goes_on(slow: Path) -> None:
         (["try", "--detach", "-m", " "], "say what should be better"),
         (["wait"], "nothing runs in"),
         (["wait", "7"], "there is no experiment 7, there are none yet, and nothing runs in"),
-        (["wait", str(number), "--for", "-1"], "--for"),
+        (["wait", "--for", "-1"], "--for"),
     ],
 )
 def test_what_can_be_said_at_once_is(quick: Path, arguments: list[str], said: str) -> None:
