@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from campaigns import TEST_HARDER, ScriptedAgent, ScriptedEngine, a_campaign, a_trial, events_of, trainer
 from command import call
+from support import reference_trainer
 from view_records import an_experiment
 
 import core
@@ -263,7 +264,10 @@ def night(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Path
     root = tmp_path_factory.mktemp("campaigns") / "night"
     settings = ["score_bytes=8000", "peak_tflops=0.001", "seeds=[1]", "depth=1"]
     options = ["--preset", "numpy", "--corpus", f"folder:{corpus_folder}", *(f"--set={one}" for one in settings)]
-    call("init", root, *options)
+    trainer = root.parent / "train.py"
+    rests = 'if __import__("time").sleep(0.02) or step == 29: break'  # long enough to be seen training
+    trainer.write_text(reference_trainer(rests).replace("DEPTH = 2", "DEPTH = 1"), encoding="utf-8")
+    call("init", root, *options, "--trainer", trainer)
     path = root / "train.py"
     path.write_text(path.read_text(encoding="utf-8").replace("DEPTH = 1", "DEPTH = 2"), encoding="utf-8")
     assert call("try", "-m", "the last token tells much", "--dir", root, "--json").last["verdict"] == "keep"

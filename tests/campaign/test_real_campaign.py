@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from support import BRIEF, reference_trainer
 
 import presets
 from core.agents import registry
@@ -16,7 +17,8 @@ from core.records import Experiment
 @pytest.fixture
 def campaign(tmp_path: Path, corpus_folder: Path):
     preset = dataclasses.replace(presets.load("numpy"), corpus=f"folder:{corpus_folder}")
-    with Campaign.create(tmp_path / "c", preset, program="Lower it.\n", tag="real") as campaign:
+    trainer = reference_trainer(BRIEF)
+    with Campaign.create(tmp_path / "c", preset, trainer=trainer, program="Lower it.\n", tag="real") as campaign:
         yield campaign
 
 

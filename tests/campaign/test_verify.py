@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, trainer
 from command import call
-from support import PRESET
+from support import BRIEF, PRESET, reference_trainer
 
 import backends
 from core.agents.base import Agent, History
@@ -100,7 +100,7 @@ class LessSmoothing(Agent):
 def test_real_trials_hold_and_a_changed_claim_does_not(tmp_path: Path, cache: Path, corpus_folder: Path) -> None:
     root = tmp_path / "real"
     preset = dataclasses.replace(PRESET, corpus=f"folder:{corpus_folder}", seeds=(1,))
-    with Campaign.create(root, preset, tag="t") as campaign:
+    with Campaign.create(root, preset, trainer=reference_trainer(BRIEF), tag="t") as campaign:
         campaign.run(LessSmoothing())
         kept = [e for e in campaign.experiments() if e.verdict == "keep"]
         assert all(e.audit is not None and e.audit.kind == "deep" for e in kept)

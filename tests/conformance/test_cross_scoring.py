@@ -25,11 +25,11 @@ SMALL = dataclasses.replace(
     PRESET,
     vocabulary=256,
     sequence_length=64,
-    total_batch_size=1024,
-    device_batch_size=8,
+    total_batch_size=512,
+    device_batch_size=4,
     startup_seconds=240.0,
     silence_seconds=120.0,
-    score_bytes=20_000,
+    score_bytes=6_000,
 )
 # Constants that no file has: windows, width of heads and of the model, and what is no shape.
 CONSTANTS: dict[str, dict[str, Constant]] = {
@@ -140,7 +140,7 @@ def test_a_trial_trains_and_is_scored_the_same_twice(
     assert curve[0] == pytest.approx(5.545, abs=0.01), "ln 256: it starts as a guess"
     assert curve[-1] < 3.5
     assert trial.val_bpb is not None and 2.0 < trial.val_bpb < 6.0
-    assert (trial.tokens, trial.rows, trial.sequence_length) == (STEPS * 1024, 16, 64)
+    assert (trial.tokens, trial.rows, trial.sequence_length) == (STEPS * 512, 8, 64)
     assert trial.flops_per_token is not None
     assert set(trial.choices) == {"kernel", "dtype", "compile"}
     assert all("(" in choice for choice in trial.choices.values())
@@ -158,7 +158,7 @@ def test_a_trial_trains_and_is_scored_the_same_twice(
 @pytest.mark.parametrize(
     ("backend", "constants", "rows"),
     [
-        ("torch", {"TOTAL_BATCH_SIZE": 300}, 8),
+        ("torch", {"TOTAL_BATCH_SIZE": 300, "DEVICE_BATCH_SIZE": 8}, 8),
         ("mlx", {"TOTAL_BATCH_SIZE": 1024, "DEVICE_BATCH_SIZE": 7}, 30),
     ],
 )
