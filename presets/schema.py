@@ -45,7 +45,7 @@ def value(text: str) -> Any:
     """The TOML value `text`; a bare word, as a shell makes of WINDOW_PATTERN="L", is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -53,7 +53,7 @@ def toml(text: str, where: str) -> dict[str, Any]:
     """The tables of a TOML text. UserError if it is not TOML."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, a number of thousands of digits, or nested too deeply
         raise UserError(f"{where} is not TOML: {error}") from error
 
 
@@ -68,7 +68,7 @@ def checked_table(values: Mapping[str, Any], name: str, where: str) -> dict[str,
 def _typed(name: str, value: Any) -> Any:
     """The value in its field's type. Whole numbers become floats where needed; nothing else is converted."""
     wanted = str(FIELDS[name].type)
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63  # as TOML has it
     if wanted == "str" and isinstance(value, str):
         return value
     if wanted == "int" and whole:
@@ -82,7 +82,13 @@ def _typed(name: str, value: Any) -> Any:
     if wanted.startswith("Mapping") and isinstance(value, dict):
         return {key: _constant(key, item) for key, item in value.items()}
     expected = {"str": "text", "int": "a whole number", "tuple[int, ...]": "whole numbers, as in [1, 2]"}
-    raise UserError(f"{name} is {expected.get(wanted, 'a number')}, not {value!r}")
+    raise UserError(f"{name} is {expected.get(wanted, 'a number')}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """The value for an error, which a person can't read if it fills the screen."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _constant(name: str, value: Any) -> Constant:
@@ -90,7 +96,7 @@ def _constant(name: str, value: Any) -> Constant:
         return value
     if isinstance(value, list) and all(type(item) in (int, float) for item in value):
         return tuple(value)
-    raise UserError(f"{name} is a number, true or false, a text or a list of numbers, not {value!r}")
+    raise UserError(f"{name} is a number, true or false, a text or a list of numbers, not {_shown(value)}")
 
 
 def _range(key: str, words: Any) -> str:

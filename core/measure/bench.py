@@ -21,7 +21,7 @@ from core.records import Preset, UserError, to_json, unknown
 from core.sandbox.environment import scrubbed
 from core.sandbox.spawn import ReapedProcess
 from core.system import install, scratch
-from core.system.files import cache_root, write_json
+from core.system.files import cache_root, parse_json, write_json
 from core.trial import compile_cache
 from core.trial.supervisor import backend_environment
 
@@ -247,7 +247,7 @@ def parse(held: Mapping[str, Any]) -> BenchmarkRun:
 def read(path: Path) -> BenchmarkRun:
     """A saved run. UserError if the file is something else."""
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
+        return parse(parse_json(path.read_bytes()))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is no run of autoresearch bench: {error!r}") from error
 

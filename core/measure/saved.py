@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from core.measure.compare import Curve, Entry, check_yardsticks, ranked
 from core.records import RECORD, SCHEMA_KEY, Trial, UserError, from_json, one_yardstick
 from core.store import trial_files
 from core.store.reader import CampaignReader
-from core.system.files import read_text
+from core.system.files import parse_json, read_text
 
 ROWS = "rows.json"  # in the folder that `compare --out` writes
 
@@ -83,10 +82,10 @@ def _json(path: Path) -> list[Any]:
     """The JSON objects in a file that has one, an array of them, or one a line."""
     text = read_text(path)
     try:
-        whole = json.loads(text)
+        whole = parse_json(text)
     except ValueError:
         try:
-            whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+            whole = [parse_json(line) for line in text.splitlines() if line.strip()]
         except ValueError:
             raise UserError(f"{path} holds no JSON: name what train --json or compare --json printed") from None
     return whole if isinstance(whole, list) else [whole]

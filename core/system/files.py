@@ -137,10 +137,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """What `write_json` wrote; None if the file is missing or damaged. UserError if it is there and can't be read."""
     with os_errors_as_user_errors(path):
         try:
-            data = json.loads(path.read_bytes())
+            data = parse_json(path.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
     return data if isinstance(data, dict) else None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. ValueError if it is none, or is nested too deeply for Python."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def move(source: Path, target: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.records import FACTS, WEIGHTS, Budget, Facts, Preset, Trial, UserError, from_json
-from core.system.files import replacing
+from core.system.files import explained, parse_json, replacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +61,12 @@ def read_facts(folder: Path) -> Facts:
     """What a trial left for `restore`. UserError if it is missing or damaged."""
     path = folder / FACTS
     try:
-        return from_json(Facts, json.loads(path.read_text(encoding="utf-8")))
+        return from_json(Facts, parse_json(path.read_bytes()))
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: a trial that scored leaves it, so restore it from a copy of its folder"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise explained(error, path) from error
+    except ValueError as error:
         raise UserError(f"{path} is damaged: restore it from a copy of its folder") from error

@@ -82,6 +82,11 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         presets.load(str(path))
     with pytest.raises(UserError, match=r"--preset names ~nosuchuser/mine.toml, and there is no home folder"):
         presets.load("~nosuchuser/mine.toml")
+    path.write_text("depth = " + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine.toml is not TOML: "):
+        presets.load(str(path))
+    with pytest.raises(UserError, match="depth is a whole number"):
+        presets.load("cpu", {"depth": "[" * 100_000})
 
 
 def test_bases_in_a_ring_are_told(tmp_path: Path) -> None:
@@ -141,6 +146,10 @@ def test_a_folder_is_named_from_the_root(tmp_path: Path, monkeypatch: pytest.Mon
         ("cpu", {"vocabulary": "257"}, "256 .plain bytes. or of 258 and more"),
         ("cpu", {"vocabulary": "100"}, "256 .plain bytes. or of 258 and more"),
         ("cpu", {"depth": "0"}, "depth is a finite number above 0"),
+        ("cpu", {"depth": "1" * 400}, r"depth is a whole number, not 1{60}\.\.\.$"),
+        ("cpu", {"depth": "1" * 5000}, "depth is a whole number, not '1"),
+        ("cpu", {"budget_seconds": "1" * 400}, "budget_seconds is a number"),
+        ("cpu", {"budget_seconds": "1e999"}, "budget_seconds is a finite number above 0"),
         ("cpu", {"budget_seconds": "inf"}, "budget_seconds is a finite number above 0"),
         ("cpu", {"budget_seconds": "nan"}, "budget_seconds is a finite number above 0"),
         ("cpu", {"peak_tflops": "-1"}, "peak_tflops is a finite number above 0"),

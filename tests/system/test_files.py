@@ -52,8 +52,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"folder: is a directory; move it away, or name a file$"):
         files.read_text(tmp_path / "folder")
     assert files.read_json(tmp_path / "missing") is None
-    (tmp_path / "damaged").write_bytes(b"{")
-    assert files.read_json(tmp_path / "damaged") is None
+    for damaged in ("{", "[" * 100_000, "[]"):
+        (tmp_path / "damaged").write_text(damaged, encoding="utf-8")
+        assert files.read_json(tmp_path / "damaged") is None
 
 
 def test_unreadable_is_not_missing() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import gzip
-import json
 import os
 import stat
 import time
@@ -26,6 +25,7 @@ from core.system.files import (
     digest,
     file_sha256,
     os_errors_as_user_errors,
+    parse_json,
     read_json,
     write_json,
 )
@@ -87,8 +87,8 @@ class _Lines:
         if position == 0 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise UserError(f"{self.path}: expected lines of UTF-8 text, got UTF-16; save it as UTF-8")
         text: object = 0
-        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deep
-            text = json.loads(line)["text"]
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            text = parse_json(line)["text"]
         if text is not None and not isinstance(text, str):
             raise UserError(
                 f'expected each line of {self.path} to be JSON with a string "text", got {line[:60]!r} at byte '
