@@ -325,7 +325,7 @@ def test_files_of_records_are_grouped_by_all_but_the_seed(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "nowhere can't be read"),
+        (["nowhere"], "nowhere: no such file"),
         (["empty"], "is no campaign and holds no trial.json"),
         (["text.txt"], "holds no JSON"),
         (["text.txt", "--backends", "numpy"], "leave out --backends"),
