@@ -14,7 +14,6 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,6 +139,8 @@ def seed_numpy(seed: int) -> None:
 
 def installed(*packages: str) -> dict[str, str]:
     """The versions of NumPy and of those packages that are installed."""
+    from importlib.metadata import PackageNotFoundError, version  # a scorer does without
+
     found = {"numpy": np.__version__}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""What backends compiled: a store that only the supervisor writes, and a copy of it for each process of a trial.
+"""What backends compiled: a store that only the supervisor writes, and a copy of it for each trainer's process.
 
 A trial could pass information to the next one through a shared cache. So its entries are copied before its first real
 batch, when it knows nothing yet, and enter the store only after its audit has passed.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from core.system.files import cache_root, is_full, replacing
 
-STORE_BYTES = 256 * 2**20  # what is copied for every process: more would cost more than it saves
+STORE_BYTES = 256 * 2**20  # what is copied for every trial: more would cost more than it saves
 MOST_FILES = 20_000
 _CHUNK = 1 << 20
 

@@ -80,7 +80,8 @@ class _Outcome:
 def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambda progress: None) -> Trial:
     """Trains and scores `spec.trainer` once. `dataset` is the preset's corpus.
 
-    UserError when the preset or its backend can't be had here, or the disk is full. KeyboardInterrupt passes through.
+    UserError when the preset or its backend can't be had here, the disk is full, or somebody deleted what the trial
+    works in. KeyboardInterrupt passes through.
     In every case all processes have ended and their scratch is gone on return.
     """
     spec = replace(spec, into=spec.into.absolute())  # its processes have current folders of their own
