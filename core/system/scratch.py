@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.records import UserError
-from core.system.files import is_full, no_space
+from core.system.files import disk_full_as_user_error, is_full, no_space
 
 # The owner's process id and start, and the place that these numbers mean something in.
 _NAME = re.compile(r"\.?autoresearch-(\d+)-([0-9a-f]+)-([0-9a-f]{6})-\w+")
@@ -39,10 +39,11 @@ def make(within: Path | None = None) -> Path:
 
 @contextlib.contextmanager
 def folder(within: Path | None = None) -> Iterator[Path]:
-    """A new folder of this process for the block, as `make` makes it."""
+    """A new folder of this process for the block, as `make` makes it. UserError where its disk is full."""
     path = make(within)
     try:
-        yield path
+        with disk_full_as_user_error(path.parent):
+            yield path
     finally:
         remove(path)
 

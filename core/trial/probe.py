@@ -32,6 +32,22 @@ def probe(backend: str, device: str = "auto", *, timeout: float = SECONDS) -> di
     module = backends.get(backend)
     if reason := module.missing():
         return {"error": reason}
+    try:
+        out, err, returncode = _ran(backend, device, timeout)
+    except subprocess.TimeoutExpired:
+        return {"error": f"it said nothing within {timeout:g} s"}
+    except UserError as error:  # no room for temporary files
+        return {"error": str(error)}
+    for line in reversed(out.splitlines()):  # a framework may print, too
+        with contextlib.suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                return found
+    last = next((line.strip() for line in reversed(err.splitlines()) if line.strip()), "it printed nothing")
+    return {"error": f"its process ended {_how(returncode)}: {last[:300]}"}
+
+
+def _ran(backend: str, device: str, timeout: float) -> tuple[str, str, int | None]:
+    """What the process printed on both streams, and its exit status."""
     environment = TrialEnvironment(backend=backend, device=device)
     command = [sys.executable, "-P", "-m", "core.trial.probe", backend, device]
     with scratch.folder() as folder:
@@ -49,18 +65,10 @@ def probe(backend: str, device: str = "auto", *, timeout: float = SECONDS) -> di
         ) as process:
             try:
                 out, err = (part.decode("utf-8", "replace") for part in process.communicate(timeout=timeout))
-            except subprocess.TimeoutExpired:
-                return {"error": f"it said nothing within {timeout:g} s"}
             finally:
                 process.end()
         ended = process.outcome().returncode
-        returncode = process.returncode if ended is None else ended  # the reaper's own, if that died
-    for line in reversed(out.splitlines()):  # a framework may print, too
-        with contextlib.suppress(ValueError):
-            if isinstance(found := json.loads(line), dict):
-                return found
-    last = next((line.strip() for line in reversed(err.splitlines()) if line.strip()), "it printed nothing")
-    return {"error": f"its process ended {_how(returncode)}: {last[:300]}"}
+        return out, err, process.returncode if ended is None else ended  # the reaper's own, if that died
 
 
 def require(preset: Preset) -> None:

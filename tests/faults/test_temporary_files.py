@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from campaigns import ScriptedAgent, Steps
-from support import trainer_text
+from support import PRESET, trainer_text
 
 from core.campaign.campaign import Campaign
 from core.events import Event, Progress
 from core.records import UserError
-from core.sandbox import tier
+from core.sandbox import selftest, tier
+from core.trial.probe import probe
 
 pytestmark = pytest.mark.skipif(not tier.available().enforced, reason="an unconfined trial can delete its own folder")
 
@@ -64,3 +66,15 @@ def test_a_folder_of_temporary_files_that_vanished(night: Path, scratches: Path)
         with pytest.raises(UserError, match=f"{scratches} is gone: make it again, or set TMPDIR"):
             campaign.run(ScriptedAgent([PAUSES]))
         assert campaign.status().experiments == before
+
+
+def test_no_room_for_temporary_files_is_what_the_doctor_finds(scratches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(scratches)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs Linux and root")
+    try:
+        (scratches / "filler").write_bytes(bytes(4096))
+        assert f"no space left for {scratches}" in probe(PRESET.backend)["error"]
+        assert f"no space left for {scratches}" in selftest.check().error
+    finally:
+        subprocess.run(["umount", "--lazy", str(scratches)], check=True)
