@@ -19,15 +19,18 @@ import numpy as np
 import pytest
 
 import backends
-from core.measure.bench import MISTAKE, PROGRESS, SETTINGS, SUITES
+from core.measure.bench import ENDED, MISTAKE, PROGRESS, SETTINGS, SUITES
 from core.records import Choice, Facts, Preset, UserError, from_json
 from core.system import hardware
+from core.system.files import write_json
+from core.system.text import seconds
 from core.trainer.reference import reference_trainer
 from core.trial.child.worker import load
 
 OPTIONS: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
 SIDE = from_json(Preset, OPTIONS["side"]) if OPTIONS.get("side") else None
 QUICK = bool(OPTIONS.get("quick"))
+BEGUN = time.monotonic()
 
 Timed = Callable[..., Any]
 
@@ -117,8 +120,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Prints the line of progress that `autoresearch bench` passes on."""
-    print(f"\n{PROGRESS}{item.name.removeprefix('test_')}", flush=True)
+    """Prints the line of progress that `autoresearch bench` passes on: which benchmark, of how many, how long yet."""
+    every = item.session.items
+    place = every.index(item)
+    left = f", about {seconds((time.monotonic() - BEGUN) / place * (len(every) - place))} left" if place else ""
+    print(f"\n{PROGRESS}{item.name.removeprefix('test_')} ({place + 1} of {len(every)}{left})", flush=True)
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Writes all that was measured so far, and says so: what is ended later keeps it."""
+    session = getattr(item.config, "_benchmarksession", None)
+    if "ended" not in OPTIONS or session is None or not session.benchmarks:
+        return
+    hook = item.config.hook
+    document = hook.pytest_benchmark_generate_json(
+        config=item.config,
+        benchmarks=session.benchmarks,
+        include_data=False,
+        machine_info=session.get_machine_info(),
+        commit_info=hook.pytest_benchmark_generate_commit_info(config=item.config),
+    )
+    write_json(Path(OPTIONS["ended"]), document)
+    print(f"\n{ENDED}{item.name}", flush=True)
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:

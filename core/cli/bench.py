@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -62,8 +62,18 @@ def bench(
     named = resolve.preset_for(resolve.PresetOptions(preset=preset, device=device, settings=settings))
     sides = _sides(named, backends, device) if backends or set(chosen) & set(suite_runner.OF_BACKENDS) else {}
     before = suite_runner.read(against) if against is not None else None
-    with interruptible("nothing was kept: the same command starts again"):
-        held = suite_runner.measure(chosen, named, sides, quick, terminal.notice)
+    held: dict[str, Any] = {}
+    with interruptible("the same command starts again"):
+        try:
+            for ended in suite_runner.measure(chosen, named, sides, quick, terminal.notice):
+                held = ended
+        except (KeyboardInterrupt, UserError):
+            if held:
+                kept = suite_runner.keep(held, named.name)
+                terminal.notice(f"kept in {kept}: the benchmarks that ended, {len(held['benchmarks'])} of them")
+                console = terminal.err()
+                console.print(table(suite_runner.parse(held), None, console.width))
+            raise
     run = suite_runner.parse(held)
     if before is None:
         before = suite_runner.last_like(run, terminal.notice)

@@ -11,7 +11,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +37,7 @@ SUITES = {
 OF_BACKENDS = ("peak", "step", "optimizer", "scoring")
 OF_NONE = ("peak", "packing", "tokenizer", "experiment")
 SETTINGS = "AUTORESEARCH_BENCH"  # the environment variable with the settings of a suites' process, as JSON
-PROGRESS, MISTAKE = "measuring: ", "mistake: "  # how such a process begins lines that are for this one
+PROGRESS, ENDED, MISTAKE = "measuring: ", "ended: ", "mistake: "  # how such a process begins lines for this one
 SLOWER = 1.10  # medians' ratio from which a benchmark is marked, if the quartiles do not overlap
 SAME = ("processor", "cores", "accelerators", "preset", "quick")  # equal in comparable runs
 
@@ -150,37 +150,43 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 def measure(
     suites: Sequence[str], preset: Preset, sides: Mapping[str, Preset], quick: bool, tell: Tell
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Runs the backends' suites in a process for each side, and the others in one more.
 
-    Frameworks in one process would take each other's threads. Returns pytest-benchmark's documents as one. UserError,
-    with the output, if a benchmark fails.
+    Frameworks in one process would take each other's threads. Yields a document of pytest-benchmark's whenever a
+    benchmark has ended, with all that have ended before: whoever stops it has lost one benchmark. UserError, with the
+    output, if a benchmark fails.
     """
     parts = [*((OF_BACKENDS, side) for side in sides.values()), (OF_NONE, None)]
-    found = [
-        _measure_part(chosen, preset, side, quick, tell)
-        for part, side in parts
-        if (chosen := [name for name in suites if name in part])
-    ]
-    run = found[0]
-    run["machine_info"]["versions"] = {
-        name: version for part in found for name, version in part["machine_info"]["versions"].items()
+    before: list[dict[str, Any]] = []
+    for part, side in parts:
+        if chosen := [name for name in suites if name in part]:
+            now: dict[str, Any] = {}
+            for now in _measure_part(chosen, preset, side, quick, tell):
+                yield _merged([*before, now])
+            before.append(now)
+
+
+def _merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Documents of one run as one, without every single round."""
+    versions = {name: version for part in parts for name, version in part["machine_info"]["versions"].items()}
+    every = [one for part in parts for one in part["benchmarks"]]
+    return {
+        **parts[0],
+        "machine_info": {**parts[0]["machine_info"], "versions": versions},
+        "benchmarks": sorted(every, key=lambda one: list(SUITES).index(one["group"])),
     }
-    every = [one for part in found for one in part["benchmarks"]]
-    for one in every:
-        del one["stats"]["data"]  # every single round
-    run["benchmarks"] = sorted(every, key=lambda one: list(SUITES).index(one["group"]))
-    return run
 
 
 def _measure_part(
     suites: Sequence[str], preset: Preset, side: Preset | None, quick: bool, tell: Tell
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Runs one process in a trial's environment and under a reaper, so that nothing of it outlives this call."""
     settings = {"suites": suites, "preset": to_json(preset), "side": side and to_json(side), "quick": quick}
     with scratch.folder() as temporary:
-        into, home = temporary / "run.json", temporary / "scratch"
+        ended, home = temporary / "ended.json", temporary / "scratch"
         home.mkdir()
+        settings["ended"] = str(ended)
         variables = scrubbed(home, {})
         if side:
             environment = backend_environment(side)
@@ -189,7 +195,6 @@ def _measure_part(
         command = [
             sys.executable, "-P", "-m", "pytest", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
             str(source()), "-q", "-s", "--benchmark-only", "--benchmark-quiet", "--timeout=0", "-W", "default",
-            f"--benchmark-json={into}",
         ]  # fmt: skip
         with ReapedProcess(
             command,
@@ -202,20 +207,25 @@ def _measure_part(
             stderr=subprocess.STDOUT,
         ) as process:
             try:
-                _follow(process, tell)
+                for _ in _follow(process, tell):
+                    yield dict(json.loads(ended.read_text(encoding="utf-8")))
             finally:
                 process.end()
-        return dict(json.loads(into.read_text(encoding="utf-8")))
 
 
-def _follow(process: ReapedProcess, tell: Tell) -> None:
-    """Passes on a process's progress until it ends. UserError if it reports a mistake or fails."""
+def _follow(process: ReapedProcess, tell: Tell) -> Iterator[None]:
+    """Passes on a process's progress until it ends, and yields after each benchmark.
+
+    UserError if the process reports a mistake or fails.
+    """
     printed: list[str] = []
     assert process.stdout is not None
     with io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.startswith(PROGRESS):
                 tell(line.strip())
+            elif line.startswith(ENDED):
+                yield
             elif line.startswith(MISTAKE):
                 raise UserError(line.removeprefix(MISTAKE).strip())
             else:
@@ -270,11 +280,20 @@ def comparable(run: BenchmarkRun, other: BenchmarkRun) -> bool:
 
 
 def last_like(run: BenchmarkRun, tell: Tell) -> BenchmarkRun | None:
-    """The newest saved run that is comparable. Reports files that can't be read to `tell`, and skips them."""
+    """The newest saved run that is comparable and has what this one has; else the newest that is comparable.
+
+    Reports files that can't be read to `tell`, and skips them.
+    """
+    newest = None
+    names = {(one.suite, one.name) for one in run.results}
     for path in sorted(folder().glob("*.json"), reverse=True):
         try:
-            if comparable(run, other := read(path)):
-                return other
+            other = read(path)
         except UserError as error:
             tell(f"skipped: {error}")
-    return None
+            continue
+        if comparable(run, other):
+            if names <= {(one.suite, one.name) for one in other.results}:
+                return other
+            newest = newest or other  # one that was ended, or of other suites
+    return newest

@@ -238,9 +238,40 @@ def test_ctrl_c_leaves_no_process_and_no_file(suite: Path, fresh_cache: Path, mo
     monkeypatch.setattr("core.cli.render.terminal.notice", interrupted)
     call("bench", "packing", code=130)
     progress, last = heard
-    assert last.startswith("interrupted; nothing was kept")
+    assert last.startswith("interrupted; the same command starts again")
     assert not psutil.pid_exists(int(progress.split()[-1]))
     assert not bench.folder().exists()
+
+
+@pytest.mark.timeout(60)
+def test_what_ended_before_ctrl_c_is_kept_and_shown(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    def interrupted(line: str) -> None:
+        heard.append(line)
+        if "(2 of 3, about " in line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("core.cli.render.terminal.notice", interrupted)
+    answer = call("bench", "packing", "--quick", code=130)
+    first, second, kept, last = heard
+    assert first.startswith(f"{bench.PROGRESS}packing[") and first.endswith(" (1 of 3)")
+    assert second.endswith(" left)")
+    (path,) = bench.folder().iterdir()
+    assert kept == f"kept in {path}: the benchmarks that ended, 1 of them"
+    assert last == "interrupted; the same command starts again"
+    (result,) = bench.read(path).results
+    assert result.suite == "packing" and result.rounds > 0
+    assert result.name in answer.err
+
+
+def test_a_run_is_held_against_one_that_has_all_that_it_has(fresh_cache: Path) -> None:
+    whole = document()
+    whole["benchmarks"].append({**whole["benchmarks"][0], "name": "test_b"})
+    first = bench.keep(whole, "cpu")
+    bench.keep(document(), "cpu")
+    found = bench.last_like(bench.parse(whole), print)
+    assert found is not None and len(found.results) == 2 == len(bench.read(first).results)
 
 
 # Mistakes
@@ -269,7 +300,7 @@ def test_mistakes_are_told_before_anything_runs(
 def test_a_run_of_another_machine_is_compared_with_a_warning(
     fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "measure", lambda *_: document(median=3.0))
+    monkeypatch.setattr(bench, "measure", lambda *_: iter([document(median=3.0)]))
     other = tmp_path / "other.json"
     other.write_text(json.dumps(document(median=1.0, cores=64)), encoding="utf-8")
     answer = call("bench", "packing", "--against", other)
