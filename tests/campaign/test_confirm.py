@@ -294,7 +294,8 @@ def test_confirm_end_to_end(night: Path, tmp_path: Path) -> None:
         assert 0 < pair["champion_bpb"] < pair["baseline_bpb"] < 8
         assert pair["champion_test_bpb"] not in (pair["champion_bpb"], pair["baseline_test_bpb"])
     status = call("status", "--dir", root, "--json").json
-    assert (status["confirmation"], status["champion_commit"], status["experiments"]) == (found, head, 1)
+    inner = {"schema_version": 1, **status["confirmation"]}
+    assert (inner, status["champion_commit"], status["experiments"]) == (found, head, 1)
     assert f"retest       {found['line']}" in call("status", "--dir", root).out
     call("export", tmp_path / "model", "--dir", root)
     assert f"Against the baseline: {found['line']}." in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
