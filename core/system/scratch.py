@@ -62,14 +62,15 @@ def remove(path: Path) -> None:
 def abandoned(within: Path | None = None) -> list[Path]:
     """The folders of this user there whose process has gone. What another machine or container made is not judged."""
     found = []
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(_temporary() if within is None else within):
+    with contextlib.suppress(OSError), os.scandir(_temporary() if within is None else within) as entries:
+        for entry in entries:
             name = _NAME.fullmatch(entry.name)
-            if name is None or name[3] != _place() or not entry.is_dir(follow_symlinks=False):
+            if name is None or name[3] != _place():
                 continue
-            mine = sys.platform == "win32" or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
-            if mine and _start_of(int(name[1])) != int(name[2], 16):
-                found.append(Path(entry.path).resolve())
+            with contextlib.suppress(OSError):  # its process may be deleting it
+                mine = sys.platform == "win32" or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+                if mine and entry.is_dir(follow_symlinks=False) and _start_of(int(name[1])) != int(name[2], 16):
+                    found.append(Path(entry.path).resolve())
     return sorted(found)
 
 
