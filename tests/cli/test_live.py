@@ -64,6 +64,22 @@ def test_a_bar_fits_and_keeps_the_time_that_is_left(width: int, monkeypatch: pyt
     assert ("experiment 123, seed 1: training" in last) == (width >= 60)
 
 
+def test_a_start_up_promises_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    with TrialBar(Console(file=file, width=80, force_terminal=True, color_system=None)) as bar:
+        bar(at("startup", 0.5))
+        bar._progress.refresh()
+        assert "left" not in file.getvalue()
+        bar(at("train", 0.5, step=3))
+        bar._progress.refresh()
+    assert "left" in file.getvalue()
+    console, lines = plain()
+    with TrialBar(console) as bar:
+        bar(at("startup", 0.5))
+    assert lines.getvalue().startswith("starting up 11.7K")
+    assert "%" not in lines.getvalue()
+
+
 def test_stages_of_a_preparation_are_told_once_each() -> None:
     console, file = plain()
     with Preparation(console) as bars:

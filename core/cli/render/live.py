@@ -94,7 +94,13 @@ class Bars:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(title, total=total, detail=detail, begun=begun, reached=now)
         self._progress.update(
-            self._tasks[name], description=title, completed=fraction or 0, detail=detail, begun=begun, reached=now
+            self._tasks[name],
+            description=title,
+            total=total,
+            completed=fraction or 0,
+            detail=detail,
+            begun=begun,
+            reached=now,
         )
 
     def _plain(self, description: str, fraction: float | None, detail: str) -> None:
@@ -127,7 +133,7 @@ class TrialBar(Bars):
         self.show(
             "trial",
             f"{self._name}{events.PHASES[progress.phase]}",
-            progress.fraction,
+            None if progress.phase == "startup" else progress.fraction,  # of the allowance: it says nothing of the end
             f"step {progress.step}" if progress.step else "",
             f"loss {progress.loss:.3f}" if progress.loss is not None else "",
             f"{count(progress.tokens_per_second)} tokens/s" if progress.tokens_per_second else "",
