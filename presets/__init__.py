@@ -14,6 +14,7 @@ from typing import Any
 
 from core.records import CONSTANT_FIELDS, DeviceName, Preset, UserError, instead, unknown
 from core.system.files import read_text, user_path
+from core.system.text import valid
 from presets import devices, scaling
 from presets.schema import FIELDS, TABLES, build, checked_table, toml, value
 from presets.schema import dump as dump
@@ -98,6 +99,8 @@ def _with(values: dict[str, Any], settings: Mapping[str, str], where: str) -> Pr
     if preset.corpus.startswith("folder:"):
         # A campaign may be continued from another working folder, so its corpus is named by its absolute path.
         folder = user_path(preset.corpus.removeprefix("folder:"), "--corpus").resolve()
+        if (shown := valid(str(folder))) != str(folder):
+            raise UserError(f"--corpus names {shown}, which is no UTF-8: rename the folder, or name a link to it")
         preset = dataclasses.replace(preset, corpus=f"folder:{folder}")
     return preset
 

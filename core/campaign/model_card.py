@@ -105,7 +105,7 @@ def card(campaign: Campaign, experiment: Experiment, record: Trial, *, standalon
     confirmed = known is not None and known.champion == experiment.number
     return CARD.format(
         front=yaml.safe_dump(_front_matter(campaign, record), sort_keys=False, allow_unicode=True),
-        title=f"{campaign.root.name}: experiment {experiment.number}",
+        title=f"{campaign.name}: experiment {experiment.number}",
         score=bpb(record.val_bpb),
         corpus=campaign.preset.corpus,
         yardstick=record.yardstick[:12],
@@ -131,7 +131,7 @@ def _front_matter(campaign: Campaign, record: Trial) -> dict[str, Any]:
     return {
         "tags": ["autoresearch", record.backend],
         "pipeline_tag": "text-generation",
-        "model-index": [{"name": campaign.root.name, "results": [result]}],
+        "model-index": [{"name": campaign.name, "results": [result]}],
     }
 
 

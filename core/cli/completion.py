@@ -13,13 +13,17 @@ import typer
 
 from core.cli.words import PARTS
 from core.records import UserError
+from core.system.files import user_path
 
 
 def campaigns(incomplete: str) -> list[str]:
     """Folders of campaigns that begin with what was typed, named from the same place; else nothing, for the shell."""
     from core.store.layout import campaigns_below
 
-    typed = Path(incomplete).expanduser()
+    try:
+        typed = user_path(incomplete, "")
+    except UserError:  # ~ and the beginning of somebody's name
+        return []
     parent = typed if incomplete.endswith(("/", "\\")) or not incomplete else typed.parent
     head = incomplete[: len(incomplete) - len(typed.name)] if parent != typed else incomplete
     return _starting(incomplete, (head + path.relative_to(parent).as_posix() for path in campaigns_below(parent)))

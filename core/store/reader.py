@@ -12,6 +12,7 @@ from core.store import program as programs
 from core.store.layout import BRANCH, CampaignFolder, existing, read_preset
 from core.store.ledger import Ledger
 from core.store.program import Program
+from core.system.text import valid
 from core.trainer.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class CampaignReader:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def name(self) -> str:
+        """The folder's name, to be shown; what is no UTF-8 in it is replaced."""
+        return valid(self.root.name)
 
     @cached_property
     def repo(self) -> Repo:

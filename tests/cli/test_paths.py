@@ -20,6 +20,7 @@ from synthetic import synthetic_documents
 from core.agents.command.command_line import parse
 from core.agents.command.environment import command_environment
 from core.campaign.campaign import Campaign
+from core.cli import completion
 from core.records import UserError
 from core.sandbox.paths import copies_of
 from core.system.files import homes
@@ -177,6 +178,10 @@ def test_what_a_person_names_and_cannot_be_read_is_named(tmp_path: Path, night: 
     )
     assert refused("train", *NUMPY[2:], "--preset", "~nosuchuser/p.toml").startswith("--preset names ~nosuchuser")
     assert refused("train", *NUMPY, "--corpus", "folder:~nosuchuser/x").startswith("--corpus names ~nosuchuser/x")
+    assert completion.campaigns("~nosuchuser") == []
+    assert "which is no UTF-8: rename the folder" in refused(
+        "train", *NUMPY, "--corpus", os.fsdecode(b"folder:caf\xe9")
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
@@ -211,3 +216,12 @@ def rights_below(folder: Path) -> tuple[int, set[int]]:
     """The rights of the folder, and those of the files below."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return stat.S_IMODE(folder.stat().st_mode), {stat.S_IMODE(path.stat().st_mode) for path in files}
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode")
+def test_a_campaign_whose_name_is_no_text_has_its_picture_and_its_model(night: Path, tmp_path: Path) -> None:
+    night = night.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    call("run", night, "--experiments", 0)
+    assert (night / "progress.png").stat().st_size > 1000
+    with Campaign.open(night) as campaign:
+        assert campaign.name == "caf\ufffd"

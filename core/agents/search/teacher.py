@@ -35,7 +35,7 @@ class Teacher:
         scale = scale_of(baseline)
         if scale is None or sum(trial.val_bpb is not None for trial in trials) < 2:
             raise UserError(f"--learn-from: no experiment in {root} has a score, beside the baseline's, to learn from")
-        self._kept = [f"{self._root.name}: kept {one_line(e.hypothesis)}" for e in kept[:MOST_LESSONS]]
+        self._kept = [f"{one_line(self._root.name)}: kept {one_line(e.hypothesis)}" for e in kept[:MOST_LESSONS]]
         self.source = Source(name=str(self._root), trials=trials, tuned=tuned, scale=scale)
 
     def teach(self, context: AgentContext, lessons: Path | None) -> None:

@@ -30,7 +30,7 @@ def campaign_progress(campaign: Campaign) -> Path:
     # Only the band of the baseline's seeds needs trials.
     records = [*campaign.experiments(0, 1), *campaign.experiments(1, trials=False)]
     with disk_full_as_user_error(campaign.root):
-        progress(records, path, campaign.root.name)
+        progress(records, path, campaign.name)
     return path
 
 
