@@ -21,6 +21,7 @@ from command import call
 from support import RESTING, reference_trainer
 
 import presets
+from core.campaign.campaign import Campaign
 from core.cli.run import limits
 from core.records import Trial
 from core.store import program
@@ -57,7 +58,8 @@ def options(corpus_folder: Path) -> list[str]:
 def night(tmp_path_factory: pytest.TempPathFactory, options: list[str], brief: list[str]) -> Path:
     """A campaign with a baseline of two seeds and three experiments, not to be changed; what was printed beside it."""
     root = tmp_path_factory.mktemp("campaigns") / "night"
-    answer = call("run", root, *options, *brief, "--set", "seeds=[1, 2]", "--experiments", 3)
+    call("init", root, *options, *brief, "--set", "seeds=[1, 2]")
+    answer = call("run", root, "--experiments", 3)
     (root.parent / "out.txt").write_text(answer.out, encoding="utf-8")
     (root.parent / "err.txt").write_text(answer.err, encoding="utf-8")
     return root
@@ -157,7 +159,7 @@ def test_a_command_and_an_option_of_another_spelling_are_suggested(arguments: li
         ("mine.py", "def main(:\n", ["train", "--trainer", "mine.py"], "mine.py:1: syntax error"),
         ("mine.py", "A = f()  # tune: int 1 .. 2\n", ["train", "--trainer", "mine.py"], "mine.py:1: "),
         ("mine.py", "def main(:\n", ["init", "new", "--trainer", "mine.py"], "mine.py:1: syntax error"),
-        ("mine.md", "---\nhour: 3\n---\n", ["init", "new", "--program", "mine.md"], "mine.md: unknown limit hour"),
+        ("mine.md", "---\nhour: 3\n---\n", ["init", "new", "--program", "mine.md"], "mine.md:2: unknown limit 'hour'"),
         ("mine.toml", 'base = "numpy"\ndepth = "two"\n', ["train"], "mine.toml: depth is a whole number, not 'two'"),
         ("mine.toml", 'base = "numpy"\ndepth = 0\n', ["train"], "mine.toml: depth is a finite number above 0, not 0"),
         ("mine.toml", 'base = "numpy"\ndpth = 2\n', ["train"], "mine.toml: unknown field dpth: did you mean depth?"),
@@ -300,7 +302,7 @@ def test_a_run_ends_with_all_that_a_person_wants_to_see(night: Path) -> None:
         assert part in summary
     assert ("text before, from the baseline's model (" in summary) == ("text after, from experiment " in summary)
     assert "text after" in summary or "text from experiment 0" in summary
-    assert "experiment 3, seed 1: training" in err
+    assert "experiment 3, seed 1: " in err
     assert "3 experiments, the limit" in err
     assert (night / "progress.png").read_bytes().startswith(b"\x89PNG")
 
@@ -363,13 +365,14 @@ def test_a_presets_file_is_compared_by_its_content(night: Path, tmp_path: Path) 
     assert "with score_bytes = 9000 (it has 8000) its scores could not be compared" in answer.err
 
 
-def test_a_campaign_without_an_experiment_is_not_frozen(fresh: Path, options: list[str]) -> None:
-    answer = call("run", fresh, *options, "--set", "depth=1", "--budget", 2, "--experiments", 0)
-    assert (
-        f"{fresh} has no experiment yet, so it takes depth = 1 (it has 2), budget_seconds = 2.0 (it has" in answer.err
-    )
-    assert "DEPTH = 1" in (fresh / "train.py").read_text(encoding="utf-8")
-    assert call("log", "--json").json[0]["trials"][0]["budget_seconds"] == 2.0
+def test_a_campaign_without_an_experiment_is_not_frozen(tmp_path: Path, options: list[str]) -> None:
+    root = tmp_path / "night"
+    call("init", root, *options)
+    answer = call("run", root, *options, "--set", "depth=1", "--budget", 2, "--experiments", 0)
+    assert f"{root} has no experiment yet, so it takes depth = 1 (it has 2), budget_seconds = 2.0 (it has" in answer.err
+    assert "DEPTH = 1" in (root / "train.py").read_text(encoding="utf-8")
+    with Campaign.open(root) as campaign:
+        assert campaign.experiment(0).trials[0].budget_seconds == 2.0
 
 
 def test_a_wrong_device_leaves_no_campaign(tmp_path: Path, options: list[str]) -> None:
@@ -623,7 +626,8 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path, options: list[str]) -> None:
     root, trainer = tmp_path / "night", tmp_path / "train.py"
     trainer.write_text(reference_trainer(RESTING), encoding="utf-8")
-    call("run", root, *options, "--trainer", trainer, "--budget", 2, "--experiments", 0)
+    call("init", root, *options, "--trainer", trainer, "--budget", 2)
+    call("run", root, "--experiments", 0)
     # What the campaign has already may stay, and what a run is limited to must.
     again = ["run", root, *options, "--budget", 2, "--hours", 5, "--seed", 3]
     with started(*again) as process:

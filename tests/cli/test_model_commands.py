@@ -96,7 +96,8 @@ def test_following_goes_on_to_the_next_proposal_until_ctrl_c(night: Path) -> Non
 def test_a_replay_is_founded_like_its_source(tmp_path: Path, corpus_folder: Path, brief: list[str]) -> None:
     night, again = tmp_path / "night", tmp_path / "again"
     settings = ("--preset", "numpy", "--budget", 1, "--corpus", f"folder:{corpus_folder}", "--set", "SMOOTHING=0.25")
-    call("run", night, *settings, *brief, "--experiments", 1, "--json")
+    call("init", night, *settings, *brief)
+    call("run", night, "--experiments", 1, "--json")
     rows = [
         json.loads(line)
         for line in call("run", again, "--agent", "replay", "--replay", night, "--json").out.splitlines()
