@@ -28,6 +28,7 @@ DRAW_SHARE = 0.3  # of their new values come from the whole range, the rest are 
 MOVES = 400  # candidates for one proposal
 ROUNDS = 5  # of candidates without a new one, after which the search ends
 WARM = 3  # scored experiments before the model is used
+CERTAIN = 0.3  # of the deviation, before that: the first proposals are what paid elsewhere, not what nobody tried
 LEAST_CHANCE = 0.01  # of not failing, however many failed before
 CAUTION = 3  # power of that chance: a failure costs a trial and says little about scores
 NEAR_MISSES = 8  # discarded changes that are candidates again, alone and in pairs
@@ -127,6 +128,7 @@ def _by_expected_improvement(
     badness = points.badness([point.val_bpb for point in scored], elsewhere.usual if elsewhere else ())
     if not changes or (elsewhere is None and (len(scored) < WARM or not np.ptp(badness) > 0)):
         return changes
+    own = len(scored)
     columns = points.categories(spaces)
     ahead = points.moved(points.encoded([observed.champion], spaces)[0], ({}, *changes), spaces)
     tried, tasks = observed.tried, None
@@ -137,7 +139,7 @@ def _by_expected_improvement(
         tried = [*tried, *elsewhere.observations]
     mean, deviation = Gaussian(points.encoded(scored, spaces), badness, columns, tasks=tasks).predict(ahead)
     # Compared with the model's mean at the champion, not with its score, which is the luckiest of many.
-    hope = expected_improvement(mean[1:], deviation[1:], float(mean[0]))
+    hope = expected_improvement(mean[1:], deviation[1:] * (CERTAIN if own < WARM else 1), float(mean[0]))
     if len(scored) < len(tried):
         failed = np.array([float(point.val_bpb is None) for point in tried])
         tasks = elsewhere.tasks(len(observed.tried)) if elsewhere else None
