@@ -273,7 +273,7 @@ def test_the_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     known = registry.names()
     assert "search" in known
     assert registry.make("search", seed=4).name == "search"
-    with pytest.raises(UserError, match="no agent 'serch'; there are .*search"):
+    with pytest.raises(UserError, match="no agent 'serch': did you mean search"):
         registry.make("serch")
     package = tmp_path / "theirs-1.dist-info"
     package.mkdir()
