@@ -105,8 +105,7 @@ class Preset:
     peak_tflops: float | None = None  # dense peak that MFU is relative to; None: that of a measured matrix product
     seeds: tuple[int, ...] = (1, 2)  # the baseline runs with each; candidates with the first
     constants: Mapping[str, Constant] = field(default_factory=dict)  # further constants of the trainer
-    # Where a search looks, in words of `# tune:`, or "fixed"; other constants keep ranges that follow their values.
-    tune: Mapping[str, str] = field(default_factory=dict)
+    tune: Mapping[str, str] = field(default_factory=dict)  # of a constant: "fixed", or the range that a search looks in
 
     def trainer_constants(self) -> dict[str, Constant]:
         """What a reference trainer's block of constants is filled with, under its names there."""

@@ -146,7 +146,7 @@ def comments(kind: type) -> dict[str, str]:
         assert isinstance(definition, ast.ClassDef)
         for node in definition.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                _, _, comment = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset :].rpartition("# ")
+                _, _, comment = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset :].partition("# ")
                 found[node.target.id] = comment.strip()
     return found
 
