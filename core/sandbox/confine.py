@@ -22,7 +22,7 @@ NOT_CONFINED = 125  # exit status
 _KEPT_CAPABILITIES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root may not own the files that it reads
 _OOM_SCORE = 500  # of 1000: when memory runs short, the kernel ends a trial before the process that watches it
 
-_NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000
+_NEW_MOUNTS, _NEW_USER, _NEW_NETWORK = 0x00020000, 0x10000000, 0x40000000
 _RECURSIVE_PRIVATE = 0x4000 | 0x40000  # MS_REC | MS_PRIVATE
 _NO_SUID_DEVICES_EXEC = 0x2 | 0x4 | 0x8
 _BIND = 0x1000
@@ -62,7 +62,7 @@ def confine(policy: dict[str, Any]) -> None:
         _prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: as the reaper set it, for new credentials clear it
         if policy["oom_first"]:
             Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
-        if shared and private_shared_memory(shared):
+        if shared and private_shared_memory(shared, 0 if policy["network"] else _NEW_NETWORK):
             policy["write"].append(shared)
             fixed = _fix_the_rest(policy["write"])
     nono = _extension(policy["extension"])
@@ -90,19 +90,23 @@ def confine(policy: dict[str, Any]) -> None:
         reaper.close()
 
 
-def private_shared_memory(folder: str) -> bool:
+def private_shared_memory(folder: str, also: int = 0) -> bool:
     """Linux: mounts an empty file system, which only this process and its children see, over /dev/shm.
 
+    `also` are further namespaces to leave: of a network, in which abstract names of sockets tell other trials nothing.
     That takes root or user namespaces. Without either it returns False, and there is no shared memory by name.
     """
-    if os.getuid() == 0 and _cover(folder, _NEW_MOUNTS):
+    new = _NEW_MOUNTS | also
+    if os.getuid() == 0 and (_cover(folder, new) or (also and _cover(folder, _NEW_MOUNTS))):
         return True
     # Where user namespaces are half allowed, the first step works and can't be undone: so a child tries it first.
     child = os.fork()
     if child == 0:
-        os._exit(0 if _cover(folder, _NEW_MOUNTS | _NEW_USER) else 1)
+        os._exit(0 if _cover(folder, new | _NEW_USER) else 1)
     _, status = os.waitpid(child, 0)
-    return status == 0 and _cover(folder, _NEW_MOUNTS | _NEW_USER)
+    if status != 0:
+        return private_shared_memory(folder) if also else False
+    return _cover(folder, new | _NEW_USER)
 
 
 def _cover(folder: str, namespaces: int) -> bool:

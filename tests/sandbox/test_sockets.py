@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from core.sandbox import paths, seccomp, tier
+from core.sandbox import paths, seccomp, selftest, tier
 from core.sandbox.policy import SandboxPolicy, confined
 from core.sandbox.spawn import ReapedProcess
 
@@ -105,6 +106,23 @@ def test_nothing_else_is_reached(tmp_path: Path, outside: Path) -> None:
     ]
     _, *said, _ = printed(tmp_path, addresses, str(outside))
     assert said == [REFUSED] * len(addresses)
+
+
+def test_an_abstract_name_is_the_commands_own(tmp_path: Path, outside: Path) -> None:
+    """What another trial has bound can't be found out by binding it again: names would carry words between trials."""
+    taken = f"\0{outside.parent}"
+    with socket.socket(socket.AF_UNIX) as again, pytest.raises(OSError, match="in use"):
+        again.bind(taken)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    policy = SandboxPolicy(read=(*paths.system(), *paths.python()), write=(scratch,), devices=paths.device_files())
+    code = f"import os, socket; socket.socket(socket.AF_UNIX).bind({taken!r}); print(os.readlink('/proc/self/ns/net'))"
+    command = confined([sys.executable, "-I", "-c", code], policy, tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=scratch, timeout=60, check=False)
+    if not selftest.check().shared_memory:
+        pytest.skip("no namespaces of its own here: they take root, or user namespaces")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() != str(Path("/proc/self/ns/net").readlink())
 
 
 def test_without_a_folder_nothing_at_all_is_reached(tmp_path: Path) -> None:

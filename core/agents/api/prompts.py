@@ -18,6 +18,8 @@ Where it speaks of commands to run, you have tools instead. Nobody answers quest
   `trial.device_rows` is how many were granted.
 - `trial.warmup(rows, length)` yields random tokens while the clock stands, at most 16 batches: compile and warm up
   there, then put weights, optimizer and random state back. What it learned there must not stay.
+- `trial.rehearse(weights, restore)`, after the warm-up, restores the model once and checks the shape of its logits, so
+  that a `restore` that doesn't fit fails before the clock runs.
 - `trial.batches(rows, length)` yields the training data until the time is over: int32 arrays [rows, length + 1],
   one array is one optimizer step. The clock runs from the first. `trial.progress`, 0 to 1, drives schedules.
 - `trial.report(loss=...)` tells the training loss in nats a token; a loss that is no number ends the trial.
