@@ -198,13 +198,18 @@ class Process:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Ends it. UserError instead of a failure if somebody deleted its folder, which a confined trial can't."""
+        """Ends it. UserError instead of a failure if somebody deleted its folder, which a confined trial can't.
+
+        TrialFailed where the folder was missed because the process had ended, and its reaper had deleted it.
+        """
         self.end()
         if isinstance(error, (OSError, TrialFailed)) and self.outcome().folder_gone and tier.here().enforced:
             raise UserError(
                 f"{self._root}, where a trial ran, was deleted meanwhile: something cleans {self._root.parent}. Keep "
                 "it from that, or set TMPDIR to another folder, and run the same command again"
             ) from error
+        if isinstance(error, FileNotFoundError) and self._root in Path(str(error.filename)).parents:
+            raise self._gone() from error
 
     def outcome(self) -> Outcome:
         """How the process ended, as the reaper recorded it."""
