@@ -17,7 +17,7 @@ from typing import Any
 import core
 from core.cli.render import terminal
 from core.store import activity
-from core.store.activity import Activity
+from core.store.activity import INTERRUPTED, KILLED, Activity
 from core.store.layout import CampaignFolder
 from core.system.files import read_json
 
@@ -79,6 +79,8 @@ def tell_failure(folder: CampaignFolder) -> None:
 def failure(folder: CampaignFolder, found: Activity) -> str:
     """How the last call ended without the verdict that it was to bring, and where its output lies."""
     where = f" Its output: {folder.job(found.job)}" if found.job else ""
+    if found.reason in (INTERRUPTED, KILLED):
+        where += f"{';' if where else ''} `autoresearch {found.command}` with the same train.py continues from there"
     return f"experiment {found.target} got no verdict, as `autoresearch {found.command}` failed: {found.reason}.{where}"
 
 

@@ -26,6 +26,7 @@ from core.system.files import read_json
 
 _TRIES = 5
 WRITE_SECONDS = 1.0  # between two notes of a trial's progress
+INTERRUPTED = "interrupted"
 KILLED = "it ended without a word: it was killed, or the machine went down"
 
 Command = Literal["run", "try", "confirm"]
@@ -129,7 +130,7 @@ def holder(folder: CampaignFolder) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
 
 
 @dataclass

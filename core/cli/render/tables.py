@@ -15,6 +15,7 @@ from rich.text import Text
 
 from core.cli.render.terminal import PIPE_WIDTH, STYLES
 from core.records import Audit, Experiment, Trial
+from core.store.activity import INTERRUPTED
 from core.system.conditions import remarks
 from core.system.text import bpb, clean, count, gain, one_line, seconds
 
@@ -246,8 +247,8 @@ def _activity(one: Activity) -> dict[str, RenderableType]:
     if one.running:
         rows["now"] = f"autoresearch {one.command}, process {one.pid}, since {one.began}: {one_line(one.line)}"
     elif one.reason:
-        ended = f"autoresearch {one.command} {'failed' if one.failed else 'ended'}"
-        rows["last"] = f"{ended}{f' at {one.ended}' if one.ended else ''}: {one_line(one.reason)}"
+        how = "was" if one.reason == INTERRUPTED else "failed:" if one.failed else "ended:"
+        rows["last"] = f"{one.ended or one.began}, autoresearch {one.command} {how} {one_line(one.reason)}"
     if one.away:
         rows["away"] = Text(f"since {one.away_since}: {one_line(one.away)}; the search stands in", style="yellow")
     return rows
