@@ -124,7 +124,7 @@ def test_without_a_hypothesis_what_it_changed_or_printed_stands_for_it(night: Ni
         ("import os; os.link('train.py', f'other{os.getpid()}')", "train.py is no file of its own"),
         (
             "open('train.py', 'wb').write(b'A = 1\\n\\xff')",
-            "train.py: expected UTF-8 text, but byte 6 is not (invalid start byte)",
+            "train.py: expected UTF-8 text, but byte 6 is not (invalid start byte); save it as UTF-8",
         ),
         ("f = open('train.py', 'wb'); f.truncate(3 * 2**30)", "train.py has more than 1048576 bytes"),
         ("import sys; print('out of credit'); sys.exit(3)", "it ended with status 3, its last line: out of credit"),
