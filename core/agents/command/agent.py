@@ -21,6 +21,7 @@ from core.events import Notice, Repeat, Working
 from core.records import PROGRAM, TRAINER, Proposal, UserError
 from core.sandbox import tier
 from core.sandbox.confine import NOT_CONFINED
+from core.system.files import read_text
 from core.system.text import one_line
 from core.trainer.check import refusal
 from core.trainer.constants import read_constants
@@ -162,8 +163,8 @@ class CommandAgent(Agent):
 
     def _files(self, history: History) -> dict[str, str]:
         try:
-            program = (self.context.root / PROGRAM).read_text(encoding="utf-8-sig", errors="replace")
-        except OSError:
+            program = read_text(self.context.root / PROGRAM)
+        except UserError:
             program = history.program.prose
         lessons = "".join(f"{line}\n" for line in self._lessons.read())
         return {TRAINER: history.champion_text, PROGRAM: program, LESSONS: lessons, **history_files.files(history)}
