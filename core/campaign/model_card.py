@@ -80,7 +80,7 @@ From Python, in this folder:
 
     from model import load
 
-    model = load()  # load(device="cpu") for another device than {kind}
+    model = load()  # on the device that it was trained on, or the CPU; load(device=...) names one
     print("".join(model.generate("The", length=100, temperature=0.8, seed=0)))
     model.logits([[model.facts.bos, 1, 2]])  # ids [B, T] -> float32 logits [B, T, {vocabulary}]
 """
@@ -117,7 +117,7 @@ def card(campaign: Campaign, experiment: Experiment, record: Trial, *, standalon
         number=experiment.number,
         hypothesis=one_line(experiment.hypothesis),
         confirmed=f"\nAgainst the baseline: {known.line}.\n" if known is not None and confirmed else "",
-        use=USE.format(kind=record.device, vocabulary=record.vocabulary) if standalone else NO_USE,
+        use=USE.format(vocabulary=record.vocabulary) if standalone else NO_USE,
         model=MODEL_ROWS if standalone else "",
     )
 
