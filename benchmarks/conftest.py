@@ -21,7 +21,7 @@ import pytest
 import backends
 from core.measure.bench import ENDED, MISTAKE, PROGRESS, SETTINGS, SUITES
 from core.records import Choice, Facts, Preset, UserError, from_json
-from core.system import hardware
+from core.system import accelerators, hardware
 from core.system.files import write_json
 from core.system.text import seconds
 from core.trainer.reference import reference_trainer
@@ -151,7 +151,7 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
         "processor": hardware.processor(),
         "cores": hardware.cores(),
         "memory_mb": hardware.memory_mb(),
-        "accelerators": [one.name for one in hardware.accelerators()],
+        "accelerators": [one.name for one in accelerators.accelerators()],
         "platform": platform.platform(),
         "preset": OPTIONS.get("preset"),
         "quick": QUICK,

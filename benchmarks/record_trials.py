@@ -98,7 +98,7 @@ def record(preset: Preset, count: int, seed: int, path: Path) -> None:
 
 def measured(text: str, seed: int, preset: Preset, dataset: Dataset) -> Trial:
     """The record of one real trial of the trainer."""
-    return lone_trial(text, preset, dataset, budget=Budget(seconds=preset.budget_seconds), seed=seed).record
+    return lone_trial(text, preset, dataset, budget=Budget(seconds=preset.budget_seconds), seed=seed)[0]
 
 
 def preset_of(budget: float, name: str = "cpu") -> Preset:

@@ -97,7 +97,7 @@ def of_scores(campaign: CampaignReader, engine: Engine) -> Iterator[Check]:
             closely = (
                 ""
                 if result.audit is None
-                else f"{result.audit.positions} places, largest difference {result.audit.largest:.2g} nats of "
+                else f"{result.audit.positions} positions, largest difference {result.audit.largest:.2g} nats of "
                 f"{result.audit.tolerance:g}, a gain of {result.audit.hidden_bpb:.4f} bpb could be hidden"
             )
             yield Check(subject=subject, what="audit", fault=result.fault, found=closely)

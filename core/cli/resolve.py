@@ -230,6 +230,6 @@ def run_with_bar(
     for warning in dataset.warnings(preset.score_bytes):
         terminal.notice(f"warning: {warning}")
     with TrialBar(terminal.err(), title) as bar:
-        done = lone_trial(trainer, preset, dataset, budget=budget, seed=seed, into=into, on_progress=bar)
-    sys.stderr.write(done.last_output)
-    return done.record
+        record, last_output = lone_trial(trainer, preset, dataset, budget=budget, seed=seed, into=into, on_progress=bar)
+    sys.stderr.write(last_output)
+    return record

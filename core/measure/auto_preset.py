@@ -19,7 +19,7 @@ import presets
 from core.measure import doctor
 from core.measure.lone_trial import lone_trial
 from core.records import Budget, DeviceName, Preset, Trial, UserError
-from core.system import hardware
+from core.system import accelerators, hardware
 from core.system.accelerators import Accelerator
 from core.system.files import cache_root, digest, replacing
 from core.system.text import one_line
@@ -135,7 +135,7 @@ def preset(changes: Mapping[str, str], *, prepare: Prepare, tell: Tell, again: b
             tell(f"preset {NAME}: measured before; `autoresearch presets {NAME} --again` measures again")
             return presets.parse(text), text
         if load is None:
-            found = doctor.examine_load(hardware.accelerators()).diagnoses
+            found = doctor.examine_load(accelerators.accelerators()).diagnoses
             load = [one_line(one.message) for one in found if one.status == "warning"]
         if load and not again and (text := kept(target, beside_work=True)) is not None:
             tell(f"preset {NAME}: measured before, beside other work as there is now: {load[0]}; on a quiet machine")
@@ -274,7 +274,7 @@ def _first_trial(shaped: Preset, dataset: Dataset, device: Device, tell: Tell) -
 
 
 def _trial(shaped: Preset, dataset: Dataset) -> Trial:
-    return lone_trial(reference_trainer(shaped), shaped, dataset, budget=Budget(steps=TRIAL_STEPS), seed=1).record
+    return lone_trial(reference_trainer(shaped), shaped, dataset, budget=Budget(steps=TRIAL_STEPS), seed=1)[0]
 
 
 def _to_measure(preset: Preset) -> Preset:
@@ -296,7 +296,7 @@ def _with_choices(device: Device, trial: Trial) -> Device:
 def _devices() -> list[tuple[str, list[Accelerator]]]:
     """The devices here by kind, in the driver's order: the kind with the largest device first, the processor last."""
     found: dict[str, list[Accelerator]] = {}
-    for one in hardware.accelerators():
+    for one in accelerators.accelerators():
         found.setdefault(one.kind, []).append(one)
     kinds = sorted(found.items(), key=lambda kind: -max(one.memory_gb for one in kind[1]))
     return [*kinds, ("cpu", [_processor()])]

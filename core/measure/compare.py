@@ -15,7 +15,7 @@ from typing import Any
 import backends
 import presets
 from core.records import Budget, DeviceName, Preset, Trial, UserError, to_json
-from core.system import hardware
+from core.system import accelerators
 from core.trainer.constants import read_constants
 from core.trial.probe import require
 from presets.devices import DRIVERS
@@ -169,7 +169,7 @@ def _same_device(preset: Preset, backend: str) -> str:
             "name a device with --device, or leave the backend out"
         )
     # PyTorch calls NVIDIA's and AMD's GPUs cuda, others don't.
-    here = {one.kind for one in hardware.accelerators()}
+    here = {one.kind for one in accelerators.accelerators()}
     name = next((name for of, name in called.items() if of in here), next(iter(called.values())))
     return str(dataclasses.replace(place, kind=name))
 

@@ -42,7 +42,7 @@ from presets import cost, devices, estimate
 
 Level = Literal["ok", "warning", "missing"]
 Section = dict[str, Any]  # of the report, as JSON
-Here = Sequence[hardware.Accelerator]
+Here = Sequence[accelerators.Accelerator]
 
 LOW_DISK_GB = 5.0
 NO_DISK_GB = 0.5  # less than the weights and caches of one small trial
@@ -98,7 +98,7 @@ def examine(
     `origin` says where the preset's values come from if that is not its file.
     """
     on_stage("load")
-    here = hardware.accelerators()
+    here = accelerators.accelerators()
     load = examine_load(here)  # before this process adds to it
     report = Report(preset=preset.name)
     on_stage("machine")
@@ -106,7 +106,9 @@ def examine(
     _examine_python(report)
     _examine_git(report)
     on_stage(f"backends: {', '.join(backends.names())}")
-    probed = _probed(backends.names())
+    names = backends.names()
+    with ThreadPoolExecutor(len(names)) as threads:  # each reports from a process of its own, all at once
+        probed = dict(zip(names, threads.map(probe, names), strict=True))
     _examine_backends(report, probed, here)
     on_stage(f"preset {preset.name}")
     _examine_preset(report, preset, origin, probed[preset.backend], here)
@@ -172,13 +174,6 @@ def _examine_git(report: Report) -> None:
         return
     report.facts["git"] = {"path": found.path, "version": found.version}
     report.add("git", found.version)
-
-
-def _probed(names: Iterable[str]) -> dict[str, Section]:
-    """What each backend reports in a process of its own; all of them run at once."""
-    every = list(names)
-    with ThreadPoolExecutor(len(every)) as threads:
-        return dict(zip(every, threads.map(probe, every), strict=True))
 
 
 def _examine_backends(report: Report, probed: Mapping[str, Section], here: Here) -> None:
@@ -321,7 +316,9 @@ def _stored(dataset: Dataset) -> int:
 
 def _examine_disk(report: Report) -> None:
     root = cache_root()
-    sizes = {path.name: _size_of(path) for path in _entries(root) if path.is_dir()}
+    sizes: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        sizes = {path.name: _size_of(path) for path in sorted(root.iterdir()) if path.is_dir()}
     total = sum(sizes.values())
     report.facts["cache"] = {"folder": str(root), "bytes": total, "parts": sizes}
     largest = sorted((size, name) for name, size in sizes.items() if size)[::-1][:4]
@@ -343,12 +340,6 @@ def _examine_disk(report: Report) -> None:
         status: Level = "ok" if free >= LOW_DISK_GB else "warning" if free >= NO_DISK_GB else "missing"
         fix = "" if status == "ok" else f"free some: under {LOW_DISK_GB:g} GB a night's campaign may fill the disk"
         report.add("disk", f"{free:.1f} GB free for {words}", status, fix, blocks=status == "missing")
-
-
-def _entries(folder: Path) -> list[Path]:
-    with contextlib.suppress(OSError):
-        return sorted(folder.iterdir())
-    return []
 
 
 def _size_of(folder: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
 LAST_LINES = 20
 
 
-@dataclass(frozen=True)
-class LoneTrial:
-    """A trial's record and, if it failed, the last lines of its output."""
-
-    record: Trial
-    last_output: str
-
-
 def lone_trial(
     trainer: str,
     preset: Preset,
@@ -39,8 +30,11 @@ def lone_trial(
     seed: int,
     into: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> LoneTrial:
-    """Runs one trial of the text `trainer`. `into`, a new or empty folder, gets its files and its record."""
+) -> tuple[Trial, str]:
+    """Runs one trial of the text `trainer`. `into`, a new or empty folder, gets its files and its record.
+
+    Returns the record and, if the trial failed, the last lines of its output.
+    """
     from core.trial.spec import TrialSpec
     from core.trial.supervisor import run_trial
 
@@ -51,7 +45,7 @@ def lone_trial(
         record = run_trial(spec, dataset, on_progress)
         (into / RECORD).write_text(json.dumps(to_json(record), indent=1), encoding="utf-8")
         lines = [] if record.verdict == "scored" else trial_files.printed(into).splitlines(keepends=True)
-    return LoneTrial(record, "".join(lines[-LAST_LINES:]))
+    return record, "".join(lines[-LAST_LINES:])
 
 
 def train(
@@ -95,7 +89,7 @@ def train(
     if not isinstance(budget, Budget):
         budget = Budget(seconds=chosen.budget_seconds if budget is None else budget)
     seed = chosen.seeds[0] if seed is None else seed
-    return lone_trial(text, chosen, dataset, budget=budget, seed=seed, into=folder, on_progress=on_progress).record
+    return lone_trial(text, chosen, dataset, budget=budget, seed=seed, into=folder, on_progress=on_progress)[0]
 
 
 def trial_warnings(trial: Trial) -> list[str]:

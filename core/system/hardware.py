@@ -1,4 +1,4 @@
-"""What this machine is: its name, cores, memory and accelerators, and the rate at which it multiplies matrices."""
+"""What this machine is: its name, cores and memory, and the rate at which it multiplies matrices."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from core.system.accelerators import Accelerator, accelerators, tool_output
-
-__all__ = ["Accelerator", "accelerators", "cores", "matrix_flops", "matrix_product", "memory_mb", "processor"]
+from core.system.accelerators import tool_output
 
 MATRIX = 2048
 PEAK_RUNS = 4

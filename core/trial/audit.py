@@ -61,7 +61,7 @@ class AuditResult:
 
 
 def small(auditor: Scorer, claim: ClaimedLosses, random: Random | None = None) -> AuditResult:
-    """The audit of every trial: enough places to find a claim that is wrong in general."""
+    """The audit of every trial: enough positions to find a claim that is wrong in general."""
     return _examine(auditor, claim, "small", (SMALL_DRAWS, SMALL_DRAWS), math.inf, random or _unpredictable())
 
 
@@ -139,7 +139,7 @@ def _examine(
         beyond = int((np.abs(difference) > allowed).sum())
         why = _explain(auditor, claim, int(places[worst]), allowed, random)
         fault = (
-            f"{why}; at {beyond} of {len(places)} places the loss is not what it claimed: at one "
+            f"{why}; at {beyond} of {len(places)} positions the loss is not what it claimed: at one "
             f"{claimed[places[worst]]:.3f} nats were claimed and {audited[worst]:.3f} found"
         )
     elif audit_math.biased(mean, error, len(uniform), allowed):

@@ -16,9 +16,8 @@ import presets
 from core.data import Dataset
 from core.measure import auto_preset, doctor
 from core.records import Preset, Trial, UserError
-from core.system import hardware
-from core.system.accelerators import Kind
-from core.system.hardware import Accelerator
+from core.system import accelerators, hardware
+from core.system.accelerators import Accelerator, Kind
 from presets import cost, devices
 from presets import estimate as estimates
 from presets.scaling import LEAST_DEPTH
@@ -61,8 +60,8 @@ class Machine:
         patch.setattr(doctor, "examine_load", lambda here: doctor.Report(preset="", diagnoses=self.load))
         self.has()
 
-    def has(self, *accelerators: Accelerator) -> None:
-        self._patch.setattr(hardware, "accelerators", lambda: accelerators)
+    def has(self, *found: Accelerator) -> None:
+        self._patch.setattr(accelerators, "accelerators", lambda: found)
 
     def measures(self, trial: Measure) -> None:
         def run(preset: Preset, dataset: object) -> Trial:

@@ -18,7 +18,7 @@ from core.cli import resolve
 from core.measure import compare, saved
 from core.measure.compare import Entry, Scored
 from core.records import Budget, Preset, Trial, UserError, to_json
-from core.system import hardware
+from core.system import accelerators
 from core.system.accelerators import Accelerator, Kind
 from core.trial import probe as probing
 
@@ -163,7 +163,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         return {} if device.partition(":")[0] in there[backend] else {"error": f"no {device} for {backend}"}
 
     monkeypatch.setattr(probing, "probe", probe)
-    monkeypatch.setattr(hardware, "accelerators", tuple)
+    monkeypatch.setattr(accelerators, "accelerators", tuple)
     return there
 
 
@@ -180,7 +180,7 @@ def test_a_device_is_the_same_one_on_every_backend(
     preset: str, here: tuple[Kind, ...], devices: dict[str, str], left_out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [Accelerator(name="x", kind=kind, memory_gb=1, free_gb=None, driver="") for kind in here]
-    monkeypatch.setattr(hardware, "accelerators", lambda: found)
+    monkeypatch.setattr(accelerators, "accelerators", lambda: found)
     told: list[str] = []
     sides = compare.of_backends(presets.load(preset), None, None, told.append)
     assert {name: side.device for name, side in sides.items()} == devices

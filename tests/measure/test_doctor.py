@@ -29,7 +29,7 @@ from core.measure import doctor
 from core.records import Preset, UserError
 from core.sandbox import tier
 from core.sandbox.selftest import SelftestResult
-from core.system import hardware, install
+from core.system import accelerators, hardware, install
 from core.system.conditions import HostLoad
 from core.system.files import cache_root
 from core.trial import probe as probing
@@ -38,7 +38,7 @@ from core.trial.supervisor import backend_environment
 CPU = presets.load("cpu")
 DEVICE = {"device": "cpu", "device_name": "a processor", "versions": {"torch": "2.13.0"}}
 CHOICES = {"kernel": "sdpa (PyTorch's own)", "dtype": "float32 (no other)", "compile": "eager (asked for)"}
-H100 = hardware.Accelerator(
+H100 = accelerators.Accelerator(
     name="NVIDIA H100 80GB HBM3", kind="cuda", memory_gb=79.6, free_gb=70.1, driver="570.133.20", busy=0.73
 )
 
@@ -50,7 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     told["torch"] = {**DEVICE, "choices": CHOICES}
     monkeypatch.setattr(doctor, "probe", lambda backend, device="auto": told[backend])
     monkeypatch.setattr(doctor, "SAMPLE_SECONDS", 0.0)
-    monkeypatch.setattr(hardware, "accelerators", tuple)
+    monkeypatch.setattr(accelerators, "accelerators", tuple)
     monkeypatch.setattr(hardware, "matrix_flops", lambda: 1e11)
     return told
 
@@ -208,7 +208,7 @@ def test_a_missing_framework_is_told_with_the_command_that_adds_it(
 def test_an_accelerator_that_is_left_idle_is_told(
     quick: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardware, "accelerators", lambda: (H100,))
+    monkeypatch.setattr(accelerators, "accelerators", lambda: (H100,))
     report = doctor.examine(CPU)
     assert report.first == []
     assert of(report, "accelerator")[0].message == "NVIDIA H100 80GB HBM3: 79.6 GB, 70.1 free, driver 570.133.20"
@@ -236,7 +236,7 @@ def test_memory_is_held_against_the_presets_device(
 ) -> None:
     choices = {"kernel": "flash-attn-3 (Hopper)", "dtype": "bfloat16 (Ampere)", "compile": "inductor (there)"}
     quick["torch"] = {**DEVICE, "device": "cuda", "device_name": H100.name, "choices": choices}
-    monkeypatch.setattr(hardware, "accelerators", lambda: (dataclasses.replace(H100, free_gb=free_gb),))
+    monkeypatch.setattr(accelerators, "accelerators", lambda: (dataclasses.replace(H100, free_gb=free_gb),))
     preset = presets.load("h100", {"device_batch_size": str(rows), "total_batch_size": str(2**20)})
     report = doctor.examine(preset)
     (found,) = of(report, "preset h100")

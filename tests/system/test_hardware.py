@@ -65,7 +65,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
 def test_nvidias_are_read_from_nvidia_smi(tool: Tool, tmp_path: Path) -> None:
     tool("nvidia-smi", TWO_GEFORCE, f"--query-gpu={accelerators.NVIDIA_FIELDS}", "csv,noheader,nounits")
     first, second = accelerators.accelerators(tmp_path)
-    assert first == hardware.Accelerator(
+    assert first == accelerators.Accelerator(
         name="NVIDIA GeForce RTX 4090",
         kind="cuda",
         memory_gb=24564 / 1024,
@@ -140,7 +140,7 @@ def amd_tree(root: Path) -> None:
 def test_amds_are_read_from_the_kernels_tree(tmp_path: Path) -> None:
     amd_tree(tmp_path)
     (found,) = accelerators.accelerators(tmp_path)
-    assert found == hardware.Accelerator(
+    assert found == accelerators.Accelerator(
         name="AMD gfx942", kind="rocm", memory_gb=192.0, free_gb=144.0, driver="6.10.5", busy=0.12
     )
 
