@@ -191,7 +191,7 @@ def run(
             with Follower(terminal.err(), printer) as follower:
                 campaign.run(proposing, experiments=experiments, hours=hours, on_event=follower)
         except KeyboardInterrupt as interrupt:
-            with contextlib.suppress(OSError):  # the terminal may be what was closed
+            with contextlib.suppress(OSError, UserError):  # the terminal may be what was closed
                 printer.end(samples=getattr(interrupt, "signum", signal.SIGINT) == signal.SIGINT)
             raise
         except UserError:

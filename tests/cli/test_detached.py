@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from command import call
+from support import RESTING, reference_trainer
 
 import presets
 from core.campaign.campaign import Campaign
@@ -36,10 +37,10 @@ def quick(tmp_path: Path, corpus_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     return campaign(tmp_path, corpus_folder, monkeypatch, budget=1)
 
 
-def campaign(folder: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, budget: float) -> Path:
+def campaign(folder: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, budget: float, *options: object) -> Path:
     root = folder / "night"
     settings = ["--set=score_bytes=8000", "--set=peak_tflops=0.001", "--set=seeds=[1]", "--budget", budget]
-    call("init", root, "--preset", "numpy", "--corpus", f"folder:{corpus}", *settings)
+    call("init", root, "--preset", "numpy", "--corpus", f"folder:{corpus}", *settings, *options)
     monkeypatch.chdir(root)
     return root
 
@@ -204,10 +205,8 @@ def shell(*words):
 for number in range(1, count + 1):
     text = open("train.py").read()
     open("train.py", "w").write(re.sub("^SMOOTHING = .*", f"SMOOTHING = {number / 7}", text, flags=re.M))
-    code = None
-    while code is None:  # on a busy machine the shell may end even this; what has begun goes on: status 75
-        said, code = shell("try", "--detach", "-m", f"idea {number}")
-    assert code in (0, 75), said
+    said, code = shell("try", "--detach", "-m", f"idea {number}")
+    assert code in (0, None), said  # on a busy machine the shell may end even this, and the experiment goes on
     waits, code = 0, 75
     while code in (None, 75):
         said, code = shell("wait", str(number), "--for", str(min(limit / 3, 4)))
@@ -223,8 +222,10 @@ def test_ten_experiments_from_a_shell_that_ends_its_commands(
     tmp_path: Path, corpus_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each takes longer than the shell lets any command run."""
-    count, budget, limit = 10, 9.0, 8.0
-    root = campaign(tmp_path, corpus_folder, monkeypatch, budget)
+    count, budget, limit = 10, 13.0, 12.0
+    trainer = tmp_path / "train.py"
+    trainer.write_text(reference_trainer(RESTING), encoding="utf-8")
+    root = campaign(tmp_path, corpus_folder, monkeypatch, budget, "--trainer", trainer)
     script = tmp_path / "agent.py"
     script.write_text(AGENT, encoding="utf-8")
     with ended_at_last(root):
