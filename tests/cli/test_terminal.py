@@ -28,7 +28,7 @@ def test_json_says_the_same_in_harmless_letters(printing: object, capsys: pytest
     printed = capsys.readouterr().out
     assert_harmless(printed)
     assert "é" in printed
-    assert json.loads(printed) == value
+    assert value.items() <= json.loads(printed).items()
 
 
 def test_notices_are_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
