@@ -106,11 +106,12 @@ def main() -> None:
     try:
         try:
             app(prog_name="autoresearch")
-        except SystemExit:
-            output.finish()
+        except SystemExit as ended:
+            if not _signalled(ended):  # else the terminal may be what was closed
+                output.finish()
             raise
     except SystemExit as ended:
-        if isinstance(ended.code, int) and ended.code > SIGNALLED:
+        if _signalled(ended):
             signals.ignore_signals()
         raise
     except UserError as error:
@@ -124,6 +125,10 @@ def main() -> None:
         told = explained(error)
         terminal.notice(f"autoresearch: {told}")
         sys.exit(told.status)
+
+
+def _signalled(ended: SystemExit) -> bool:
+    return isinstance(ended.code, int) and ended.code > SIGNALLED
 
 
 if __name__ == "__main__":
