@@ -116,7 +116,7 @@ def resolve_among(device: str, there: Sequence[str], framework: str) -> str:
         return there[0]
     if device not in there:
         raise UserError(
-            f"device {device!r} is not here: {instead(device, there)}, as {framework} finds. Use --device auto or cpu"
+            f"device {device!r} is not here, says {framework}: {instead(device, there)}. Use --device auto or cpu"
         )
     return device
 

@@ -92,7 +92,8 @@ def commands(page: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_names_commands_and_options_that_there_are(page: str) -> None:
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    whole = typer.main.get_command(app)
+    known = {**whole.commands, **{option: whole for one in whole.params for option in one.opts}}  # type: ignore[attr-defined]
     found = list(commands(page))
     assert found or page == "docs/python.md"
     for line in found:
