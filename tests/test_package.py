@@ -60,8 +60,8 @@ def test_importing_it_loads_nothing_of_ours_and_every_name_is_there(tmp_path: Pa
 def test_python_m_autoresearch_is_the_command(tmp_path: Path) -> None:
     done = python("-m", "autoresearch", "--version", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "") and re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
-    wrong = python("-m", "autoresearch", "show", "x", cwd=tmp_path)
-    assert wrong.returncode == 2 and wrong.stderr.startswith("Usage: autoresearch show ")
+    wrong = python("-m", "autoresearch", "log", "--last", "x", cwd=tmp_path)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("Usage: autoresearch log ")
 
 
 def shadowing(folder: Path, name: str) -> Path:
