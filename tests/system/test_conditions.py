@@ -216,7 +216,8 @@ def test_a_mac_tells_its_thermal_pressure() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="a child stays its parent's there")
 def test_the_processors_of_others_are_counted_and_not_ones_own() -> None:
     spinning = [sys.executable, "-c", "while True: pass"]
-    orphan = f"import subprocess; print(subprocess.Popen({spinning!r}, stdout=subprocess.DEVNULL).pid)"
+    nowhere = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"  # else this process would wait for it
+    orphan = f"import subprocess; print(subprocess.Popen({spinning!r}, {nowhere}).pid)"
     other = int(subprocess.run([sys.executable, "-c", orphan], capture_output=True, check=True).stdout)
     try:
         assert cores_of_others(0.5) > 0.2
