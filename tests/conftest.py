@@ -21,6 +21,9 @@ THREADS = {
 for variable, value in THREADS.items():
     os.environ.setdefault(variable, value)
 
+# pytest-xdist's workers have one; what is printed to a pipe is then 80 columns wide.
+os.environ.pop("COLUMNS", None)
+
 from forking import real_start, starts  # noqa: E402  as the next one it loads NumPy
 from synthetic import synthetic_documents  # noqa: E402
 

@@ -29,6 +29,7 @@ from core.measure import doctor
 from core.records import Preset, UserError
 from core.sandbox import tier
 from core.sandbox.selftest import SelftestResult
+from core.sandbox.spawn import ReapedProcess
 from core.system import accelerators, hardware, install
 from core.system.conditions import HostLoad
 from core.system.files import cache_root
@@ -109,14 +110,14 @@ def test_the_doctor_changes_nothing_and_tells_no_secret(real: tuple[subprocess.C
 
 def test_a_backend_tells_of_itself_in_a_trials_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, str] = {}
-    run = subprocess.run
 
-    def watched(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
-        seen.update(options["env"])
-        return run(*arguments, **options)
+    class Watched(ReapedProcess):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            seen.update(options["environment"])
+            super().__init__(*arguments, **options)
 
     monkeypatch.setenv("SOME_TOKEN", "secret")
-    monkeypatch.setattr(subprocess, "run", watched)
+    monkeypatch.setattr(probing, "ReapedProcess", Watched)
     told = probing.probe("numpy", "cpu")
     assert told["device"] == "cpu" and told["choices"] == {} and set(told["versions"]) == {"numpy"}
     assert "SOME_TOKEN" not in seen

@@ -121,9 +121,11 @@ def answer(request: Message, backend: Backend, logits: Logits, device: str) -> l
 def load(path: Path) -> ModuleType:
     """The trainer's file as a module of its own name, `train`.
 
-    Its folder is on the path, so that processes that `multiprocessing` spawns can import the trainer's classes.
+    Its folder is on the path, so that processes that `multiprocessing` spawns can import the trainer's classes. Another
+    module of that name makes room for it.
     """
     sys.path.insert(0, str(path.parent))
+    sys.modules.pop(path.stem, None)
     sys.dont_write_bytecode = True
     return importlib.import_module(path.stem)
 
