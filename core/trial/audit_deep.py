@@ -83,8 +83,8 @@ def losses_in(folder: Path) -> npt.NDArray[np.float32] | None:
 @contextlib.contextmanager
 def _restored(spec: AuditSpec, facts: Facts, weights: Path, folder: Path) -> Iterator[Scorer]:
     """A fresh process with the model of these weights. A failure in it reads as the audit's."""
-    preset = spec.preset
-    with Scorer(spec.trainer, preset, backend_environment(preset), folder / "usage.json") as scorer:
+    preset, environment = spec.preset, backend_environment(spec.preset).beside_others()
+    with Scorer(spec.trainer, preset, environment, folder / "usage.json") as scorer:
         scorer.park(time.monotonic() + preset.startup_seconds)
         scorer.restore(weights, facts)
         yield scorer
