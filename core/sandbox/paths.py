@@ -104,8 +104,9 @@ def unseen_python_path() -> tuple[Path, ...]:
 
 
 def package_folders() -> tuple[Path, ...]:
-    """The folders in which the interpreter looks for packages; it has to list them."""
-    return tuple(Path(entry) for entry in dict.fromkeys(sys.path) if entry and Path(entry).is_dir())
+    """The folders in which a trial's interpreter looks for packages; it has to list them."""
+    found = [Path(entry) for entry in dict.fromkeys(sys.path) if entry]
+    return tuple(folder for folder in found if folder.is_dir() and folder not in unseen_python_path())
 
 
 def corpora() -> tuple[Path, ...]:

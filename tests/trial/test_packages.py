@@ -90,3 +90,12 @@ def test_installed_with_user_a_trial_finds_its_packages(tmp_path: Path, cache: P
         check=False,
     )
     assert done.stdout.split()[-1:] == ["scored"], (done.stdout, done.stderr)
+
+
+def test_a_folder_that_trials_do_not_get_is_not_theirs_to_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not tier.here().enforced:
+        pytest.skip("nothing is enforced here")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert tmp_path in paths.unseen_python_path()
+    assert tmp_path not in paths.package_folders()
