@@ -61,11 +61,12 @@ CorpusName = Annotated[
 ]
 BudgetSeconds = Annotated[float | None, Option("--budget", metavar="SECONDS", help="seconds of training in each trial")]
 AsJson = Annotated[bool, Option("--json", help="print JSON for programs")]
+_CAMPAIGN = "the campaign's folder; default: this folder or the nearest one above"
 CampaignArgument = Annotated[
     Path | None,
     Argument(
         metavar="DIR",
-        help="the campaign's folder; default: this folder or the nearest one above",
+        help=_CAMPAIGN,
         show_default=False,
         autocompletion=completion.campaigns,
     ),
@@ -78,7 +79,7 @@ ExperimentWords = Annotated[
     str | None,
     Argument(
         metavar="DIR",
-        help="the campaign's folder; default: this folder or the nearest one above",
+        help=_CAMPAIGN,
         show_default=False,
         autocompletion=completion.folder_or_number,
     ),

@@ -100,13 +100,14 @@ def python_path() -> tuple[Path, ...]:
 
 def unseen_python_path() -> tuple[Path, ...]:
     """The entries of PYTHONPATH that confined processes don't get, although they are there."""
-    return tuple(folder for folder in _python_path() if folder.exists() and folder not in python_path())
+    handed_on = python_path()
+    return tuple(folder for folder in _python_path() if folder.exists() and folder not in handed_on)
 
 
 def package_folders() -> tuple[Path, ...]:
     """The folders in which a trial's interpreter looks for packages; it has to list them."""
-    found = [Path(entry) for entry in dict.fromkeys(sys.path) if entry]
-    return tuple(folder for folder in found if folder.is_dir() and folder not in unseen_python_path())
+    found, unseen = (Path(entry) for entry in dict.fromkeys(sys.path) if entry), unseen_python_path()
+    return tuple(folder for folder in found if folder.is_dir() and folder not in unseen)
 
 
 def corpora() -> tuple[Path, ...]:
