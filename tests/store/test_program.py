@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import presets
 from core.records import UserError
 from core.store import program
-from core.store.program import Program
+from core.store.program import BPB_PER_LINE, Limits, Program
 
 
 def test_prose_alone() -> None:
@@ -31,7 +34,27 @@ def test_limits() -> None:
 @pytest.mark.parametrize(
     ("front", "said"),
     [
-        ("experiment: 3", r"program.md:2: unknown limit 'experiment'; known are experiments \(.*hours \(.*fixed \("),
+        (
+            "experiment: 3",
+            r"program.md:2: unknown limit 'experiment'; did you mean experiments \(a whole.*known are .*fixed",
+        ),
+        ("memory: 12 GB", r"unknown limit 'memory'; did you mean max_memory \(an amount with its unit.*\); known are"),
+        ("memory_mb: 12000", "unknown limit 'memory_mb'; did you mean max_memory"),
+        ("tokens_per_second: 5", "did you mean min_tokens_per_second"),
+        ("parameters: 5", "did you mean max_parameters"),
+        ("startup_seconds: 5", "did you mean max_startup"),
+        ("vram: 12 GB", r"unknown limit 'vram'; known are experiments \(.*max_memory \(.*bpb_per_line \("),
+        ("max_memory: 12", "max_memory: expected an amount with its unit, as in 12 GB.*not '12'"),
+        ("max_memory: 12 Gb/s", "expected an amount with its unit"),
+        ("max_memory: 0 GB", "expected an amount with its unit"),
+        ("max_memory: GB", "expected an amount with its unit"),
+        ("max_memory: [12 GB]", "expected an amount with its unit"),
+        ("max_parameters: 1.5", "max_parameters: expected a whole number above 0"),
+        ("max_parameters: 5 GB", "max_parameters: expected a whole number above 0"),
+        ("min_tokens_per_second: -5", "expected a number above 0"),
+        ("max_startup: 2 h", "max_startup: expected seconds, as in 90 s or 2 min.*not '2 h'"),
+        ("bpb_per_line: -0.001", "bpb_per_line: expected a number from 0 up.*not '-0.001'"),
+        ("bpb_per_doubled_speed: .inf", "bpb_per_doubled_speed: expected a number from 0 up"),
         ("experiments: 0", "expected a whole number above 0.*not '0'"),
         ("experiments: true", "expected a whole number"),
         ("experiments: 1.5", "expected a whole number"),
@@ -77,11 +100,53 @@ def test_bad_front_matter_says_what_is_known(front: str, said: str) -> None:
         ("max_cost: $5", Program(max_cost=5.0)),
         ("max_cost: .5", Program(max_cost=0.5)),
         ("fixed: [N, ON, Y]", Program(fixed=("N", "ON", "Y"))),
+        ("max_memory: 12 GB", Program(limits=Limits(memory_mb=12_288.0))),
+        ("max_memory: 12,000MB", Program(limits=Limits(memory_mb=12_000.0))),
+        ("max_memory: 1.5gib  # on my card", Program(limits=Limits(memory_mb=1536.0))),
+        ("max_parameters: 50M", Program(limits=Limits(parameters=50_000_000))),
+        ("max_parameters: 2_000_000", Program(limits=Limits(parameters=2_000_000))),
+        ("min_tokens_per_second: 40 K tokens/s", Program(limits=Limits(tokens_per_second=40_000.0))),
+        ("min_tokens_per_second: 1.5e6", Program(limits=Limits(tokens_per_second=1_500_000.0))),
+        ("max_startup: 2 min", Program(limits=Limits(startup_seconds=120.0))),
+        ("max_startup: 90", Program(limits=Limits(startup_seconds=90.0))),
+        ("max_val_bpb: 1.05", Program(limits=Limits(val_bpb=1.05))),
+        (
+            "bpb_per_line: 0\nbpb_per_doubled_speed: 0.01 bpb",
+            Program(limits=Limits(bpb_per_line=0.0, bpb_per_doubled_speed=0.01)),
+        ),
+        ("bpb_per_line:", Program()),
         ("hours:\nfixed: ~", Program()),
     ],
 )
 def test_values_are_read_as_people_write_them(front: str, read: Program) -> None:
     assert program.parse(f"---\n{front}\n---\n") == read
+
+
+_NUMBERS = st.floats(min_value=1e-6, max_value=1e12)
+
+
+@given(
+    st.builds(
+        Limits,
+        memory_mb=st.none() | _NUMBERS,
+        parameters=st.none() | st.integers(1, 10**12),
+        tokens_per_second=st.none() | _NUMBERS,
+        startup_seconds=st.none() | _NUMBERS,
+        val_bpb=st.none() | _NUMBERS,
+        bpb_per_line=st.just(0.0) | _NUMBERS,
+        bpb_per_doubled_speed=st.just(0.0) | _NUMBERS,
+    )
+)
+def test_limits_come_back_from_their_json(limits: Limits) -> None:
+    again = Limits.from_record(json.loads(json.dumps(limits.to_record())))
+    assert again == limits and type(again.parameters) is type(limits.parameters)
+
+
+def test_an_experiment_without_limits_had_no_prices_either() -> None:
+    assert Limits.from_record({}) == Limits(bpb_per_line=0.0)
+    assert Limits().to_record() == {"bpb_per_line": BPB_PER_LINE, "bpb_per_doubled_speed": 0.0}
+    with pytest.raises(UserError, match="unknown limit watts in a record; known are .*memory_mb"):
+        Limits.from_record({"watts": 300.0})
 
 
 @pytest.mark.parametrize("before", ["\n", " \r\n\n", "\ufeff", "\ufeff\n"])
