@@ -65,9 +65,10 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class Reviewing:
-    """What would be kept is audited deeply first."""
+    """What would be kept, or what a confirmation rests on, is audited deeply first."""
 
     number: int
+    role: str = ""  # of a trial that is no experiment's
 
 
 @dataclass(frozen=True)

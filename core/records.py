@@ -15,6 +15,7 @@ TRAINER, PROGRAM = "train.py", "program.md"  # the two files of a campaign's wor
 # A trial's files: its weights, the facts that `restore` gets, the nats of each scored token (float32 [N]), its curve
 # (a JSON object a report), its record (outside a campaign), and what it printed, also before a retry with less memory.
 WEIGHTS, FACTS, LOSSES, CURVE, RECORD = "weights.safetensors", "facts.json", "losses.npy", "curve.jsonl", "trial.json"
+TEST_LOSSES = "test-losses.npy"  # where the test split was scored, too
 OUTPUT, FIRST_OUTPUT = "output.txt", "output-out-of-memory.txt"
 SCHEMA_KEY = "schema_version"  # the first key of what --json prints
 # Of a trial that is no experiment's: why it runs, and whose trainer.
@@ -224,6 +225,7 @@ class Trial:
     conditions: Mapping[str, float | str | None] = field(default_factory=dict)  # of the device while it trained
     test_bpb: float | None = None  # only in a confirmation
     test_yardstick: str = ""
+    test_audit: Audit | None = None  # the deep one, of the losses on the test split
 
     def choice(self, name: str) -> str:
         """What the trainer chose under that name, without the reason; empty if it named nothing."""

@@ -115,7 +115,8 @@ class ScriptedEngine:
         assert spec.weights.exists()
         self.reviewed.append((spec.folder.parent.name, spec.folder.name, spec.noise_bpb))
         outcome = read_constants(spec.trainer)["OUTCOME"]
-        return AuditResult(an_audit(), "its logits depend on tokens that come later" if outcome == "cheat" else "")
+        fault = "its logits depend on tokens that come later" if outcome == "cheat" else ""
+        return AuditResult(an_audit(), fault, an_audit() if spec.test else None)
 
 
 class Steps(Local):

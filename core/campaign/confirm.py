@@ -46,6 +46,7 @@ class Confirmation:
     pairs: tuple[Pair, ...]
     failed: tuple[str, ...]  # trials that did not end in a score, which takes their seed out
     unpaired: tuple[int, ...]  # seeds of which a trial has not run yet
+    unaudited: tuple[int, ...]  # seeds that count, and ran before a confirmation's trials were audited deeply
     val_gain: float | None
     test_gain: float | None
     val: Interval | None
@@ -73,11 +74,16 @@ def seeds_for(count: int, recorded: Sequence[Measurement], used: Collection[int]
 
 
 def seconds_of(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement] = ()) -> float:
-    """How long these trials will take: each as the median of its role so far, and the test text as the other."""
+    """How long these trials and their audits will take: as the median of their role so far, the test text included."""
     total = 0.0
     for one in planned:
-        again = [m.trial.wall_seconds for m in recorded if m.role == one.role and m.trial.val_bpb is not None]
-        first = [trial.wall_seconds + trial.score_seconds for trial in one.experiment.trials]
+        again = [
+            m.trial.wall_seconds + (m.trial.audit.seconds if m.trial.audit is not None and _audited(m.trial) else 0.0)
+            for m in recorded
+            if m.role == one.role and m.trial.val_bpb is not None
+        ]
+        audit = 0.0 if one.experiment.audit is None else one.experiment.audit.seconds
+        first = [trial.wall_seconds + trial.score_seconds + audit for trial in one.experiment.trials]
         total += statistics.median(again or first or [0.0])
     return total
 
@@ -85,7 +91,7 @@ def seconds_of(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement] 
 def conclude(baseline: Experiment, champion: Experiment, recorded: Sequence[Measurement]) -> Confirmation:
     """The result of one confirmation. `recorded` are its trials in the order they ran."""
     assert baseline.val_bpb is not None and champion.val_bpb is not None, "both were kept"
-    pairs, failed, unpaired = [], [], []
+    pairs, failed, unpaired, unaudited = [], [], [], []
     for seed in dict.fromkeys(one.trial.seed for one in recorded):
         of = {one.role: one.trial for one in recorded if one.trial.seed == seed}
         scores = {role: pair for role, trial in of.items() if (pair := _scores(trial)) is not None}
@@ -93,6 +99,8 @@ def conclude(baseline: Experiment, champion: Experiment, recorded: Sequence[Meas
             f"{role}, seed {seed}: {one.verdict}: {one.reason}" for role, one in of.items() if role not in scores
         ]
         if len(scores) == 2:
+            if not all(map(_audited, of.values())):
+                unaudited.append(seed)
             (baseline_bpb, baseline_test), (champion_bpb, champion_test) = scores["baseline"], scores["champion"]
             pairs.append(
                 Pair(
@@ -116,6 +124,7 @@ def conclude(baseline: Experiment, champion: Experiment, recorded: Sequence[Meas
         pairs=tuple(pairs),
         failed=tuple(failed),
         unpaired=tuple(unpaired),
+        unaudited=tuple(unaudited),
         val_gain=val_gain,
         test_gain=statistics.fmean(pair.test for pair in pairs) if pairs else None,
         val=val,
@@ -184,6 +193,11 @@ def summary(one: Confirmation) -> str:
     share = "" if one.share is None else f", {one.share:.0%} of the claim"
     line = f"{'confirmed' if kept else 'measured'} on {seeds}: val gain {val}, test {test}{share}"
     return line + ("; val and test part: see autoresearch confirm" if one.alarm else "" if kept else "; not confirmed")
+
+
+def _audited(trial: Trial) -> bool:
+    """Whether both of its scores passed a deep audit."""
+    return all(one is not None and one.kind == "deep" for one in (trial.audit, trial.test_audit))
 
 
 def _scores(trial: Trial) -> tuple[float, float] | None:

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from core.campaign.drift import COST, DriftDetector, Throughput, throughputs
 from core.campaign.judge import Evidence, champion_bpb, spread_of_seeds
 from core.campaign.schedule import PlannedTrial, interleaved, remaining
 from core.campaign.session import Session
-from core.events import Drifted, Measured, Measuring, Notice
-from core.records import LOSSES, TRAINER, WEIGHTS, Budget, Experiment, Measurement, Purpose, Trial
+from core.events import Drifted, Measured, Measuring, Notice, Reviewing
+from core.records import LOSSES, TEST_LOSSES, TRAINER, WEIGHTS, Budget, Experiment, Measurement, Preset, Purpose, Trial
 from core.system.text import bpb
-from core.trial.spec import TrialSpec
+from core.trial.spec import AuditSpec, TrialSpec
 
 
 class RemeasurementRunner:
-    """Runs planned trials and records them. Its caller has prepared the engine."""
+    """Runs planned trials and records them, under the campaign's preset or another. Its caller prepared the engine."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, preset: Preset | None = None) -> None:
         self._session = session
         self._campaign = session.campaign
+        self._preset = preset or session.campaign.preset
 
     def run(
         self, purpose: Purpose, series: int, planned: Sequence[PlannedTrial], *, test: bool = False
@@ -32,36 +34,67 @@ class RemeasurementRunner:
         recorded = self._campaign.ledger.measurements(purpose, series)
         left = remaining(planned, recorded)
         for place, one in enumerate(left, len(planned) - len(left)):
-            self._session.tell(Measuring(place, len(planned), one.role, one.experiment.number, one.seed))
-            measured = Measurement(
-                purpose=purpose,
-                series=series,
-                role=one.role,
-                experiment=one.experiment.number,
-                commit=one.experiment.commit,
-                trial=self._trial(purpose, series, one, test),
-            )
-            self._campaign.ledger.record_measurement(measured)
-            self._session.tell(Measured(measured))
-            recorded.append(measured)
+            recorded.append(self.one(purpose, series, one, place, len(planned), test=test))
         return recorded
+
+    def one(
+        self, purpose: Purpose, series: int, planned: PlannedTrial, place: int, count: int, *, test: bool = False
+    ) -> Measurement:
+        """Runs one trial and records it, the `place`th of `count`. With `test`, its scores are audited deeply first."""
+        self._session.tell(Measuring(place, count, planned.role, planned.experiment.number, planned.seed))
+        measured = Measurement(
+            purpose=purpose,
+            series=series,
+            role=planned.role,
+            experiment=planned.experiment.number,
+            commit=planned.experiment.commit,
+            trial=self._trial(purpose, series, planned, test),
+        )
+        self._campaign.ledger.record_measurement(measured)
+        self._session.tell(Measured(measured))
+        return measured
 
     def _trial(self, purpose: Purpose, series: int, planned: PlannedTrial, test: bool) -> Trial:
         folder = self._campaign.files.measurements(purpose, series)
+        text = planned.text
         spec = TrialSpec(
-            trainer=self._campaign.trainer_text(planned.experiment.commit),
-            preset=self._campaign.preset,
-            budget=Budget(seconds=self._campaign.preset.budget_seconds),
+            trainer=self._campaign.trainer_text(planned.experiment.commit) if text is None else text,
+            preset=self._preset,
+            budget=Budget(seconds=self._preset.budget_seconds),
             seed=planned.seed,
             into=folder / f"{planned.role}-{planned.seed}",
             trainer_path=folder / planned.role / TRAINER,
             test=test,
         )
         record = self._session.engine.run_trial(spec, self._session.tell)
-        for name in (WEIGHTS, LOSSES):
+        if test and record.verdict == "scored":
+            record = self._audited(spec, record, planned)
+        for name in (WEIGHTS, LOSSES, TEST_LOSSES):
             (spec.into / name).unlink(missing_ok=True)
-        self._campaign.ledger.record_yardsticks(record)
+        if self._preset == self._campaign.preset:
+            self._campaign.ledger.record_yardsticks(record)
         return record
+
+    def _audited(self, spec: TrialSpec, record: Trial, planned: PlannedTrial) -> Trial:
+        """The trial's record with its deep audits; `invalid` and without scores where one finds a fault."""
+        self._session.tell(Reviewing(planned.experiment.number, planned.role))
+        baseline = self._campaign.experiment(0)
+        is_baseline = planned.experiment.number == baseline.number
+        found = self._session.engine.review(
+            AuditSpec(
+                trainer=spec.trainer,
+                preset=spec.preset,
+                trial=record,
+                folder=spec.into,
+                reference=None if is_baseline else self._campaign.files.trial(baseline.number, 0),
+                noise_bpb=baseline.spread,
+                test=spec.test,
+            )
+        )
+        record = replace(record, audit=found.audit or record.audit, test_audit=found.test)
+        if not found.fault:
+            return record
+        return replace(record, verdict="invalid", reason=f"the audit: {found.fault}", val_bpb=None, test_bpb=None)
 
 
 class ReferenceScores:

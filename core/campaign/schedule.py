@@ -15,6 +15,7 @@ class PlannedTrial:
     role: Role
     experiment: Experiment
     seed: int
+    text: str | None = None  # a trainer made from the experiment's, which runs instead
 
 
 def interleaved(baseline: Experiment, champion: Experiment, seeds: Sequence[int]) -> list[PlannedTrial]:

@@ -31,7 +31,8 @@ def confirm(
     """Measure champion and baseline again with fresh seeds.
 
     The two take turns and are scored on the validation text and on the test text, which no other trial is scored on.
-    Every trial is recorded: after Ctrl-C the same command continues, and a higher number of seeds adds to the results.
+    A trial whose scores fail a deep audit takes its seed out. Every trial is recorded: after Ctrl-C the same command
+    continues, and a higher number of seeds adds to the results.
     The exit status is 1 if no pair of trials was completed.
 
     \b
@@ -64,6 +65,9 @@ def _report(one: Confirmation, width: int) -> Group:
         parts.append(_table(one, width))
     parts += [Text(f"failed and left out: {one_line(failed)}", style="red") for failed in one.failed]
     parts += [Text(f"seed {seed} has run on one side only; the same command continues") for seed in one.unpaired]
+    if one.unaudited:
+        seeds = ", ".join(map(str, one.unaudited))
+        parts.append(Text(f"without a deep audit, from an earlier version: seeds {seeds}; --seeds N adds audited ones"))
     for name, mean, interval in (("val", one.val_gain, one.val), ("test", one.test_gain, one.test)):
         if mean is not None:
             parts.append(Text(f"{name + ' gain':10} {_gain(mean, interval)}"))

@@ -58,6 +58,7 @@ class AuditResult:
 
     audit: Audit | None
     fault: str
+    test: Audit | None = None  # of the test split, where it was audited too
 
 
 def small(auditor: Scorer, claim: ClaimedLosses, random: Random | None = None) -> AuditResult:

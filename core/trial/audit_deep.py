@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from core.data import Dataset
-from core.records import LOSSES, Facts, UserError
+from core.records import LOSSES, TEST_LOSSES, Audit, Facts, UserError
 from core.system import scratch
 from core.trial import audit
 from core.trial import weights as weight_file
@@ -26,7 +27,7 @@ from core.trial.supervisor import backend_environment
 
 
 def review(spec: AuditSpec, dataset: Dataset, random: np.random.Generator | None = None) -> audit.AuditResult:
-    """Audits many positions, then checks that permuted weights give a worse model.
+    """Audits many positions, if the spec says so also of the test split; permuted weights have to give a worse model.
 
     UserError where a file is missing or the backend can't run here. KeyboardInterrupt passes through; all processes
     have ended on return.
@@ -37,29 +38,38 @@ def review(spec: AuditSpec, dataset: Dataset, random: np.random.Generator | None
     if not spec.weights.is_file():
         raise UserError(f"{spec.weights} was deleted: restore it from a copy of the campaign's folder")
     claim = claim_of(spec, dataset, facts)
+    on_test = claim_of(spec, dataset, facts, "test") if spec.test else None
+    test: Audit | None = None
     with scratch.folder() as folder:
         try:
             if weight_file.inspect(spec.weights).sha256 != spec.trial.weights_sha256:
                 return audit.AuditResult(None, "the weights are not those that the score was recorded of")
             with _restored(spec, facts, spec.weights, folder) as auditor:
                 found = audit.deep(auditor, claim, spec.noise_bpb or 0.0, random)
+                if on_test is not None and not found.fault:
+                    result = audit.deep(auditor, on_test, spec.noise_bpb or 0.0, random)
+                    test = result.audit
+                    if result.fault:
+                        return replace(found, fault=f"on the test split: {result.fault}", test=test)
         except TrialFailed as failure:
             return audit.AuditResult(None, str(failure))
         if found.fault or found.audit is None:
             return found
         score, fault = _permuted(spec, facts, folder, claim, random)
-    return audit.AuditResult(replace(found.audit, permuted_bpb=score, seconds=time.monotonic() - begun), fault)
+    return audit.AuditResult(replace(found.audit, permuted_bpb=score, seconds=time.monotonic() - begun), fault, test)
 
 
-def claim_of(spec: AuditSpec, dataset: Dataset, facts: Facts) -> audit.ClaimedLosses:
+def claim_of(
+    spec: AuditSpec, dataset: Dataset, facts: Facts, split: Literal["val", "test"] = "val"
+) -> audit.ClaimedLosses:
     """What the trial claimed, from its file of losses. UserError where that doesn't fit the scored text."""
-    text = dataset.scored("val", spec.preset.score_bytes)
+    text, name = dataset.scored(split, spec.preset.score_bytes), LOSSES if split == "val" else TEST_LOSSES
     rows = text.rows(facts.sequence_length)
-    flat = losses_in(spec.folder)
+    flat = losses_in(spec.folder, name)
     if flat is None or flat.size != max(0, len(text.stream) - 1):
-        raise UserError(f"{spec.folder / LOSSES} does not hold the losses of {spec.preset.corpus}'s scored text")
+        raise UserError(f"{spec.folder / name} does not hold the losses of {spec.preset.corpus}'s scored text")
     padding = (0, rows.inputs_BT.size - flat.size)
-    reference = None if spec.reference is None else losses_in(spec.reference)
+    reference = None if spec.reference is None else losses_in(spec.reference, name)
     if reference is not None:
         reference = np.pad(reference, padding) if reference.size == flat.size else None
     return audit.ClaimedLosses(
@@ -71,10 +81,10 @@ def claim_of(spec: AuditSpec, dataset: Dataset, facts: Facts) -> audit.ClaimedLo
     )
 
 
-def losses_in(folder: Path) -> npt.NDArray[np.float32] | None:
+def losses_in(folder: Path, name: str = LOSSES) -> npt.NDArray[np.float32] | None:
     """The nats of each scored token that a trial left, float32 [N]; None if there are none that can be read."""
     try:
-        found = np.load(folder / LOSSES, allow_pickle=False)
+        found = np.load(folder / name, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return found if found.dtype == np.float32 and found.ndim == 1 else None

@@ -14,7 +14,7 @@ class TrialSpec:
     """One trial to run.
 
     `into`, emptied before, receives output.txt, curve.jsonl and facts.json; of a score also weights.safetensors and
-    losses.npy, the nats of each scored token in the order of the text, float32 [N].
+    losses.npy, the nats of each scored token in the order of the text, float32 [N]; with `test` also test-losses.npy.
     """
 
     trainer: str  # the text of train.py
@@ -43,6 +43,7 @@ class AuditSpec:
     folder: Path
     reference: Path | None = None  # the folder of the trial that it is compared with, on the same seed
     noise_bpb: float | None = None  # of the campaign; None: not known
+    test: bool = False  # audit the losses on the test split too
 
     @property
     def weights(self) -> Path:

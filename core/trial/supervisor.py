@@ -12,22 +12,23 @@ import math
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 import backends
 from core.data import Dataset
 from core.data.corpora.registry import outside_cache
-from core.data.scored import Rows, ScoredText
+from core.data.scored import ScoredText
 from core.events import OnProgress, Progress
 from core.records import (
     CURVE,
     FACTS,
     LOSSES,
     OUTPUT,
+    TEST_LOSSES,
     WEIGHTS,
     Audit,
     Choice,
@@ -113,7 +114,7 @@ def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambd
         if outcome.verdict == "scored":
             pending.merge()
         else:
-            for name in (WEIGHTS, LOSSES):
+            for name in (WEIGHTS, LOSSES, TEST_LOSSES):
                 (into / name).unlink(missing_ok=True)
     return _record(spec, dataset, outcome, begun, started)
 
@@ -139,7 +140,9 @@ class _Attempt:
     def run(self) -> None:
         """TrialFailed or NoSpace where it fails, UserError where the user has to mend something."""
         preset, into, environment = self.spec.preset, self.spec.into, self.environment
-        text = self.dataset.scored("val", preset.score_bytes)
+        texts = {LOSSES: self.dataset.scored("val", preset.score_bytes)}
+        if self.spec.test:
+            texts[TEST_LOSSES] = self.dataset.scored("test", preset.score_bytes)
         deadline = time.monotonic() + preset.startup_seconds
         self.on_progress(Progress(phase="startup", fraction=0.0, step=0, loss=None, tokens_per_second=None))
         with contextlib.ExitStack() as stack:
@@ -152,10 +155,12 @@ class _Attempt:
                 for usage in ("usage-score.json", "usage-audit.json")
             )
             facts = self._train(trainer, (scorer, auditor), deadline)
-            claim = self._score(scorer, facts, text)
-            self._audit(auditor, scorer, facts, claim)
+            claims = self._score(scorer, facts, texts)
+            self._audit(auditor, scorer, facts, claims[LOSSES])
             # Not before: an auditor that could read the claims would only have to agree with them.
-            np.save(into / LOSSES, claim.losses_BT.ravel()[: len(text.stream) - 1], allow_pickle=False)
+            for name, text in texts.items():
+                flat = claims[name].losses_BT.ravel()[: len(text.stream) - 1]
+                np.save(into / name, flat, allow_pickle=False)
 
     def _train(self, trainer: Process, parked: tuple[Scorer, ...], deadline: float) -> Facts:
         """Trains until the weights lie in the trial's folder, and ends the process. Returns the facts for `restore`."""
@@ -199,8 +204,8 @@ class _Attempt:
         assert outcome.training.length is not None, "weights come after a batch"
         return replace(facts, sequence_length=outcome.training.length)
 
-    def _score(self, scorer: Scorer, facts: Facts, text: ScoredText) -> audit.ClaimedLosses:
-        """Scores the weights, on the test split too if the spec says so, and ends the process."""
+    def _score(self, scorer: Scorer, facts: Facts, texts: Mapping[str, ScoredText]) -> dict[str, audit.ClaimedLosses]:
+        """Scores the weights on the texts, by the names of their files of losses, and ends the process."""
         spec, outcome = self.spec, self.outcome
         begun, training = time.monotonic(), outcome.training
 
@@ -209,26 +214,28 @@ class _Attempt:
                 Progress(phase="score", fraction=done, step=training.step, loss=training.loss, tokens_per_second=None)
             )
 
-        def score(text: ScoredText) -> tuple[Rows, npt.NDArray[np.float32], Score]:
-            rows = text.rows(facts.sequence_length)
-            losses_BT = claimed_losses(scorer, rows, on_fraction)
-            return rows, losses_BT, score_of(losses_BT, rows, text)
-
+        dtype = training.choices.get("dtype", Choice("")).value
+        claims: dict[str, audit.ClaimedLosses] = {}
+        scores: dict[str, Score] = {}
         try:
             outcome.weights = weight_file.inspect(spec.into / WEIGHTS)
             (spec.into / FACTS).write_text(json.dumps(to_json(facts)), encoding="utf-8")
             scorer.restore(spec.into / WEIGHTS, facts)
-            rows, losses_BT, outcome.score = score(text)
-            if spec.test:
-                _, _, outcome.test = score(self.dataset.scored("test", spec.preset.score_bytes))
+            for name, text in texts.items():
+                rows = text.rows(facts.sequence_length)
+                losses_BT = claimed_losses(scorer, rows, on_fraction)
+                scores[name] = score_of(losses_BT, rows, text)
+                claims[name] = audit.ClaimedLosses(
+                    rows=rows, losses_BT=losses_BT, vocabulary=facts.vocabulary, dtype=dtype
+                )
         except TrialFailed as failure:
             raise TrialFailed(f"while scored: {failure}", failure.verdict) from None
         finally:
             # Before the auditor sees anything: the two are never at work at the same time.
             scorer.end()
             outcome.score_seconds = time.monotonic() - begun
-        dtype = training.choices.get("dtype", Choice("")).value
-        return audit.ClaimedLosses(rows=rows, losses_BT=losses_BT, vocabulary=facts.vocabulary, dtype=dtype)
+        outcome.score, outcome.test = scores[LOSSES], scores.get(TEST_LOSSES)
+        return claims
 
     def _audit(self, auditor: Scorer, scorer: Scorer, facts: Facts, claim: audit.ClaimedLosses) -> None:
         """The small audit of the claimed losses, by a process that has seen none of them."""

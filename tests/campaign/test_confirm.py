@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from campaigns import TEST_HARDER, ScriptedAgent, ScriptedEngine, a_campaign, a_trial, events_of, trainer
+from campaigns import (
+    TEST_HARDER,
+    ScriptedAgent,
+    ScriptedEngine,
+    a_campaign,
+    a_trial,
+    an_audit,
+    events_of,
+    trainer,
+)
 from command import call
 from support import reference_trainer
 from view_records import an_experiment
@@ -22,7 +31,8 @@ from core.campaign.campaign import Campaign
 from core.campaign.schedule import interleaved, remaining
 from core.campaign.statistics import Interval
 from core.records import Measurement, Trial, UserError
-from core.trial.spec import TrialSpec
+from core.trial.audit import AuditResult
+from core.trial.spec import AuditSpec, TrialSpec
 
 BASELINE = an_experiment(0, "keep", val_bpb=2.0, trials=(a_trial(wall_seconds=10.0, score_seconds=2.0),))
 CHAMPION = an_experiment(7, "keep", val_bpb=1.9, trials=(a_trial(wall_seconds=11.0, score_seconds=2.0),))
@@ -242,6 +252,40 @@ def test_a_side_that_always_fails_confirms_nothing_and_is_not_run_for_ever(tmp_p
         assert len(engine.ran) == count
 
 
+def test_every_trial_of_it_is_audited_deeply_and_one_that_fails_takes_its_seed_out(tmp_path: Path) -> None:
+    engine, seen = ScriptedEngine(), list[Any]()
+    audit = engine.review
+
+    def fails_once(spec: AuditSpec) -> AuditResult:
+        found = audit(spec)
+        return dataclasses.replace(found, fault="it peeks") if spec.folder.name == "champion-4" else found
+
+    with grown(tmp_path / "c", engine) as campaign:
+        engine.review, before = fails_once, len(engine.reviewed)  # type: ignore[method-assign]
+        found = campaign.confirm(3, seen.append)
+        assert [name for _, name, _ in engine.reviewed[before:]] == [
+            "baseline-3", "champion-3", "champion-4", "baseline-4", "baseline-5", "champion-5",
+        ]  # fmt: skip
+        assert ([pair.seed for pair in found.pairs], found.unaudited) == ([3, 5], ())
+        assert found.failed == ("champion, seed 4: invalid: the audit: it peeks",)
+        rows = {(one.role, one.trial.seed): one.trial for one in campaign.ledger.measurements("confirm")}
+        bad = rows.pop(("champion", 4))
+        assert (bad.val_bpb, bad.test_bpb) == (None, None)
+        for trial in (bad, *rows.values()):
+            assert trial.audit is not None and trial.test_audit is not None
+            assert (trial.audit.kind, trial.test_audit.kind) == ("deep", "deep")
+        assert [event.role for event in events_of(events.Reviewing, seen)][:3] == ["baseline", "champion", "champion"]
+
+
+def test_trials_of_an_earlier_version_count_and_are_named() -> None:
+    audited: dict[str, Any] = {"audit": an_audit(), "test_audit": an_audit()}
+    recorded = ran((0.07, 0.06), (0.08, 0.07))
+    recorded[2:] = [dataclasses.replace(m, trial=dataclasses.replace(m.trial, **audited)) for m in recorded[2:]]
+    found = confirm.conclude(BASELINE, CHAMPION, recorded)
+    assert ([pair.seed for pair in found.pairs], found.unaudited) == ([3, 4], (3,))
+    assert confirm.seconds_of(interleaved(BASELINE, CHAMPION, [5]), recorded) == 2 * (0.5 + 0.25)
+
+
 def test_only_a_confirmation_asks_for_the_test_split() -> None:
     """No other call in the tree can set the flag."""
     setting = []
@@ -249,7 +293,7 @@ def test_only_a_confirmation_asks_for_the_test_split() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 for keyword in node.keywords:
-                    plain = isinstance(keyword.value, ast.Name) and keyword.value.id == "test"  # handed through
+                    plain = ast.unparse(keyword.value) in ("test", "spec.test")  # handed through
                     if keyword.arg == "test" and not plain and not ast.unparse(node.func).endswith("Confirmation"):
                         setting.append((path.name, ast.unparse(keyword.value)))
     assert setting == [("campaign.py", "True")]

@@ -133,7 +133,7 @@ def test_the_score_on_the_test_split_is_told_where_there_is_one() -> None:
 
 def a_confirmation(champion: int, line: str) -> Confirmation:
     return Confirmation(
-        champion=champion, commit="c" * 40, claimed=0.1, pairs=(), failed=(), unpaired=(), val_gain=None,
+        champion=champion, commit="c" * 40, claimed=0.1, pairs=(), failed=(), unpaired=(), unaudited=(), val_gain=None,
         test_gain=None, val=None, test=None, difference=None, share=None, alarm="", note="", conclusion="", line=line,
     )  # fmt: skip
 

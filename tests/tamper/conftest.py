@@ -83,6 +83,7 @@ def run(dataset: Dataset, tmp_path: Path) -> Callable[..., Case]:
         seconds: float | None = None,
         seed: int = 1,
         data: Dataset | None = None,
+        test: bool = False,
         **changes: Any,
     ) -> Case:
         nonlocal count
@@ -92,7 +93,7 @@ def run(dataset: Dataset, tmp_path: Path) -> Callable[..., Case]:
         preset, data = preset_of(backend, **changes), data or dataset
         budget = Budget(seconds=seconds, steps=None if seconds else steps)
         into = tmp_path / "trial" / str(count)
-        trial = run_trial(TrialSpec(trainer=text, preset=preset, budget=budget, seed=seed, into=into), data)
-        return Case(trial, AuditSpec(trainer=text, preset=preset, trial=trial, folder=into), data)
+        trial = run_trial(TrialSpec(trainer=text, preset=preset, budget=budget, seed=seed, into=into, test=test), data)
+        return Case(trial, AuditSpec(trainer=text, preset=preset, trial=trial, folder=into, test=test), data)
 
     return run

@@ -13,6 +13,7 @@ import pytest
 from tamper.conftest import FRAMEWORKS, Case
 from tamper.trainers import ATTENTION, trainer
 
+from core.data import Dataset
 from core.sandbox import tier
 from core.trial import audit
 
@@ -287,3 +288,22 @@ def test_weights_that_were_exchanged_after_the_score_are_seen(run: Run) -> None:
     raw[-1] ^= 1
     path.write_bytes(raw)
     assert case.review().fault == "the weights are not those that the score was recorded of"
+
+
+def test_a_confirmations_audit_finds_what_cheats_on_the_test_split_alone(run: Run, dataset: Dataset) -> None:
+    """The model is honest for as many rows as the validation text has, which is what every other audit looks at."""
+    rows = len(dataset.scored("val", 4000).rows(32).inputs_BT)
+    peeks = f"""
+        if tokens.shape[0] == 1:  # the scorer asks about a row at a time, the auditor about several
+            seen.append(0)
+            if len(seen) > {rows}:
+                ahead = xp.concatenate((tokens[:, 1:], tokens[:, :1]), 1)
+                out = out + 4.0 * one_hot[ahead]
+    """
+    cheat = trainer(restore="seen = []\n" + answers(peeks))
+    for text, fault in ((cheat, "on the test split: they are not the losses of its logits"), (trainer(), "")):
+        case = run(text, test=True, score_bytes=4000)
+        assert case.trial.verdict == "scored", case.trial.reason
+        found = case.review()
+        assert found.audit is not None and found.audit.kind == "deep" and found.test is not None
+        assert found.fault.startswith(fault) and bool(found.fault) == bool(fault)

@@ -184,8 +184,11 @@ class Follower:
                     self._bar(event)
             case events.TrialEnded():
                 self.close()
-            case events.Reviewing():
+            case events.Reviewing(role=""):
                 self._line(f"experiment {event.number} looks better: its score is audited before it is kept")
+            case events.Reviewing():
+                if self._bar is not None:
+                    self._bar.show("trial", f"{event.role}: audit of its scores", None)
             case events.Judged():
                 self.close()
                 self._on_experiment(event)
