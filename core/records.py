@@ -18,12 +18,13 @@ WEIGHTS, FACTS, LOSSES, CURVE, RECORD = "weights.safetensors", "facts.json", "lo
 TEST_LOSSES = "test-losses.npy"  # where the test split was scored, too
 OUTPUT, FIRST_OUTPUT = "output.txt", "output-out-of-memory.txt"
 SCHEMA_KEY = "schema_version"  # the first key of what --json prints
-# Of a trial that is no experiment's: why it runs, and whose trainer.
-Purpose = Literal["confirm", "drift"]
-Role = Literal["baseline", "champion"]
-Verdict = Literal["keep", "discard", "crash", "invalid"]
-# A lone trial is compared with nothing, so it can't be kept or discarded: it has a score, or it failed.
-TrialVerdict = Literal["scored", "crash", "invalid"]
+# Of a trial that is no experiment's: why it runs (confirm, drift, compare, ...), and whose trainer (baseline, champion,
+# ...). Both are open-ended.
+Purpose = str
+Role = str
+Verdict = Literal["keep", "discard", "stopped", "crash", "invalid"]
+# A lone trial is compared with nothing, so it can't be kept or discarded: it has a score, was stopped, or failed.
+TrialVerdict = Literal["scored", "stopped", "crash", "invalid"]
 MOST_NAMES = 12  # that an error lists
 Constant = int | float | str | bool | tuple[float, ...]
 
@@ -226,6 +227,16 @@ class Trial:
     test_bpb: float | None = None  # only in a confirmation
     test_yardstick: str = ""
     test_audit: Audit | None = None  # the deep one, of the losses on the test split
+    node: str = ""  # the machine's name
+    disturbed: str = ""  # what changed its speed, so that it is no evidence; empty: nothing known
+    stalled_seconds: float | None = None  # of training, in steps beyond three times the median: a compile or a stall
+    stop_progress: float | None = None  # at which the futility rule ended it, or would have where it ran on in secret
+
+    @property
+    def device_kind(self) -> str:
+        """The device without its index, `cuda (NVIDIA H100)`: scores under one clock compare on one kind only."""
+        where = Choice.parse(self.device)
+        return str(Choice(DeviceName.parse(where.value).kind, where.reason))
 
     def choice(self, name: str) -> str:
         """What the trainer chose under that name, without the reason; empty if it named nothing."""
@@ -237,7 +248,9 @@ class Measurement:
     """A trial that is no experiment's: of the baseline or a champion, measured again."""
 
     purpose: Purpose
-    series: int  # what belongs together: of a confirmation its champion's number, of a drift the last experiment's
+    # What belongs together: of `confirm` its champion's number, of `drift` the last experiment's, of `compare` that of
+    # the experiment whose verdict asked for it.
+    series: int
     role: Role
     experiment: int  # whose trainer ran
     commit: str
@@ -273,6 +286,14 @@ class Experiment:
     ended: str  # UTC, ISO 8601
     trials: tuple[Trial, ...]
     audit: Audit | None = None  # the deep one, of what was to be kept
+    base: str = ""  # the commit that it was built on; empty: the parent
+    deviation: float | None = None  # standard deviations of the beliefs val_bpb and champion_bpb; None: single scores
+    champion_deviation: float | None = None
+    probability: float | None = None  # that it is truly better than the champion
+    effect: float | None = None  # champion minus candidate over its paired trials, before any prior
+    effect_error: float | None = None  # the standard error of `effect`
+    nodes: int | None = None  # of its syntax tree
+    limits: Mapping[str, float] = field(default_factory=dict)  # program.md's, as the verdict used them
 
     @property
     def gain(self) -> float | None:
@@ -289,6 +310,19 @@ class Experiment:
         return self.gain <= self.spread
 
 
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What the scores of a campaign are."""
+
+    name: str
+    direction: Literal["minimize", "maximize"]
+    unit: str
+    digits: int  # after the point, that people are shown
+
+
+VAL_BPB = Metric(name="val_bpb", direction="minimize", unit="bits per byte", digits=4)
+
+
 def one_yardstick(yardsticks: Iterable[str], remedy: str) -> str | None:
     """The yardstick that all of these scores share, None without any. UserError, with the remedy, if they differ."""
     found = sorted(set(yardsticks))
@@ -300,7 +334,7 @@ def one_yardstick(yardsticks: Iterable[str], remedy: str) -> str | None:
     return found[0] if found else None
 
 
-R = TypeVar("R", Preset, Budget, Facts, Score, Audit, Trial, Measurement, Proposal, Experiment)
+R = TypeVar("R", Preset, Budget, Facts, Score, Audit, Trial, Measurement, Proposal, Experiment, Metric)
 
 
 def to_json(record: Any) -> dict[str, Any]:

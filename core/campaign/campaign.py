@@ -25,7 +25,7 @@ from core.store import activity
 from core.store import program as programs
 from core.store.layout import BRANCH, CampaignFolder, existing, refreeze
 from core.store.layout import create as create_folder
-from core.store.reader import CampaignReader
+from core.store.reader import FIRST_POLICY, CampaignReader
 from core.system.files import disk_full_as_user_error
 from core.trainer.check import check, refusal
 from core.trainer.constants import read_constants
@@ -71,7 +71,7 @@ class Campaign(CampaignReader):
         check(text)
         prose = presets.program() if program is None else program
         programs.parse(prose)
-        folder = create_folder(root, preset, tag, prose, text)
+        folder = create_folder(root, preset, tag, prose, text, FIRST_POLICY)
         return cls(folder, engine=engine, policy=policy)
 
     @classmethod
@@ -101,7 +101,7 @@ class Campaign(CampaignReader):
                 repo.sync_worktree(commit, {blob_id(old.encode())})
             tag = campaign.branch.removeprefix(BRANCH)
             campaign.close()
-            refreeze(campaign.files, preset, tag)
+            refreeze(campaign.files, preset, tag, campaign.policy)
         return follows
 
     # Reading
@@ -296,7 +296,7 @@ class Campaign(CampaignReader):
             recorded = self.ledger.measurements("confirm", champion.number)
             chosen = confirm.seeds_for(seeds, recorded, self.ledger.seeds())
             planned = interleaved(baseline, champion, chosen)
-            left = remaining(planned, recorded)
+            left = remaining(planned, recorded, self.ledger.attempts)
             seconds = confirm.seconds_of(left, recorded)
             session.tell(Confirming(champion=champion.number, seeds=tuple(chosen), trials=len(left), seconds=seconds))
             recorded = RemeasurementRunner(session).run("confirm", champion.number, planned, test=True)

@@ -95,9 +95,7 @@ def conclude(baseline: Experiment, champion: Experiment, recorded: Sequence[Meas
     for seed in dict.fromkeys(one.trial.seed for one in recorded):
         of = {one.role: one.trial for one in recorded if one.trial.seed == seed}
         scores = {role: pair for role, trial in of.items() if (pair := _scores(trial)) is not None}
-        failed += [
-            f"{role}, seed {seed}: {one.verdict}: {one.reason}" for role, one in of.items() if role not in scores
-        ]
+        failed += [f"{role}, seed {seed}: {_failure(one)}" for role, one in of.items() if role not in scores]
         if len(scores) == 2:
             if not all(map(_audited, of.values())):
                 unaudited.append(seed)
@@ -200,8 +198,12 @@ def _audited(trial: Trial) -> bool:
     return all(one is not None and one.kind == "deep" for one in (trial.audit, trial.test_audit))
 
 
+def _failure(trial: Trial) -> str:
+    return f"disturbed: {trial.disturbed}" if trial.disturbed else f"{trial.verdict}: {trial.reason}"
+
+
 def _scores(trial: Trial) -> tuple[float, float] | None:
-    """On val and on test; None for a trial that lacks one."""
-    if trial.verdict != "scored" or trial.val_bpb is None or trial.test_bpb is None:
+    """On val and on test; None for a trial that lacks one, or that was disturbed."""
+    if trial.disturbed or trial.verdict != "scored" or trial.val_bpb is None or trial.test_bpb is None:
         return None
     return trial.val_bpb, trial.test_bpb

@@ -167,6 +167,7 @@ class ExperimentRunner:
         if number == 0 and (record.verdict != "scored" or record.val_bpb is None or not math.isfinite(record.val_bpb)):
             raise self._no_baseline(record, trial)
         self._ledger.record_yardsticks(record)
+        self._ledger.record_device_kind(record)
         self._ledger.record_trial(number, trial, commit, record)
         self._tell(TrialEnded())
         return record

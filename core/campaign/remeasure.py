@@ -31,10 +31,10 @@ class RemeasurementRunner:
         self, purpose: Purpose, series: int, planned: Sequence[PlannedTrial], *, test: bool = False
     ) -> list[Measurement]:
         """Runs the planned trials that the ledger lacks. All of the series, in the order they ran."""
-        recorded = self._campaign.ledger.measurements(purpose, series)
-        left = remaining(planned, recorded)
-        for place, one in enumerate(left, len(planned) - len(left)):
-            recorded.append(self.one(purpose, series, one, place, len(planned), test=test))
+        ledger = self._campaign.ledger
+        recorded = ledger.measurements(purpose, series)
+        while left := remaining(planned, recorded, ledger.attempts):
+            recorded.append(self.one(purpose, series, left[0], len(planned) - len(left), len(planned), test=test))
         return recorded
 
     def one(
@@ -56,13 +56,14 @@ class RemeasurementRunner:
 
     def _trial(self, purpose: Purpose, series: int, planned: PlannedTrial, test: bool) -> Trial:
         folder = self._campaign.files.measurements(purpose, series)
-        text = planned.text
+        text, before = planned.text, self._campaign.ledger.measurements(purpose, series)
+        tried = sum((one.role, one.trial.seed) == (planned.role, planned.seed) for one in before)
         spec = TrialSpec(
             trainer=self._campaign.trainer_text(planned.experiment.commit) if text is None else text,
             preset=self._preset,
             budget=Budget(seconds=self._preset.budget_seconds),
             seed=planned.seed,
-            into=folder / f"{planned.role}-{planned.seed}",
+            into=folder / (f"{planned.role}-{planned.seed}" + (f"-{tried}" if tried else "")),
             trainer_path=folder / planned.role / TRAINER,
             test=test,
         )
@@ -73,6 +74,7 @@ class RemeasurementRunner:
             (spec.into / name).unlink(missing_ok=True)
         if self._preset == self._campaign.preset:
             self._campaign.ledger.record_yardsticks(record)
+            self._campaign.ledger.record_device_kind(record)
         return record
 
     def _audited(self, spec: TrialSpec, record: Trial, planned: PlannedTrial) -> Trial:
@@ -129,7 +131,7 @@ class ReferenceScores:
             return 0.0
         baseline, seeds = self._session.campaign.experiment(0), self._session.campaign.preset.seeds
         planned = interleaved(baseline, champion, seeds)
-        if remaining(planned, recorded if begun_before else ()):
+        if remaining(planned, recorded if begun_before else (), self._ledger.attempts):
             self._session.tell(Drifted(moved, len(planned)))
             again = self._runner.run("drift", series, planned)
             self._restart(again)

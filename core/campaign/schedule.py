@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,11 @@ def interleaved(baseline: Experiment, champion: Experiment, seeds: Sequence[int]
     return planned
 
 
-def remaining(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement]) -> list[PlannedTrial]:
-    """The planned trials without a row. A trial that failed has one, and is not repeated."""
-    done = {(one.role, one.trial.seed) for one in recorded}
-    return [one for one in planned if (one.role, one.seed) not in done]
+def remaining(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement], attempts: int) -> list[PlannedTrial]:
+    """The planned trials that still have to run. One that failed is not repeated, one that was disturbed is.
+
+    After `attempts` disturbed trials the planned one is given up.
+    """
+    done = {(one.role, one.trial.seed) for one in recorded if not one.trial.disturbed}
+    tries = Counter((one.role, one.trial.seed) for one in recorded)
+    return [one for one in planned if (one.role, one.seed) not in done and tries[one.role, one.seed] < attempts]

@@ -33,6 +33,7 @@ class Status:
     confirmation: Confirmation | None = None  # the last one
     model: Costs | None = None  # what agents spent on models; None if they used none
     activity: Activity | None = None  # what writes to it now, or did so last; None if nothing ever did
+    stopped: int = 0
     kept_within_spread: int = 0  # of those kept: their gain is no larger than what the baseline's seeds differ by
 
 

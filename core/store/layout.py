@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import presets
-from core.records import FACTS, LOSSES, PROGRAM, TRAINER, WEIGHTS, Experiment, Preset, UserError
+from core.records import FACTS, LOSSES, PROGRAM, TRAINER, VAL_BPB, WEIGHTS, Experiment, Preset, UserError, to_json
 from core.store.ledger import Ledger
 from core.system.files import os_errors_as_user_errors, user_path
 from core.system.text import one_line
@@ -99,10 +100,13 @@ class CampaignFolder:
         shutil.rmtree(self.trainer(number).parent, ignore_errors=True)
 
 
-def create(root: str | Path, preset: Preset, tag: str | None, program: str, trainer: str) -> CampaignFolder:
+def create(
+    root: str | Path, preset: Preset, tag: str | None, program: str, trainer: str, policy: str
+) -> CampaignFolder:
     """Makes a campaign in `root`, which may be missing, empty, or hold what a killed call left.
 
-    All of it is built in a folder beside and appears by one rename. Raises UserError if `root` holds anything else.
+    `policy` is the judge's name and version, which the campaign keeps. All of it is built in a folder beside and
+    appears by one rename. Raises UserError if `root` holds anything else.
     """
     from core.store.repository import Repo  # GitPython takes a quarter of a second to import
 
@@ -118,7 +122,7 @@ def create(root: str | Path, preset: Preset, tag: str | None, program: str, trai
     repo.close()
     aside = CampaignFolder(partial)
     aside.experiment(0).parent.mkdir(parents=True)
-    _write_frozen(aside.preset, aside.ledger, preset, tag)
+    _write_frozen(aside.preset, aside.ledger, preset, tag, policy)
     for name, text in files.items():
         (partial / name).write_text(text, encoding="utf-8", newline="\n")
     for name in files:
@@ -194,7 +198,7 @@ def campaigns_below(root: Path, levels: int = _LEVELS) -> list[Path]:
     return found
 
 
-def refreeze(folder: CampaignFolder, preset: Preset, tag: str) -> None:
+def refreeze(folder: CampaignFolder, preset: Preset, tag: str, policy: str) -> None:
     """Freezes a campaign without an experiment with another preset; trials of its baseline go.
 
     For the holder of the lock, with the ledger closed. The new ledger's appearance is what counts: a kill before it
@@ -202,20 +206,22 @@ def refreeze(folder: CampaignFolder, preset: Preset, tag: str) -> None:
     """
     preset_path, ledger_path = _next(folder.preset), _next(folder.ledger)
     ledger_path.unlink(missing_ok=True)
-    _write_frozen(preset_path, ledger_path, preset, tag)
+    _write_frozen(preset_path, ledger_path, preset, tag, policy)
     ledger_path.replace(folder.ledger)
     preset_path.replace(folder.preset)
     shutil.rmtree(folder.experiment(0), ignore_errors=True)
 
 
-def _write_frozen(preset_path: Path, ledger_path: Path, preset: Preset, tag: str) -> None:
-    """The preset, and a new ledger that holds its hash."""
+def _write_frozen(preset_path: Path, ledger_path: Path, preset: Preset, tag: str, policy: str) -> None:
+    """The preset, and a new ledger that holds its hash and what verdicts rest on."""
     frozen = presets.dump(preset).encode()
     preset_path.write_bytes(frozen)
     facts = {
         "tag": tag,
         "preset": hashlib.sha256(frozen).hexdigest(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "policy": policy,
+        "metric": json.dumps(to_json(VAL_BPB)),
     }
     Ledger.create(ledger_path, facts).close()
 

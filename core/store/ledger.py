@@ -25,8 +25,10 @@ from core.records import (
     to_json,
 )
 from core.store import hash_chain
-from core.store.schema import APPLICATION, SCHEMA, VERSION
+from core.store.schema import APPLICATION, READABLE, SCHEMA, VERSION
 from core.store.sqlite import damaged, other_version, sqlite_as_user_error, transaction
+
+ATTEMPTS = 4  # at a measurement whose trial is disturbed each time
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Totals:
     experiments: int
     kept: int
     discarded: int
+    stopped: int
     crashed: int
     invalid: int
     baseline_bpb: float | None
@@ -48,10 +51,14 @@ class Totals:
 
 
 class Ledger:
-    """An open ledger. Methods raise UserError where the file is damaged, locked or the disk is full."""
+    """An open ledger. Methods raise UserError where the file is damaged, locked or the disk is full.
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    One of version 2 goes on in its own tables; what they can't hold is a UserError.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, version: int) -> None:
         self.path = path
+        self.version = version
         self._connection = connection
 
     @classmethod
@@ -60,7 +67,7 @@ class Ledger:
         if path.exists():
             raise UserError(f"there is a ledger at {path} already")
         connection = sqlite3.connect(path, isolation_level=None, timeout=30)
-        ledger = cls(path, connection)
+        ledger = cls(path, connection, VERSION)
         with sqlite_as_user_error(path):
             connection.executescript(
                 f"PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; BEGIN; {SCHEMA}"
@@ -72,7 +79,7 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
-        """The ledger at `path`. One of another version is refused and left untouched."""
+        """The ledger at `path`. One of a version that can't be read is refused and left untouched."""
         if not path.exists():
             raise UserError(f"expected a ledger at {path}, and there is none")
         _refuse_foreign(path)
@@ -85,10 +92,16 @@ class Ledger:
             with sqlite_as_user_error(path):
                 connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # takes back what was cut off
                 connection.execute("PRAGMA synchronous = EXTRA")
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
         except BaseException:
             connection.close()
             raise
-        return cls(path, connection)
+        return cls(path, connection, version)
+
+    @property
+    def attempts(self) -> int:
+        """How many trials a measurement with one seed may take, where each is disturbed. Version 2 holds one."""
+        return ATTEMPTS if self.version >= 3 else 1
 
     def close(self) -> None:
         self._connection.close()
@@ -124,10 +137,28 @@ class Ledger:
             elif new:
                 self.record_fact(name, new)
 
+    def record_device_kind(self, trial: Trial) -> None:
+        """Records the kind of device with the first trial that scored; UserError for a trial on another kind."""
+        if self.version < 3 or trial.verdict != "scored":
+            return
+        known = self.facts().get("device_kind")
+        if known is None:
+            self.record_fact("device_kind", trial.device_kind)
+        elif known != trial.device_kind:
+            raise UserError(
+                f"the campaign's trials ran on {known}, and this one on {trial.device_kind}: scores of one time budget "
+                "compare on one kind of device only; go on there, or start a new campaign: autoresearch init DIR"
+            )
+
     # Writing
 
     def record_trial(self, experiment: int, trial: int, candidate: str, record: Trial) -> None:
-        """One trial of the experiment that comes next, durable when this returns."""
+        """One trial of an open experiment, durable when this returns."""
+        if self.version < 3:
+            if record.verdict == "stopped":
+                raise self._not_in_version_2("a trial that was stopped")
+            if experiment > self.count():
+                raise self._not_in_version_2("trials of several open experiments")
         self._write(
             "trials",
             experiment,
@@ -142,6 +173,11 @@ class Ledger:
 
     def record_experiment(self, experiment: Experiment, constants: Mapping[str, Constant]) -> None:
         """The experiment with its verdict, after its trials; `constants` are its trainer's, for searches."""
+        base = experiment.base or experiment.parent
+        if self.version < 3 and experiment.verdict == "stopped":
+            raise self._not_in_version_2("the verdict stopped")
+        if self.version < 3 and base != experiment.parent:
+            raise self._not_in_version_2("a candidate that was built on another commit than the champion")
         record = to_json(experiment)
         del record["trials"]  # they have rows of their own
         self._write(
@@ -149,6 +185,7 @@ class Ledger:
             experiment.number,
             experiment.commit,
             experiment.parent,
+            *([base] if self.version >= 3 else []),
             experiment.verdict,
             experiment.val_bpb,
             experiment.fingerprint,
@@ -162,6 +199,14 @@ class Ledger:
     def record_measurement(self, measured: Measurement) -> None:
         """A trial that is no experiment's, durable when this returns."""
         trial = measured.trial
+        if self.version < 3:
+            if measured.purpose not in ("confirm", "drift") or measured.role not in ("baseline", "champion"):
+                raise self._not_in_version_2(f"a trial of the {measured.role} to {measured.purpose}")
+            if trial.verdict == "stopped":
+                raise self._not_in_version_2("a trial that was stopped")
+            recorded = self.measurements(measured.purpose, measured.series)
+            if (measured.role, trial.seed) in {(one.role, one.trial.seed) for one in recorded}:
+                raise self._not_in_version_2(f"a second trial of the {measured.role} with seed {trial.seed}")
         number = self._rows("SELECT COALESCE(MAX(number) + 1, 0) FROM measurements")[0][0]
         self._write(
             "measurements",
@@ -213,18 +258,15 @@ class Ledger:
             if not last:
                 return []
             series = last[0][0]
-        rows = self._rows(
-            "SELECT role, experiment, candidate, record FROM measurements"
-            " WHERE purpose = ? AND series = ? ORDER BY number",
-            (purpose, series),
-        )
-        return [
-            Measurement(
-                purpose=purpose, series=series, role=role, experiment=number, commit=commit,
-                trial=from_json(Trial, json.loads(record)),
-            )
-            for role, number, commit, record in rows
-        ]  # fmt: skip
+        return self._measurements("purpose = ? AND series = ?", purpose, series)
+
+    def measurements_of(self, experiment: int, purpose: Purpose) -> list[Measurement]:
+        """Those of an experiment's trainer and of one purpose, over all series, in the order they ran."""
+        return self._measurements("experiment = ? AND purpose = ?", experiment, purpose)
+
+    def all_measurements(self) -> list[Measurement]:
+        """All of them in the order they ran."""
+        return self._measurements("TRUE")
 
     def seeds(self) -> set[int]:
         """Every seed that any recorded trial ran with."""
@@ -245,10 +287,26 @@ class Ledger:
         """The last one kept; None before the baseline has its verdict."""
         return self._one("WHERE verdict = 'keep' ORDER BY number DESC LIMIT 1")
 
+    def lineage(self, count: int) -> list[Experiment]:
+        """The last `count` that were kept, the champion last, without their trials."""
+        rows = self._rows(
+            "SELECT record FROM experiments WHERE verdict = 'keep' ORDER BY number DESC LIMIT ?", (count,)
+        )
+        return [_experiment(record) for (record,) in reversed(rows)]
+
+    def effects(self, experiments: int) -> list[tuple[float, float]]:
+        """(effect, its standard error) in bits per byte, of those among the last `experiments` that have them."""
+        return self._rows(
+            "SELECT json_extract(record, '$.effect') AS effect, json_extract(record, '$.effect_error') AS error"
+            " FROM experiments WHERE number >= ? AND effect IS NOT NULL AND error IS NOT NULL ORDER BY number",
+            (self.count() - experiments,),
+        )
+
     def decided(self, fingerprint: str) -> Experiment | None:
-        """The first experiment, kept or discarded, whose trainer has this fingerprint."""
+        """The first experiment, kept, discarded or stopped, whose trainer has this fingerprint."""
         return self._one(
-            "WHERE fingerprint = ? AND verdict IN ('keep', 'discard') ORDER BY number LIMIT 1", (fingerprint,)
+            "WHERE fingerprint = ? AND verdict IN ('keep', 'discard', 'stopped') ORDER BY number LIMIT 1",
+            (fingerprint,),
         )
 
     def knows(self, fingerprint: str) -> bool:
@@ -286,7 +344,7 @@ class Ledger:
         return dict(self._rows("SELECT verdict, COUNT(*) FROM experiments GROUP BY verdict"))
 
     def totals(self) -> Totals:
-        verdicts = ("keep", "discard", "crash", "invalid")
+        verdicts = ("keep", "discard", "stopped", "crash", "invalid")
         counts = ", ".join(f"COUNT(*) FILTER (WHERE number > 0 AND verdict = '{one}')" for one in verdicts)
         champion = "FROM experiments WHERE verdict = 'keep' ORDER BY number DESC LIMIT 1"
         row = self._rows(
@@ -298,6 +356,26 @@ class Ledger:
             " json_extract(record, '$.champion_bpb') - val_bpb <= json_extract(record, '$.spread')) FROM experiments"
         )[0]
         return Totals(*row)
+
+    def _measurements(self, where: str, *values: object) -> list[Measurement]:
+        rows = self._rows(
+            f"SELECT purpose, series, role, experiment, candidate, record FROM measurements WHERE {where}"
+            " ORDER BY number",
+            values,
+        )
+        return [
+            Measurement(
+                purpose=purpose, series=series, role=role, experiment=number, commit=commit,
+                trial=from_json(Trial, json.loads(record)),
+            )
+            for purpose, series, role, number, commit, record in rows
+        ]  # fmt: skip
+
+    def _not_in_version_2(self, what: str) -> UserError:
+        return UserError(
+            f"{self.path} is of version 2, which can't hold {what}; "
+            "start a new campaign for that: autoresearch init DIR"
+        )
 
     def _one(self, where: str, values: tuple[object, ...] = ()) -> Experiment | None:
         rows = self._rows(f"SELECT number, record FROM experiments {where}", values)
@@ -326,7 +404,7 @@ def _refuse_foreign(path: Path) -> None:
     """UserError for a file of another version or kind, by its first bytes: to open it with SQLite could change it.
 
     A journal beside it is a transaction that was cut off, and SQLite takes it back when it opens the file: so only what
-    is surely no ledger of this version is refused here (https://www.sqlite.org/fileformat2.html#the_database_header).
+    is surely no ledger that can be read is refused here (https://www.sqlite.org/fileformat2.html#the_database_header).
     """
     try:
         with path.open("rb") as file:
@@ -339,8 +417,9 @@ def _refuse_foreign(path: Path) -> None:
             raise damaged(path, "it is empty" if not head else "it does not begin as a ledger does")
         return
     version, application = int.from_bytes(head[60:64]), int.from_bytes(head[68:72])
-    if application != APPLICATION or version != VERSION:
-        raise other_version(path, "a ledger", VERSION, version, foreign=application != APPLICATION)
+    if application != APPLICATION or version not in READABLE:
+        expected = " or ".join(map(str, READABLE))
+        raise other_version(path, "a ledger", expected, version, foreign=application != APPLICATION)
 
 
 def _experiment(record: str, trials: Sequence[str] = ()) -> Experiment:

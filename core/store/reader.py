@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from core.records import Constant, Experiment, UserError
+from core.records import VAL_BPB, Constant, Experiment, Metric, UserError, from_json
 from core.store import program as programs
 from core.store.layout import BRANCH, CampaignFolder, existing, read_preset
 from core.store.ledger import Ledger
@@ -17,6 +18,8 @@ from core.trainer.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from core.store.repository import Repo
+
+FIRST_POLICY = "greedy 1"  # of campaigns from before the policy was a fact
 
 
 class CampaignReader:
@@ -33,6 +36,8 @@ class CampaignReader:
         facts = self.ledger.facts()
         self.branch = BRANCH + facts["tag"]
         self.preset = read_preset(files, facts)
+        self.policy = facts.get("policy", FIRST_POLICY)  # the judge's name and version
+        self.metric = from_json(Metric, json.loads(facts["metric"])) if "metric" in facts else VAL_BPB
 
     @classmethod
     def open(cls, root: str | Path) -> Self:

@@ -58,7 +58,7 @@ def damaged(path: Path, how: object) -> UserError:
     return UserError(f"{path} is damaged: {how}; restore it from a copy of the campaign's folder")
 
 
-def other_version(path: Path, what: str, expected: int, found: int, *, foreign: bool) -> UserError:
+def other_version(path: Path, what: str, expected: object, found: int, *, foreign: bool) -> UserError:
     """The error for a file of another version; `foreign`: of another application."""
     return UserError(
         f"{path}: expected {what} of version {expected}, found version {found}"

@@ -43,6 +43,7 @@ from core.records import (
 from core.sandbox import tier
 from core.system.conditions import Sampler
 from core.system.files import disk_full_as_user_error
+from core.system.text import one_line
 from core.trial import audit, compile_cache, failures
 from core.trial import weights as weight_file
 from core.trial.environment import TrialEnvironment
@@ -308,4 +309,5 @@ def _record(spec: TrialSpec, dataset: Dataset, outcome: _Outcome, begun: float, 
         conditions=outcome.conditions,
         test_bpb=outcome.test.val_bpb if outcome.test else None,
         test_yardstick=outcome.test.yardstick if outcome.test else "",
+        node=one_line(platform.node()),
     )

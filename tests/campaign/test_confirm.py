@@ -64,8 +64,21 @@ def test_both_sides_of_a_seed_stand_together_and_the_order_alternates() -> None:
         (3, "b"), (3, "c"), (4, "c"), (4, "b"), (5, "b"), (5, "c"),
     ]  # fmt: skip
     recorded = [measured("baseline", 3), measured("champion", 3, verdict="crash", val_bpb=None)]
-    assert remaining(planned, recorded) == planned[2:]
+    assert remaining(planned, recorded, 4) == planned[2:]
     assert [turn.role for turn in interleaved(BASELINE, BASELINE, [3, 4])] == ["baseline", "baseline"]
+
+
+def test_a_disturbed_trial_is_planned_again_and_given_up_after_so_many() -> None:
+    planned = interleaved(BASELINE, CHAMPION, [3])
+    busy, calm = measured("baseline", 3, disturbed="other work"), measured("baseline", 3)
+    assert remaining(planned, [busy] * 3, 4) == planned
+    assert remaining(planned, [busy, calm], 4) == planned[1:]
+    assert remaining(planned, [busy] * 4, 4) == planned[1:]
+    assert remaining(planned, [busy], 1) == planned[1:]  # all that a ledger of version 2 holds
+    again = confirm.conclude(BASELINE, CHAMPION, [busy, *ran((0.1, 0.1))])
+    assert len(again.pairs) == 1 and not again.failed
+    given_up = confirm.conclude(BASELINE, CHAMPION, [busy, *ran((0.1, 0.1))[1:]])
+    assert given_up.failed == ("baseline, seed 3: disturbed: other work",) and not given_up.pairs
 
 
 def test_seeds_are_fresh_and_those_begun_with_come_first() -> None:
@@ -81,7 +94,7 @@ def test_it_says_how_long_it_takes() -> None:
     planned = interleaved(BASELINE, CHAMPION, [3, 4])
     assert confirm.seconds_of(planned) == 2 * (12 + 13)  # the test text is scored as long as the other one
     recorded = [measured("baseline", 3, wall_seconds=20.0)]
-    assert confirm.seconds_of(remaining(planned, recorded), recorded) == 20 + 2 * 13
+    assert confirm.seconds_of(remaining(planned, recorded, 4), recorded) == 20 + 2 * 13
 
 
 # What came of it

@@ -32,10 +32,10 @@ def test_a_creation_that_was_killed_is_repeated_and_is_no_campaign_before(
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        layout.create(root, PRESET, "t", "Lower it.\n", trainer(2.0))
+        layout.create(root, PRESET, "t", "Lower it.\n", trainer(2.0), "greedy 1")
     monkeypatch.undo()
     assert not CampaignFolder(root).exists()
-    layout.create(root, PRESET, "t", "Lower it.\n", trainer(1.0))
+    layout.create(root, PRESET, "t", "Lower it.\n", trainer(1.0), "greedy 1")
     assert sorted(path.name for path in root.iterdir()) == [".git", "program.md", "train.py"]
     assert (root / "train.py").read_text() == trainer(1.0)
     assert layout.existing(root).root == root
@@ -48,7 +48,7 @@ def git(*arguments: str, cwd: Path) -> None:
 
 def test_a_worktree_and_a_clone_say_where_the_records_are(tmp_path: Path) -> None:
     root = tmp_path / "campaign"
-    layout.create(root, PRESET, "t", "Lower it.\n", trainer(2.0))
+    layout.create(root, PRESET, "t", "Lower it.\n", trainer(2.0), "greedy 1")
     git("worktree", "add", "--detach", str(tmp_path / "tree"), cwd=root)
     git("clone", "campaign", "loose", cwd=tmp_path)
     git("clone", "campaign", "packed", cwd=tmp_path)

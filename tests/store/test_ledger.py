@@ -103,8 +103,8 @@ def test_measurements_are_of_recorded_experiments_and_read_by_series(ledger: Led
     assert ledger.measurements("drift") == ran[2:3]
     assert ledger.measurements("drift", 1) == []
     assert ledger.seeds() == {1, 2, 3, 8}
-    with pytest.raises(sqlite3.IntegrityError, match="once in a series"):
-        ledger.record_measurement(ran[0])
+    assert ledger.measurements_of(0, "confirm") == [ran[0], ran[3]]
+    assert ledger.all_measurements() == ran
     with pytest.raises(sqlite3.IntegrityError, match="of a recorded experiment"):
         ledger.record_measurement(measured("champion", 2, a_trial(seed=9)))
     with pytest.raises(sqlite3.IntegrityError, match="of a recorded experiment"):
@@ -127,21 +127,36 @@ def test_a_ledger_of_version_1_is_refused_and_left_untouched(ledger: Ledger) -> 
     connection.executescript("DROP TABLE measurements; DROP TABLE seals; PRAGMA user_version = 1;")
     connection.close()
     before = ledger.path.read_bytes()
-    with pytest.raises(UserError, match="expected a ledger of version 2, found version 1; it was left untouched"):
+    with pytest.raises(UserError, match="expected a ledger of version 2 or 3, found version 1; it was left untouched"):
         Ledger.open(ledger.path)
     assert ledger.path.read_bytes() == before
+
+
+def test_purposes_and_roles_are_open_ended_and_a_seed_may_be_measured_again(ledger: Ledger) -> None:
+    add(ledger, record(0, a_trial()))
+    ran = [
+        measured("champion", 0, a_trial(seed=3, disturbed="other work"), purpose="compare"),
+        measured("champion", 0, a_trial(seed=3), purpose="compare"),
+        measured("without-4", 0, a_trial(), purpose="ablate", commit="another"),
+    ]
+    for one in ran:
+        ledger.record_measurement(one)
+    assert ledger.all_measurements() == ran
+    for values in ({"purpose": ""}, {"role": ""}):
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+            ledger.record_measurement(dataclasses.replace(ran[0], **values))  # type: ignore[arg-type]
 
 
 def test_rows_come_in_order(ledger: Ledger) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="without a gap"):
         ledger.record_experiment(record(1), {})
-    with pytest.raises(sqlite3.IntegrityError, match="next experiment, in order"):
+    with pytest.raises(sqlite3.IntegrityError, match="without a gap"):
         ledger.record_trial(0, 1, "c0", a_trial())
-    with pytest.raises(sqlite3.IntegrityError, match="next experiment, in order"):
-        ledger.record_trial(1, 0, "c1", a_trial())
     ledger.record_trial(0, 0, "c0", a_trial())
-    with pytest.raises(sqlite3.IntegrityError, match="next experiment, in order"):
+    with pytest.raises(sqlite3.IntegrityError, match="without a gap"):
         ledger.record_trial(0, 0, "c0", a_trial())
+    with pytest.raises(sqlite3.IntegrityError, match="run one candidate"):
+        ledger.record_trial(0, 1, "another", a_trial())
     with pytest.raises(sqlite3.IntegrityError, match="after its trials"):
         ledger.record_experiment(record(0), {})
     with pytest.raises(sqlite3.IntegrityError, match="after its trials"):
@@ -149,11 +164,52 @@ def test_rows_come_in_order(ledger: Ledger) -> None:
     ledger.record_experiment(record(0, a_trial()), {})
     with pytest.raises(sqlite3.IntegrityError):
         ledger.record_experiment(record(0), {})
-    with pytest.raises(sqlite3.IntegrityError, match="next experiment, in order"):
+    with pytest.raises(sqlite3.IntegrityError, match="open experiments"):
         ledger.record_trial(0, 1, "c0", a_trial())
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         ledger.record_experiment(record(1, commit="c0"), {})
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        ledger.record_experiment(record(1, verdict="won"), {})
     assert [e.number for e in ledger.experiments()] == [0]
+
+
+def test_several_experiments_may_be_open_and_their_rows_come_in_order(ledger: Ledger) -> None:
+    add(ledger, record(0, a_trial()))
+    trials = {1: [a_trial(seed=1), a_trial(seed=2)], 2: [a_trial(seed=3)], 3: [a_trial(seed=4), a_trial(seed=5)]}
+    for number, place in ((2, 0), (1, 0), (3, 0), (1, 1), (3, 1)):
+        ledger.record_trial(number, place, f"c{number}", trials[number][place])
+    assert ledger.trials(3) == tuple(trials[3])
+    assert ledger.candidate_of_trials(2) == "c2"
+    with pytest.raises(sqlite3.IntegrityError, match="without a gap"):
+        ledger.record_experiment(record(2, *trials[2]), {})
+    for number in (1, 2, 3):
+        ledger.record_experiment(record(number, *trials[number], base="c0" if number < 3 else "c1"), {})
+    assert [e.trials for e in ledger.experiments(1)] == [tuple(trials[number]) for number in (1, 2, 3)]
+    assert ledger.altered() == []
+    bases = sqlite3.connect(ledger.path).execute("SELECT base FROM experiments ORDER BY number").fetchall()
+    assert bases == [("c0",), ("c0",), ("c0",), ("c1",)]
+
+
+def test_a_judge_reads_the_kept_ones_and_the_effects(ledger: Ledger) -> None:
+    add(ledger, record(0, effect=None))
+    for number in range(1, 7):
+        verdict = "keep" if number % 2 else "discard"
+        add(ledger, record(number, verdict=verdict, effect=number / 100, effect_error=0.5 if number != 5 else None))
+    assert [e.number for e in ledger.lineage(3)] == [1, 3, 5]
+    assert ledger.effects(4) == [(0.03, 0.5), (0.04, 0.5), (0.06, 0.5)]
+    assert ledger.effects(200) == [(number / 100, 0.5) for number in (1, 2, 3, 4, 6)]
+
+
+def test_the_kind_of_device_is_recorded_once_and_another_is_refused(ledger: Ledger) -> None:
+    ledger.record_device_kind(a_trial(verdict="crash", device="auto"))
+    assert "device_kind" not in ledger.facts()
+    ledger.record_device_kind(a_trial(device="cuda:1 (NVIDIA H100 (80 GB))"))
+    assert ledger.facts()["device_kind"] == "cuda (NVIDIA H100 (80 GB))"
+    ledger.record_device_kind(a_trial(device="cuda:0 (NVIDIA H100 (80 GB))"))
+    with pytest.raises(
+        UserError, match="ran on cuda .NVIDIA H100 .80 GB.., and this one on cuda .NVIDIA A100.: scores"
+    ):
+        ledger.record_device_kind(a_trial(device="cuda (NVIDIA A100)"))
 
 
 def test_totals_leave_the_baseline_out_of_the_counts(ledger: Ledger) -> None:
@@ -165,9 +221,10 @@ def test_totals_leave_the_baseline_out_of_the_counts(ledger: Ledger) -> None:
     add(ledger, record(3, verdict="crash", val_bpb=None))
     add(ledger, record(4, verdict="crash", val_bpb=None))
     add(ledger, record(5, verdict="invalid", val_bpb=None))
+    add(ledger, record(6, verdict="stopped", val_bpb=None))
     assert ledger.totals() == Totals(
-        experiments=5, kept=1, discarded=1, crashed=2, invalid=1, baseline_bpb=2.0, champion_bpb=1.75,
-        champion_commit="c2", candidate_seconds=60.0, wall_seconds=72.0, train_seconds=54.0,
+        experiments=6, kept=1, discarded=1, stopped=1, crashed=2, invalid=1, baseline_bpb=2.0, champion_bpb=1.75,
+        champion_commit="c2", candidate_seconds=72.0, wall_seconds=84.0, train_seconds=63.0,
         kept_within_spread=1,
     )  # fmt: skip
     assert [e.number for e in ledger.best(2)] == [2, 0]
@@ -187,19 +244,20 @@ def test_only_what_was_decided_counts_as_a_repeat(ledger: Ledger) -> None:
     add(ledger, record(0, fingerprint="a"))
     add(ledger, record(1, fingerprint="b", verdict="crash", val_bpb=None))
     add(ledger, record(2, fingerprint="c", verdict="discard"))
-    found = {name: ledger.decided(name) for name in "abcd"}
-    assert {name: e.number for name, e in found.items() if e is not None} == {"a": 0, "c": 2}
-    assert [ledger.knows(name) for name in "abcd"] == [True, True, True, False]
+    add(ledger, record(3, fingerprint="d", verdict="stopped", val_bpb=None))
+    found = {name: ledger.decided(name) for name in "abcde"}
+    assert {name: e.number for name, e in found.items() if e is not None} == {"a": 0, "c": 2, "d": 3}
+    assert [ledger.knows(name) for name in "abcde"] == [True, True, True, True, False]
 
 
-@pytest.mark.parametrize("pragma", ["user_version = 3", "application_id = 7"])
+@pytest.mark.parametrize("pragma", ["user_version = 4", "application_id = 7"])
 def test_another_version_is_refused_and_untouched(ledger: Ledger, pragma: str) -> None:
     ledger.close()
     connection = sqlite3.connect(ledger.path)
     connection.execute(f"PRAGMA {pragma}")
     connection.close()
     before = ledger.path.read_bytes()
-    with pytest.raises(UserError, match="expected a ledger of version 2.*untouched"):
+    with pytest.raises(UserError, match="expected a ledger of version 2 or 3.*untouched"):
         Ledger.open(ledger.path)
     assert ledger.path.read_bytes() == before
     assert [path.name for path in ledger.path.parent.iterdir()] == ["ledger.db"]

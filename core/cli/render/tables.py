@@ -224,7 +224,8 @@ def status(one: Status, champion: Experiment | None, title: str) -> Group:
     if champion is not None:
         rows["commit"] = f"{champion.commit[:9]}, experiment {champion.number}: {one_line(champion.hypothesis, 90)}"
     within = f" ({one.kept_within_spread} {WITHIN})" if one.kept_within_spread else ""
-    others = f"{one.discarded} discarded, {one.crashed} crashed, {one.invalid} invalid"
+    stopped = f"{one.stopped} stopped, " if one.stopped else ""
+    others = f"{one.discarded} discarded, {stopped}{one.crashed} crashed, {one.invalid} invalid"
     rows["experiments"] = f"{one.experiments}: {one.kept} kept{within}, {others}"
     if champion is not None and champion.number > 0:
         rows["retest"] = _retest(one.confirmation, champion)

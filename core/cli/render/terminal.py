@@ -18,7 +18,9 @@ PIPE_WIDTH = 160
 # Of what --json prints: raised when a key disappears or changes its meaning or type; new keys leave it as it is.
 SCHEMA_VERSION = 1
 
-STYLES: dict[Verdict, str] = {"keep": "bold green", "discard": "bright_black", "crash": "red", "invalid": "magenta"}
+STYLES: dict[Verdict, str] = {
+    "keep": "bold green", "discard": "bright_black", "stopped": "yellow", "crash": "red", "invalid": "magenta"
+}  # fmt: skip
 
 
 def out() -> Console:
