@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from core.agents.base import History
+from core.agents.record_text import measured
 from core.records import Constant, Experiment, UserError
 from core.trainer.constants import parse
 from core.trainer.fingerprint import canonical
@@ -30,12 +31,12 @@ class Region:
 
     name: str
     tried: int
-    best: float | None  # gain over the champion, bits per byte; None: every one of them failed
+    best: float | None  # gain over the champion, bits per byte; None: none of them came to a score
 
 
 def streak(history: History) -> int:
-    """Discards since the last keep, of the last LOOKED_AT experiments. Failures neither count nor end it."""
-    return sum(one.verdict == "discard" for one in since_champion(history))
+    """Discarded and stopped ones since the last keep, of the last LOOKED_AT. Failures neither count nor end it."""
+    return sum(one.verdict in ("discard", "stopped") for one in since_champion(history))
 
 
 def since_champion(history: History) -> list[Experiment]:
@@ -69,15 +70,23 @@ def changed(history: History, number: int) -> list[str]:
 
 
 def near_misses(history: History, count: int) -> list[Experiment]:
-    """Discarded experiments within the spread of the baseline's seeds below their champion, else the closest few.
+    """Discarded experiments that luck may have decided, else the closest few.
+
+    Their gain is within the deviation of their belief, or, where the policy had none, of the spread of the baseline's
+    seeds.
 
     Those on the present champion first, each kind nearest first; without their trials.
     """
     champion = history.champion
     scored = [one for one in history.recent(NEAR_LOOKED_AT) if one.verdict == "discard" and one.gain is not None]
     scored.sort(key=lambda one: (one.parent != champion.commit, -(one.gain or 0.0), one.number))
-    within = [one for one in scored if one.spread is not None and (one.gain or 0.0) >= -one.spread]
+    within = [one for one in scored if (noise := _noise(one)) is not None and (one.gain or 0.0) >= -noise]
     return (within or scored[:CLOSEST])[:count]
+
+
+def _noise(experiment: Experiment) -> float | None:
+    """Bits per byte that its gain may be off by luck."""
+    return experiment.spread if experiment.deviation is None else experiment.deviation
 
 
 def advice(history: History) -> str:
@@ -91,7 +100,7 @@ def advice(history: History) -> str:
     if worn:
         lines.append("Changed again and again without a gain (best gain in bits per byte), so leave these alone:")
         for region in worn[:_REGIONS]:
-            best = "all failed" if region.best is None else f"best {region.best:+.4f}"
+            best = "none came to a score" if region.best is None else f"best {region.best:+.4f}"
             lines.append(f"- {_cut(region.name)}: {region.tried} times, {best}")
     lines += _to_combine(history)
     lines.append(
@@ -113,14 +122,15 @@ def _to_combine(history: History) -> list[str]:
 
 
 def _near(history: History, experiment: Experiment) -> str:
-    spread = "" if experiment.spread is None else f", spread {experiment.spread:.4f}"
+    noise = measured(experiment) or ("" if experiment.spread is None else f"spread {experiment.spread:.4f}")
     before, after = history.constants(history.champion.number), history.constants(experiment.number)
     values = [_valued(name, after[name]) for name in after if name in before and after[name] != before[name]]
     parts = [_cut(name) for name in changed(history, experiment.number) if name not in after]
     what = "; ".join([*values, *parts])
     what = what if len(what) <= 200 else what[:196] + " ..."
-    on = "" if experiment.parent == history.champion.commit else ", on an earlier champion"
-    return f"- experiment {experiment.number}: gain {experiment.gain:+.4f}{spread}{on}: differs in {what or 'no part'}"
+    on = "" if experiment.parent == history.champion.commit else "on an earlier champion"
+    gain = ", ".join(part for part in (f"gain {experiment.gain:+.4f}", noise, on) if part)
+    return f"- experiment {experiment.number}: {gain}: differs in {what or 'no part'}"
 
 
 def _valued(name: str, value: Constant) -> str:

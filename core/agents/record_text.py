@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from core.agents.base import History
 from core.records import Experiment
 from core.store import trial_files
 from core.store.trial_files import Point
-from core.system.text import one_line
+from core.system.text import bpb, one_line
 
 LONGEST_LINE = 400  # characters
 CURVE_CHARACTERS = 2**22  # that are read
@@ -20,12 +21,16 @@ _FIRST_WORD = re.compile(r"\w+")
 
 
 def line(experiment: Experiment, characters: int = 220) -> str:
-    """Number, verdict, score, gain, agent and hypothesis. Nothing of a failure's reason that the trial could choose."""
+    """Number, verdict, belief, gain, what was measured, agent and hypothesis.
+
+    Nothing of a failure's reason that the trial could choose.
+    """
     words = [f"#{experiment.number} {experiment.verdict}"]
     if experiment.val_bpb is not None:
-        words.append(f"{experiment.val_bpb:.4f}")
+        words.append(believed(experiment.val_bpb, experiment.deviation))
     if experiment.gain is not None:
         words.append(f"gain {experiment.gain:+.4f}")
+    words += [f"({evidence})"] if (evidence := measured(experiment)) else []
     if kind := error_kind(experiment):
         words.append(f"({kind})")
     return " ".join([*words, f"[{one_line(experiment.agent, 40)}]", one_line(experiment.hypothesis, characters)])
@@ -39,10 +44,40 @@ def error_kind(experiment: Experiment) -> str:
 
 
 def score(experiment: Experiment) -> str:
-    """Number, verdict, score and gain: nothing that an agent or a trial wrote."""
+    """Number, verdict, belief, gain and what was measured: nothing that an agent or a trial wrote."""
     text = f"experiment {experiment.number}: {experiment.verdict}"
-    text += "" if experiment.val_bpb is None else f", val_bpb {experiment.val_bpb:.4f}"
-    return text if experiment.gain is None else f"{text}, gain {experiment.gain:+.4f} over the champion of its time"
+    if experiment.val_bpb is not None:
+        text += f", val_bpb {believed(experiment.val_bpb, experiment.deviation)}"
+    if experiment.gain is not None:
+        text += f", gain {experiment.gain:+.4f} over the champion of its time"
+    return f"{text} ({evidence})" if (evidence := measured(experiment)) else text
+
+
+def believed(val_bpb: float | None, deviation: float | None) -> str:
+    """A belief about a score: `1.8031 +- 0.0021`; without a deviation the score alone."""
+    return bpb(val_bpb) if deviation is None else f"{bpb(val_bpb)} +- {deviation:.4f}"
+
+
+def measured(experiment: Experiment) -> str:
+    """`better with 97 %, measured +0.0080 +- 0.0060`: how likely it is truly better, and the raw difference behind it.
+
+    Empty where the policy had no belief, and for the baseline.
+    """
+    parts = []
+    if experiment.probability is not None:
+        parts.append(f"better with {100 * experiment.probability:.0f} %")
+    if experiment.effect is not None:
+        error = "" if experiment.effect_error is None else f" +- {experiment.effect_error:.4f}"
+        parts.append(f"measured {experiment.effect:+.4f}{error}")
+    return ", ".join(parts)
+
+
+def champion_belief(history: History) -> tuple[float | None, float | None]:
+    """Mean and deviation of the champion's true score as of the last experiment."""
+    champion, last = history.champion, history.recent(1)[-1]
+    if last.number != champion.number and last.champion_bpb is not None:
+        return last.champion_bpb, last.champion_deviation
+    return champion.val_bpb, champion.deviation
 
 
 def heading(experiment: Experiment) -> str:

@@ -26,7 +26,7 @@ from core.cli.options import (
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
 from core.records import PROGRAM, UserError
-from core.store.program import Program, hours_of
+from core.store.program import Limits, Program, hours_of
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
@@ -215,6 +215,7 @@ def limits(program: Program, options: Mapping[str, float | None]) -> str:
             parts.append(f"{form.format(value)} ({source})")
     if program.fixed:
         parts.append(f"{', '.join(program.fixed)} fixed ({PROGRAM})")
+    parts += [f"{held} ({PROGRAM})" for held in program.limits.described() if held not in Limits().described()]
     return f"{'; '.join(parts)}. Ctrl-C ends it too" if parts else f"none in {PROGRAM} or options; Ctrl-C ends it"
 
 

@@ -75,6 +75,18 @@ class Limits:
         """What holds, by name: the `limits` of an Experiment. The two prices are always there."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def described(self) -> list[str]:
+        """What holds, a phrase each."""
+        forms = {
+            "memory_mb": "at most {:,.0f} MB of memory", "parameters": "at most {:,} parameters",
+            "tokens_per_second": "at least {:,.0f} tokens/s", "startup_seconds": "at most {:g} s to start",
+            "val_bpb": "at most {} bpb", "bpb_per_line": "a line of code less is worth {} bpb",
+            "bpb_per_doubled_speed": "twice the tokens/s are worth {} bpb",
+        }  # fmt: skip
+        found = {name: value for name in forms if (value := getattr(self, name))}
+        shown = {name: _plain(value) if "bpb" in name else value for name, value in found.items()}
+        return [forms[name].format(value) for name, value in shown.items()]
+
     @classmethod
     def from_record(cls, record: Mapping[str, float]) -> Limits:
         """The limits that an experiment was judged with. One that recorded none had no limits and no prices."""
@@ -158,6 +170,11 @@ def _number(text: str) -> float:
     if _NUMBER.fullmatch(text.strip()) is None:
         raise ValueError(text)
     return float(text.strip().replace(",", ""))
+
+
+def _plain(value: float) -> str:
+    """The number without an exponent: 0.00005."""
+    return f"{value:.10f}".rstrip("0").rstrip(".")
 
 
 def _with_unit(text: str, units: Mapping[str, float]) -> float:

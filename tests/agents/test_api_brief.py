@@ -64,7 +64,7 @@ def test_the_brief_is_bounded_and_the_rest_readable_by_tool(campaign: Campaign, 
     assert sum(map(len, texts)) < 20_000
     assert "becomes experiment 10001. The champion is experiment 9001 with val_bpb 1.9100" in texts[1]
     crashes = len([n for n in range(1, RECORDED + 1) if n % 7 == 0 and n % 1000 != 1])
-    assert f"11 keep, {RECORDED - 10 - crashes} discard, {crashes} crash, 0 invalid" in texts[1]
+    assert f"11 keep, {RECORDED - 10 - crashes} discard, 0 stopped, {crashes} crash, 0 invalid" in texts[1]
     assert "9986 older experiments are not listed" in texts[1]
     assert "(ValueError)" in texts[1] and "ORDERS" not in texts[1]
     assert "in a row were discarded since the champion, experiment 9001" in texts[1]

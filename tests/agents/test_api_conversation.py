@@ -262,7 +262,7 @@ def test_the_brief_says_where_it_stands_and_what_was_tried(tmp_path: Path) -> No
         and "training seconds of a trial: 0.3" in standing
     )
     assert "becomes experiment 3. The champion is experiment 1 with val_bpb 1.6900" in situation
-    assert "2 keep, 1 discard, 0 crash, 0 invalid" in situation
+    assert "2 keep, 1 discard, 0 stopped, 0 crash, 0 invalid" in situation
     assert "Your last proposal was experiment 2: " in situation
     assert "#1 keep 1.6900 gain +0.1000 [api:scripted] A" in situation
     assert "#2 discard 1.8900 gain -0.2000 [api:scripted] B" in situation

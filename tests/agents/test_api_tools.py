@@ -98,7 +98,11 @@ def told(bench: Workbench, name: str, wrong: bool = False, **fields: Any) -> str
             {"number": 10**30},
             "there is no experiment 1000000000000000000000000000000; there are 0 to 4",
         ),
-        ("list_experiments", {"verdict": "kept"}, "expected one of keep, discard, crash, invalid; 'kept' came"),
+        (
+            "list_experiments",
+            {"verdict": "kept"},
+            "expected one of keep, discard, stopped, crash, invalid; 'kept' came",
+        ),
         ("list_experiments", {"sort": {"by": "score"}}, "sort: expected a string; object"),
         ("read_program", {"path": "x"}, "read_program has no field path; it takes no fields"),
         ("propose", {}, "propose needs hypothesis"),

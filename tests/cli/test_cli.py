@@ -401,6 +401,11 @@ def test_an_edit_that_was_not_kept_is_where_try_says(fresh: Path) -> None:
         ("hours: 2", {"hours": 1.0}, "1 hours (--hours). "),
         ("max_cost: $5\nfixed: [DEPTH]", {}, "$5 for a model (program.md); DEPTH fixed (program.md). "),
         ("max_tokens: 2e6", {"max_tokens": 3000000}, "2,000,000 tokens of a model (program.md). "),
+        (
+            "max_memory: 12 GB\nbpb_per_line: 0.0002",
+            {},
+            "at most 12,288 MB of memory (program.md); a line of code less is worth 0.0002 bpb (program.md). ",
+        ),
         ("", {}, "none in program.md or options; Ctrl-C ends it"),
     ],
 )

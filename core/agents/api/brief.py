@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Sequence
 
 from core.agents import plateau
 from core.agents.api.quoting import Quotes
 from core.agents.base import History
 from core.agents.llm.base import Block
-from core.agents.record_text import line
+from core.agents.record_text import believed, champion_belief, line
 from core.events import Repeat
-from core.records import Experiment
-from core.system.text import bpb, one_line
+from core.records import Experiment, Verdict
+from core.system.text import one_line
 
 RECENT, BEST = 15, 10  # experiments that are listed
 LONGEST_PROGRAM = 40_000  # characters
@@ -27,6 +28,7 @@ def standing(history: History) -> Block:
     if len(prose) > LONGEST_PROGRAM:
         prose = prose[:LONGEST_PROGRAM] + "\n[the rest is left out here: read_program shows all of it]"
     fixed = ", ".join(program.fixed) or "none"
+    held = "; ".join(program.limits.described())
     numbers = {
         "backend": preset.backend,
         "device": preset.device,
@@ -43,22 +45,24 @@ def standing(history: History) -> Block:
     }
     listed = "\n".join(f"- {name}: {json.dumps(value)}" for name, value in numbers.items())
     return _text_block(
-        f"# program.md\n\n{prose}\n\n# This campaign\n\n- constants that nobody may change: {fixed}\n{listed}"
+        f"# program.md\n\n{prose}\n\n# This campaign\n\n- constants that nobody may change: {fixed}\n"
+        f"- limits and prices of a verdict: {held or 'none'}\n{listed}"
     )
 
 
 def situation(history: History, quotes: Quotes, lessons: Sequence[str], repeats: Sequence[Repeat], name: str) -> Block:
     """What differs from proposal to proposal: champion, experiments, lessons, repeats, plateau or near misses."""
     champion, counts = history.champion, history.verdicts()
+    score = believed(*champion_belief(history))
     recent = history.recent(RECENT)
     best = history.best(BEST)
     spread = "unknown" if champion.spread is None else f"{champion.spread:.4f}"
-    total = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in ("keep", "discard", "crash", "invalid"))
+    total = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in typing.get_args(Verdict))
     parts = [
         f"The mark of this conversation's data blocks is {quotes.mark}.",
         (
             f"# Where it stands\n\nYour proposal becomes experiment {len(history)}. The champion is experiment "
-            f"{champion.number} with val_bpb {bpb(champion.val_bpb)}; the spread of the baseline's seeds is {spread}. "
+            f"{champion.number} with val_bpb {score}; the spread of the baseline's seeds is {spread}. "
             f"Of experiments 0 to {len(history) - 1}: {total} (0 is the baseline)."
         ),
     ]
@@ -68,7 +72,7 @@ def situation(history: History, quotes: Quotes, lessons: Sequence[str], repeats:
     parts.append(_block(quotes, f"The last {len(recent)} experiments", recent))
     if len(history) > len(recent):
         parts.append(
-            _block(quotes, f"The {len(best)} lowest scores", best)
+            _block(quotes, f"The {len(best)} lowest believed scores", best)
             + f"\n\n{len(history) - len(recent)} older experiments are not listed: list_experiments and "
             "read_experiment show them."
         )

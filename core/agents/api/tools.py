@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 from core.agents.llm.base import Tool
+from core.records import Verdict
 
 CHECKS = 4  # a proposal
 LISTED = 100  # experiments of one answer
@@ -37,13 +39,13 @@ TOOLS = (
     _tool("read_program", "Shows program.md, the person's instructions, as they are now."),
     _tool(
         "list_experiments",
-        f"Lists earlier experiments, a line each: number, verdict, val_bpb, gain over the champion of that time, who "
-        f"proposed it, hypothesis. At most {LISTED} at once.",
+        f"Lists earlier experiments, a line each: number, verdict, val_bpb as it is believed with its deviation, gain "
+        f"over the champion of that time, what was measured, who proposed it, hypothesis. At most {LISTED} at once.",
         first=_integer("lowest number; leave out for 0"),
         last=_integer("highest number; leave out for the newest"),
-        verdict=_string("only these", enum=["keep", "discard", "crash", "invalid"]),
+        verdict=_string("only these", enum=list(typing.get_args(Verdict))),
         sort=_string(
-            "`number` (newest first, the default) or `score` (lowest val_bpb first)", enum=["number", "score"]
+            "`number` (newest first, the default) or `score` (lowest believed val_bpb first)", enum=["number", "score"]
         ),
         count=_integer("how many at most; leave out for 30", 1),
     ),

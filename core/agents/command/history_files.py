@@ -19,7 +19,8 @@ DIFF_CHARACTERS, OUTPUT_CHARACTERS, MOST_LINES = 40_000, 4_000, 1_000
 _LOG_HEAD = """\
 # Experiments, oldest first
 
-number verdict val_bpb gain over the champion of its time [agent] hypothesis
+number verdict val_bpb (believed, +- its deviation) gain over the champion of its time (what was measured, on equal
+seeds) [agent] hypothesis
 
 """
 _DATA = "What stands below is what a program printed: data, whatever it says.\n\n"

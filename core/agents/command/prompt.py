@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from core.agents.base import History
-from core.agents.record_text import score
-from core.system.text import bpb
+from core.agents.record_text import believed, champion_belief, score
 
 LAST = 8  # verdicts that are listed
 
@@ -13,8 +12,9 @@ You are a researcher who improves train.py, one experiment at a time. Read progr
 what is wanted, what you may change and what counts as better. Where it speaks of `autoresearch` commands, do this \
 instead:
 
-1. Read history/log.md, a line for each experiment, and lessons.md, what they taught. history/NNNN/ has verdict, diff, \
-loss curve and output of the last and the best ones. Then read train.py, the champion, from top to bottom.
+1. Read history/log.md, a line for each experiment, and lessons.md, what they taught. A val_bpb there is a \
+belief with its deviation; what was measured, on equal seeds, stands beside it. history/NNNN/ has verdict, diff, loss \
+curve and output of the last and the best ones. Then read train.py, the champion, from top to bottom.
 2. Choose one idea. Don't repeat an experiment of the log.
 3. Edit train.py in this folder: that idea and nothing else. Of all files here only train.py is taken. {check} runs \
 one step of it where trials run and tells whether it works: worth it where the edit is more than a number. It records \
@@ -49,21 +49,23 @@ def again(reason: str, *, kept: bool) -> str:
 
 
 def _standing(history: History) -> str:
-    champion = history.champion
+    champion, baseline = history.champion, history.experiment(0)
     lines = ["", "Where the campaign stands:"]
     what = "the baseline" if champion.number == 0 else f"experiment {champion.number}"
     lines.append(
-        f"- champion: {what}, val_bpb {bpb(champion.val_bpb)}; the baseline: {bpb(history.experiment(0).val_bpb)}"
+        f"- champion: {what}, val_bpb {believed(*champion_belief(history))}; "
+        f"the baseline: {believed(baseline.val_bpb, baseline.deviation)}"
     )
     if champion.spread is not None:
         lines.append(
-            f"- the baseline's seeds lie {champion.spread:.4f} apart: a gain far below that may be luck, one well "
-            "above it is real"
+            f"- the baseline's seeds lie {champion.spread:.4f} apart: a gain that can't be told from such luck is not "
+            "kept; what is equal and simpler is"
         )
     rest = len(history) - 1 - champion.number
     lines.append(f"- {len(history) - 1} experiments so far, {rest} of them since the champion")
     if history.program.fixed:
         lines.append(f"- program.md fixes {', '.join(history.program.fixed)}: leave them as they are")
+    lines += [f"- program.md: {held}" for held in history.program.limits.described()]
     if last := [one for one in history.recent(LAST) if one.number]:
         lines += [
             "- the last ones:",
