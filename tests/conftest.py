@@ -27,6 +27,8 @@ os.environ.pop("COLUMNS", None)
 from forking import real_start, starts  # noqa: E402  as the next one it loads NumPy
 from synthetic import synthetic_documents  # noqa: E402
 
+from core.sandbox import selftest, tier  # noqa: E402
+
 __all__ = ["real_start", "starts"]
 
 DOCUMENTS = 300
@@ -56,6 +58,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTORESEARCH_CACHE", str(root))
         yield root
+
+
+@pytest.fixture(scope="session")
+def has_loopback() -> bool:
+    """Whether confined processes have a loopback of their own."""
+    return sys.platform == "linux" and tier.available().enforced and selftest.check().loopback
+
+
+@pytest.fixture
+def own_loopback(has_loopback: bool) -> None:
+    """Skips the test where they have none."""
+    if not has_loopback:
+        pytest.skip("no network namespaces here: they take root, or user namespaces")
 
 
 @pytest.fixture

@@ -246,7 +246,7 @@ class DoctorReport:
     removed: Mapping[str, Any]  # what killed supervisors had left: folders, bytes, processes
     disk: Mapping[str, Any]  # for cache and here: folder, free_gb
     load: Mapping[str, Any]  # load_average, cores, cores_in_use, processes, on_accelerators
-    sandbox: Mapping[str, Any]  # tier, unenforced, why, error, shared_memory
+    sandbox: Mapping[str, Any]  # tier, unenforced, why, error, shared_memory, loopback
     findings: Sequence[DoctorFinding]
 
 

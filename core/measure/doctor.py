@@ -378,8 +378,12 @@ def _examine_sandbox(report: Report) -> None:
         report.add("sandbox", result.error, "missing", fix, blocks=True)
         return
     report.add("sandbox", f"{found.name}; it can't keep a trial from: {', '.join(found.unenforced)}")
+    needs = "it needs root or user namespaces"
     if not result.shared_memory:
-        message = "no private /dev/shm (it needs root or user namespaces): a trainer's process pools and locks fail"
+        message = f"no private /dev/shm ({needs}): a trainer's process pools and locks fail"
+        report.add("sandbox", message, "warning")
+    if not result.loopback:
+        message = f"no network namespace for each trial ({needs}): a trainer's sockets on 127.0.0.1 are refused"
         report.add("sandbox", message, "warning")
 
 

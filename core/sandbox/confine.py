@@ -12,8 +12,9 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,8 @@ NOT_CONFINED = 125  # exit status
 _KEPT_CAPABILITIES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root may not own the files that it reads
 _OOM_SCORE = 500  # of 1000: when memory runs short, the kernel ends a trial before the process that watches it
 
-_NEW_MOUNTS, _NEW_USER, _NEW_NETWORK = 0x00020000, 0x10000000, 0x40000000
+_NEW_MOUNTS, _NEW_IPC, _NEW_USER, _NEW_NETWORK = 0x00020000, 0x08000000, 0x10000000, 0x40000000  # CLONE_*
+_GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP
 _RECURSIVE_PRIVATE = 0x4000 | 0x40000  # MS_REC | MS_PRIVATE
 _NO_SUID_DEVICES_EXEC = 0x2 | 0x4 | 0x8
 _BIND = 0x1000
@@ -56,22 +58,25 @@ def confine(policy: dict[str, Any]) -> None:
     _limit(policy["file_bytes"])
     linux = sys.platform == "linux"
     shared = policy["shared_memory"]
-    fixed = False
+    fixed = loopback = False
     reaper = _reaper()
     if linux:
         _prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: as the reaper set it, for new credentials clear it
         if policy["oom_first"]:
             Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
-        if shared and private_shared_memory(shared, 0 if policy["network"] else _NEW_NETWORK):
+        network = 0 if policy["network"] else _NEW_NETWORK
+        new = own_namespaces(shared, [_NEW_MOUNTS | _NEW_IPC | network, _NEW_MOUNTS | network, _NEW_MOUNTS])
+        if new:
             policy["write"].append(shared)
             fixed = _fix_the_rest(policy["write"])
+        loopback = bool(new & _NEW_NETWORK) and _loopback_up()
     nono = _extension(policy["extension"])
     capabilities = nono.CapabilitySet()
     for path in [*policy["read"], *policy["listed"]]:
         _allow(capabilities, path, nono.AccessMode.READ)
     for path in [*policy["write"], *policy["devices"]]:
         _allow(capabilities, path, nono.AccessMode.READ_WRITE)
-    if not policy["network"]:
+    if not policy["network"] and not loopback:
         capabilities.block_network()
     for rule in policy["seatbelt"]:
         capabilities.platform_rule(rule)
@@ -83,30 +88,47 @@ def confine(policy: dict[str, Any]) -> None:
         _drop_capabilities()
         programs, which = policy["seccomp"], "fixed" if fixed else ""
         if programs[which]:
-            asking = bytes.fromhex(programs[f"{which} ask".strip()])
+            asking = bytes.fromhex(programs[f"{which} {'loopback' if loopback else 'ask'}".strip()])
             if reaper is None or not _filter_that_asks(asking, reaper):
                 _filter(bytes.fromhex(programs[which]))
     if reaper is not None:
         reaper.close()
 
 
-def private_shared_memory(folder: str, also: int = 0) -> bool:
-    """Linux: mounts an empty file system, which only this process and its children see, over /dev/shm.
+def own_namespaces(shared: str, choices: Sequence[int]) -> int:
+    """Linux: gives this process and its children namespaces of their own, and an empty file system at `shared`.
 
-    `also` are further namespaces to leave: of a network, in which abstract names of sockets tell other trials nothing.
-    That takes root or user namespaces. Without either it returns False, and there is no shared memory by name.
+    `shared` is /dev/shm. Returns the first of the choices that works: CLONE_NEW* flags, of mounts at least. That takes
+    root or user namespaces; without either it returns 0, and there is no shared memory by name and no loopback.
     """
-    new = _NEW_MOUNTS | also
-    if os.getuid() == 0 and (_cover(folder, new) or (also and _cover(folder, _NEW_MOUNTS))):
-        return True
-    # Where user namespaces are half allowed, the first step works and can't be undone: so a child tries it first.
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if _cover(folder, new | _NEW_USER) else 1)
-    _, status = os.waitpid(child, 0)
-    if status != 0:
-        return private_shared_memory(folder) if also else False
-    return _cover(folder, new | _NEW_USER)
+    if os.getuid() == 0:
+        for new in choices:
+            if _cover(shared, new):
+                return new
+    for new in choices:
+        # Where user namespaces are half allowed, the first step works and can't be undone: so a child tries it first.
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if _cover(shared, new | _NEW_USER) else 1)
+        if os.waitpid(child, 0)[1] == 0:
+            return new if _cover(shared, new | _NEW_USER) else 0
+    return 0
+
+
+def _loopback_up() -> bool:
+    """Brings up `lo`, the only interface of a new network namespace. It then has 127.0.0.1 and ::1."""
+    import _socket
+    import fcntl
+
+    lo = struct.pack("=16sh22x", b"lo", 0)  # struct ifreq: name, flags
+    try:
+        endpoint = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+        _, flags = struct.unpack("=16sh22x", fcntl.ioctl(endpoint, _GET_FLAGS, lo))
+        fcntl.ioctl(endpoint, _SET_FLAGS, struct.pack("=16sh22x", b"lo", flags | _UP))
+        endpoint.close()
+    except OSError:
+        return False
+    return True
 
 
 def _cover(folder: str, namespaces: int) -> bool:

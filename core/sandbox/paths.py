@@ -25,6 +25,7 @@ _SYSTEM = {
         /opt/rocm* /opt/amdgpu* /opt/nvidia* /opt/cuda* /opt/intel /opt/conda/lib
         /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d /etc/ld.so.preload /etc/ld-musl-*.path
         /etc/alternatives /etc/localtime /etc/timezone /etc/passwd /etc/group /etc/nsswitch.conf /etc/os-release
+        /etc/hosts /etc/host.conf /etc/gai.conf /etc/services /etc/protocols
         /etc/ssl/openssl.cnf /etc/pki/tls/openssl.cnf /etc/crypto-policies
         /etc/OpenCL /etc/vulkan /etc/glvnd /etc/egl /etc/nvidia /etc/nvidia-container-runtime /etc/nv_tegra_release
         /proc/self /proc/cpuinfo /proc/meminfo /proc/stat /proc/uptime /proc/loadavg /proc/version /proc/filesystems
@@ -41,7 +42,7 @@ _SYSTEM = {
 _TOOLS = {
     "linux": """
         /etc/bash.bashrc /etc/bashrc /etc/zsh /etc/zshenv /etc/inputrc /etc/gitconfig /etc/shells
-        /etc/resolv.conf /etc/hosts /etc/host.conf /etc/gai.conf /etc/services /etc/protocols /etc/networks
+        /etc/resolv.conf /etc/networks
         /etc/ssl/certs /etc/ssl/cert.pem /etc/ssl/ca-bundle.pem /etc/ca-certificates /etc/ca-certificates.conf
         /etc/pki/tls/certs /etc/pki/tls/cert.pem /etc/pki/ca-trust/extracted /var/lib/ca-certificates
     """,

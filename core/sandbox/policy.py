@@ -40,7 +40,8 @@ class SandboxPolicy:
     devices: tuple[Path, ...] = ()  # read, write and control
     hidden: tuple[Path, ...] = ()  # not readable, though below `read`; of two nested paths the longer decides
     listed: tuple[Path, ...] = ()  # names below can be listed, no more: where the interpreter looks for packages
-    network: bool = False  # sockets by path (Docker's, a desktop's) stay refused where there is a filter
+    network: bool = False  # sockets by path (Docker's, a desktop's) stay refused where there is a filter; False: a
+    # loopback of its own, where there are namespaces and a reaper that connects its sockets
     attributes: bool = False  # may set modes, owners and times, also of files that it can't read; False: no effect
     file_bytes: int = FILE_BYTES  # most that one file can grow to
     oom_first: bool = True  # when memory runs short, the kernel ends this process before its supervisor
@@ -84,10 +85,11 @@ def _plain(policy: SandboxPolicy) -> dict[str, Any]:
     linux = sys.platform == "linux"
     nested = [path for path in read if any(one in (path, *path.parents) for one in hidden)]
 
-    def program(*, attributes: bool, ask: bool = False) -> str:
+    def program(*, attributes: bool, connects: seccomp.Connects = "refused") -> str:
         if not seccomp.supported():
             return ""
-        return seccomp.program(platform.machine(), network=policy.network, attributes=attributes, ask=ask).hex()
+        machine = platform.machine()
+        return seccomp.program(machine, network=policy.network, attributes=attributes, connects=connects).hex()
 
     return {
         "extension": tier.extension(),
@@ -99,12 +101,14 @@ def _plain(policy: SandboxPolicy) -> dict[str, Any]:
         "network": policy.network,
         "seatbelt": [] if linux else [*_MACOS, *_rules(hidden, nested, listed)],
         # By name "fixed", for where all else is read-only: modes and times then need no filter. By "ask", for where the
-        # reaper connects sockets.
+        # reaper connects sockets; by "loopback", for where it does and the network is the process's own.
         "seccomp": {
             "": program(attributes=policy.attributes),
             "fixed": program(attributes=True),
-            "ask": program(attributes=policy.attributes, ask=True),
-            "fixed ask": program(attributes=True, ask=True),
+            "ask": program(attributes=policy.attributes, connects="ask"),
+            "fixed ask": program(attributes=True, connects="ask"),
+            "loopback": program(attributes=policy.attributes, connects="loopback"),
+            "fixed loopback": program(attributes=True, connects="loopback"),
         },
         "shared_memory": SHARED_MEMORY if linux else "",
         "file_bytes": policy.file_bytes,

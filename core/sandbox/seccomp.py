@@ -5,9 +5,12 @@ doesn't cover. This module assembles the filter; `confine.py` installs it.
 from __future__ import annotations
 
 import errno
+import functools
 import platform
 import struct
 import sys
+from collections.abc import Iterable
+from typing import Literal
 
 # Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux; 0: not there.
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # AUDIT_ARCH_*, column below
@@ -57,13 +60,17 @@ _PRLIMIT = (302, 261)  # its first argument is a process, 0 for the caller
 _OF_OTHERS = ((141, 140), (251, 30))  # setpriority, ioprio_set: the second argument is whose, 0 for the caller
 _NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX type into the user's terminal
-_AF_UNIX, _SOCK_DGRAM, _X32 = 1, 2, 0x40000000
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_SOCK_STREAM, _SOCK_DGRAM, _TYPE = 1, 2, 0xF
+_TCP, _UDP = 6, 17
+_X32 = 0x40000000
 
 # Classic BPF and seccomp(2).
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_SET, _JUMP_FROM, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x35, 0x06
 _ALLOW, _ASK, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000
 
 Instruction = tuple[int, int, int, int]
+Connects = Literal["refused", "ask", "loopback"]
 
 
 def supported() -> bool:
@@ -78,11 +85,13 @@ def supported() -> bool:
     return bool(ctypes.CDLL(None).syscall(number, 2, 0, ctypes.byref(action)) == 0)
 
 
-def program(machine: str, *, network: bool = False, attributes: bool = False, ask: bool = False) -> bytes:
+@functools.cache
+def program(machine: str, *, network: bool = False, attributes: bool = False, connects: Connects = "refused") -> bytes:
     """The filter for `machine` as an array of struct sock_filter.
 
     `network` allows sockets, but none by path, which would reach other programs of this machine. `attributes` allows
-    changes of modes, owners and times. `ask` leaves each connect(2) to the filter's listener (`sockets.py`).
+    changes of modes, owners and times. `connects`: with "ask", each connect(2) is left to the filter's listener
+    (`sockets.py`); with "loopback" also, and sockets of TCP and UDP are allowed: the process has a network of its own.
     """
     audit, column = _ARCHITECTURES[machine]
     allow, ignore, refuse = ((_RETURN, 0, 0, action) for action in (_ALLOW, _ERRNO, _ERRNO | errno.EPERM))
@@ -95,9 +104,12 @@ def program(machine: str, *, network: bool = False, attributes: bool = False, as
     if machine == "x86_64":
         out += [(_JUMP_FROM, 0, 1, _X32), refuse]
 
+    def case(value: int, *body: Instruction) -> tuple[Instruction, ...]:
+        return ((_JUMP_EQUAL, 0, len(body), value), *body)
+
     def on(number: tuple[int, int], *body: Instruction) -> None:
         if number[column]:
-            out.extend([(_JUMP_EQUAL, 0, len(body), number[column]), *body])
+            out.extend(case(number[column], *body))
 
     for number in _numbers(_REFUSED):
         on(number, refuse)
@@ -112,15 +124,27 @@ def program(machine: str, *, network: bool = False, attributes: bool = False, as
     tests = [(_JUMP_EQUAL, len(_TERMINAL_INPUT) - i, 0, one) for i, one in enumerate(_TERMINAL_INPUT)]
     on(_IOCTL, _argument(1), *tests, allow, refuse)
     # Pairs of stream sockets are allowed: they are pipes in both directions. A path would reach other programs.
-    stream = ((_JUMP_EQUAL, 1, 0, _AF_UNIX), refuse, _argument(1), (_AND, 0, 0, 0xF))
-    on(_SOCKETPAIR, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), refuse, allow)
+    kind = (_argument(1), (_AND, 0, 0, _TYPE))
+    unix = case(_AF_UNIX, *kind, *case(_SOCK_DGRAM, refuse), allow)
+    on(_SOCKETPAIR, _argument(0), *unix, refuse)
     if network:
-        on(_SOCKET, _argument(0), (_JUMP_EQUAL, 0, 1, _AF_UNIX), refuse, allow)
+        on(_SOCKET, _argument(0), *case(_AF_UNIX, refuse), allow)
     else:
-        on(_SOCKET, _argument(0), *stream, (_JUMP_EQUAL, 0, 1, _SOCK_DGRAM), refuse, allow)
-        on(_CONNECT, (_RETURN, 0, 0, _ASK) if ask else refuse)
+        families = unix
+        if connects == "loopback":
+            # No raw packets, and no protocols that few use. Netlink's first protocol lists a network's own interfaces.
+            protocol = (_argument(2), *(one for number in (0, _TCP, _UDP) for one in case(number, allow)), refuse)
+            internet = (*kind, *case(_SOCK_STREAM, *protocol), *case(_SOCK_DGRAM, *protocol), refuse)
+            families += case(_AF_INET, *internet) + case(_AF_INET6, *internet)
+            families += case(_AF_NETLINK, _argument(2), *case(0, allow), refuse)
+        on(_SOCKET, _argument(0), *families, refuse)
+        on(_CONNECT, refuse if connects == "refused" else (_RETURN, 0, 0, _ASK))
     out.append(allow)
-    return b"".join(struct.pack("<HBBI", *instruction) for instruction in out)
+    return _assembled(out)
+
+
+def _assembled(instructions: Iterable[Instruction]) -> bytes:
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions)
 
 
 def _argument(index: int) -> Instruction:

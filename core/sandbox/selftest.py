@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from core.records import UserError
 from core.sandbox import paths, tier
+from core.sandbox.environment import scrubbed
 from core.sandbox.policy import SHARED_MEMORY, SandboxPolicy, confined
+from core.sandbox.spawn import ReapedProcess
 from core.system import scratch
 
 SECONDS = 30
 _PROGRAM = f"""
-import sys
+import socket, sys
 try:
     open(sys.argv[1])
     print("read what it must not")
@@ -22,6 +24,12 @@ except OSError:
 try:
     open("{SHARED_MEMORY}/probe", "w")
     print("shared")
+except OSError:
+    pass
+try:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname(), 5)
+    print("connected")
 except OSError:
     pass
 """
@@ -33,6 +41,7 @@ class SelftestResult:
 
     error: str = ""
     shared_memory: bool = True  # by name, which locks between processes need
+    loopback: bool = True  # of a trial's own, over which its processes can use TCP; Linux alone has one
 
 
 def check() -> SelftestResult:
@@ -47,7 +56,10 @@ def check() -> SelftestResult:
         return SelftestResult((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1])
     if "read what it must not" in done.stdout:
         return SelftestResult("a confined program read a file that it must not")
-    return SelftestResult(shared_memory="shared" in done.stdout or sys.platform != "linux")
+    elsewhere = sys.platform != "linux"
+    return SelftestResult(
+        shared_memory="shared" in done.stdout or elsewhere, loopback="connected" in done.stdout or elsewhere
+    )
 
 
 def _ran() -> subprocess.CompletedProcess[str]:
@@ -57,4 +69,17 @@ def _ran() -> subprocess.CompletedProcess[str]:
         outside.touch()
         policy = SandboxPolicy(read=(*paths.system(), *paths.python()), write=(inside,), devices=paths.device_files())
         command = confined([sys.executable, "-I", "-S", "-c", _PROGRAM, str(outside)], policy, folder)
-        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=inside)
+        with ReapedProcess(
+            command,
+            folder=inside,
+            private=inside,
+            usage=folder / "usage.json",
+            cwd=inside,
+            environment=scrubbed(inside, {}),
+            sockets=inside,
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=SECONDS)
+            finally:
+                process.end()
+        return subprocess.CompletedProcess(command, process.returncode, out.decode(), err.decode())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import errno
 import queue
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +33,7 @@ from core.trial.shared_arrays import raising_no_space
 from core.trial.spec import encoded
 
 HEAD_BYTES, TAIL_BYTES = 64 * 2**10, 192 * 2**10  # of its output that are kept
+_NOT_REACHED = (errno.ENETUNREACH, errno.ECONNREFUSED, socket.EAI_AGAIN, socket.EAI_NONAME)
 OUTPUT_LIMIT = 64 * 2**20  # bytes, past which the trial has failed
 
 
@@ -54,6 +57,18 @@ def unexpected_as_crash(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise TrialFailed(f"{what} could not be served: {type(error).__name__}: {error}") from error
+
+
+def _of_the_sandbox(reason: str) -> str:
+    """What the sandbox has to do with a failure; empty if nothing, as far as its text shows."""
+    if reason.startswith(f"PermissionError: [Errno {errno.EPERM}]"):
+        if sys.platform != "linux":
+            return "; the sandbox refuses networks, and sockets by path"
+        where = "127.0.0.1 too where it can't make a network namespace, which `autoresearch doctor` tells"
+        return f"; the sandbox refuses networks ({where}) and sockets outside of the trial's own folder"
+    if any(f"[Errno {number}]" in reason for number in _NOT_REACHED):
+        return "; a trial reaches no network: on 127.0.0.1 only its own processes answer"
+    return ""
 
 
 class CannotStart(UserError):
@@ -226,9 +241,8 @@ class Process:
             reason = str(message.get("error"))[:1000]
             if self.role == "score" and self._ready:
                 reason = _class_and_line(reason, self._trainer)
-            elif reason.startswith("PermissionError: [Errno 1]") and tier.here().enforced:
-                own = "outside of the trial's own folder" if sys.platform == "linux" else "by path"
-                reason += f"; the sandbox refuses networks, and sockets {own}"
+            elif tier.here().enforced:
+                reason += _of_the_sandbox(reason)
             raise CannotStart(reason) if message.get("user_error") is True and not self._ready else TrialFailed(reason)
 
     def _gone(self) -> TrialFailed | CannotStart:

@@ -95,6 +95,7 @@ def listeners() -> Iterator[dict[str, Any]]:
             one.listen()
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.connect(one.getsockname())
+        udp.settimeout(0)
         yield {
             "tcp": tcp.getsockname()[1],
             "udp": udp.getsockname()[1],
@@ -192,14 +193,18 @@ def writes(outside: Path, trainer: Path) -> list[str]:
 
 def network(listeners: dict[str, Any]) -> list[str]:
     stream, datagram = "socket.socket(socket.AF_UNIX)", "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)"
+    internet = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
     return [
         f"socket.create_connection(('127.0.0.1', {listeners['tcp']}), 5)",
-        f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {listeners['udp']}))",
-        "socket.create_server(('127.0.0.1', 0))",
-        "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
+        # Of the first nobody takes notice; the second is told that nobody listens there.
+        f"[(end := {internet}).connect(('127.0.0.1', {listeners['udp']})), end.send(b'x'), end.send(b'x')]",
+        "socket.create_connection(('192.0.2.1', 80), 5)",
+        f"{internet}.sendto(b'x', ('192.0.2.1', 53))",
+        f"{internet}.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'eth0')",
+        f"__import__('fcntl').ioctl({internet}, 0x8914, b'lo'.ljust(40, b'\\0'))",  # take lo down
         "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
         "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
-        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+        *(f"socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, {protocol})" for protocol in (4, 9, 12, 15, 16)),
         "socket.socket(40, socket.SOCK_STREAM)",  # vsock
         f"{stream}.connect({listeners['abstract']!r})",
         f"{stream}.connect({listeners['path']!r})",

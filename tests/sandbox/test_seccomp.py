@@ -82,12 +82,39 @@ def test_what_becomes_of_each_call(machine: str) -> None:
 
 
 def test_a_listener_is_asked_about_connections_alone() -> None:
-    program, plain = seccomp.program("x86_64", ask=True), seccomp.program("x86_64")
+    program, plain = seccomp.program("x86_64", connects="ask"), seccomp.program("x86_64")
     for name, (number, _), arguments, expected in CALLS:
         if number is not None:
             asked = ASK if name == "connect" else expected
             assert outcome(program, AUDIT["x86_64"], number, *arguments) == asked, name
     assert len(program) == len(plain)
+
+
+SOCKETS_OF_A_LOOPBACK = [
+    *(((family, kind | CLOEXEC, 0), ALLOW) for family in (AF_INET, 10) for kind in (STREAM, DATAGRAM)),
+    ((AF_INET, STREAM, 6), ALLOW),
+    ((AF_INET, DATAGRAM, 17), ALLOW),
+    ((AF_INET, 3, 1), REFUSED),  # raw
+    ((AF_INET, STREAM, 132), REFUSED),  # SCTP
+    ((AF_INET, STREAM, 262), REFUSED),  # MPTCP
+    ((16, 3, 0), ALLOW),  # netlink: routes and interfaces
+    ((16, 3, 9), REFUSED),  # audit
+    ((16, 3, 15), REFUSED),  # what devices come and go
+    ((17, 3, 0), REFUSED),  # packets
+    ((40, STREAM, 0), REFUSED),  # vsock
+    ((38, 5, 0), REFUSED),  # the kernel's ciphers
+]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_sockets_of_a_network_of_its_own(machine: str) -> None:
+    program, column = seccomp.program(machine, connects="loopback"), list(AUDIT).index(machine)
+    for arguments, expected in SOCKETS_OF_A_LOOPBACK:
+        assert outcome(program, AUDIT[machine], (41, 198)[column], *arguments) == expected, arguments
+    for name, numbers, arguments, expected in CALLS:
+        if (number := numbers[column]) is not None and name not in ("socket", "netlink"):
+            wanted = ASK if name == "connect" else expected
+            assert outcome(program, AUDIT[machine], number, *arguments) == wanted, name
 
 
 def test_calls_of_another_architecture_are_refused() -> None:
