@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import backends
-from core.measure.bench import ENDED, MISTAKE, PROGRESS, SETTINGS, SUITES
+from core.measure.bench import ENDED, MISTAKE, PROGRESS, SETTINGS, SUITES, rounds
 from core.records import Choice, Facts, Preset, UserError, from_json
 from core.system import accelerators, hardware
 from core.system.files import write_json
@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
 SIDE = from_json(Preset, OPTIONS["side"]) if OPTIONS.get("side") else None
 QUICK = bool(OPTIONS.get("quick"))
 BEGUN = time.monotonic()
+ENDS = [BEGUN]  # of the benchmarks, by time.monotonic
 
 Timed = Callable[..., Any]
 
@@ -96,8 +97,8 @@ def timed(benchmark) -> Timed:  # type: ignore[no-untyped-def]
         call(*arguments)
         start = time.perf_counter()
         call(*arguments)
-        fit = (1 if QUICK else 10) / (time.perf_counter() - start)
-        return benchmark.pedantic(call, args=arguments, rounds=int(min(max(fit, 3), 50)))
+        count = rounds(time.perf_counter() - start, quick=QUICK)
+        return benchmark.pedantic(call, args=arguments, rounds=count)
 
     return run
 
@@ -140,6 +141,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
         machine_info=session.get_machine_info(),
         commit_info=hook.pytest_benchmark_generate_commit_info(config=item.config),
     )
+    ENDS.append(time.monotonic())
+    for one, begun, ended in zip(document["benchmarks"], ENDS, ENDS[1:], strict=False):
+        one["wall_seconds"] = ended - begun
     write_json(Path(OPTIONS["ended"]), document)
     print(f"\n{ENDED}{item.name}", flush=True)
 

@@ -11,7 +11,7 @@ from core.cli import completion, resolve
 from core.cli.options import AsJson, PresetSettings, TrainingDevice, comma_separated, interruptible
 from core.cli.render import terminal
 from core.records import Preset, UserError
-from core.system.text import count
+from core.system.text import count, seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,6 +53,7 @@ def bench(
       autoresearch bench step optimizer --preset cpu --backends torch,jax
     """
     from core.measure import bench as suite_runner
+    from core.measure.bench_estimate import expected_time
 
     if listed:
         terminal.json_text(suite_runner.SUITES, plain=True) if as_json else terminal.say(listing())
@@ -62,6 +63,8 @@ def bench(
     named = resolve.preset_for(resolve.PresetOptions(preset=preset, device=device, settings=settings))
     sides = _sides(named, backends, device) if backends or set(chosen) & set(suite_runner.OF_BACKENDS) else {}
     before = suite_runner.read(against) if against is not None else None
+    expected = expected_time(chosen, named, sides, quick=quick)
+    terminal.notice(f"about {seconds(expected.seconds)} in all, by {expected.source}")
     held: dict[str, Any] = {}
     with interruptible("the same command starts again"):
         try:

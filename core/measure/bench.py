@@ -38,6 +38,7 @@ OF_BACKENDS = ("peak", "step", "optimizer", "scoring")
 OF_NONE = ("peak", "packing", "tokenizer", "experiment")
 SETTINGS = "AUTORESEARCH_BENCH"  # the environment variable with the settings of a suites' process, as JSON
 PROGRESS, ENDED, MISTAKE = "measuring: ", "ended: ", "mistake: "  # how such a process begins lines for this one
+WIDER = 4  # times the matrices of an accelerator: what goes before a kernel then counts for nothing
 SLOWER = 1.10  # medians' ratio from which a benchmark is marked, if the quartiles do not overlap
 SAME = ("processor", "cores", "accelerators", "preset", "quick")  # equal in comparable runs
 
@@ -56,6 +57,7 @@ class Result:
     q3: float
     rounds: int
     facts: Mapping[str, Any]  # of one round: tokens, bytes, flops; also backend, device and dtype
+    wall_seconds: float | None = None  # with all that went before its rounds; None in older files
 
     def rate(self, what: str) -> float | None:
         """`tokens`, `bytes` or `flops` a second, at the median."""
@@ -146,6 +148,11 @@ def chosen(names: Sequence[str]) -> list[str]:
         return list(SUITES)
     wanted = set(names) or set(SUITES) - {"experiment"}
     return [name for name in SUITES if name in wanted or (name == "peak" and "step" in wanted)]
+
+
+def rounds(seconds: float, *, quick: bool) -> int:
+    """How often a call of that duration is timed: about ten seconds long, with `quick` one, within bounds."""
+    return int(min(max((1 if quick else 10) / seconds, 3), 50))
 
 
 def measure(
@@ -246,6 +253,7 @@ def parse(held: Mapping[str, Any]) -> BenchmarkRun:
             q3=one["stats"]["q3"],
             rounds=one["stats"]["rounds"],
             facts=one["extra_info"],
+            wall_seconds=one.get("wall_seconds"),
         )
         for one in held["benchmarks"]
     )
@@ -279,6 +287,15 @@ def comparable(run: BenchmarkRun, other: BenchmarkRun) -> bool:
     return all(run.machine.get(key) == other.machine.get(key) for key in SAME)
 
 
+def saved(tell: Tell) -> Iterator[BenchmarkRun]:
+    """The saved runs, newest first. Reports files that can't be read to `tell`, and skips them."""
+    for path in sorted(folder().glob("*.json"), reverse=True):
+        try:
+            yield read(path)
+        except UserError as error:
+            tell(f"skipped: {error}")
+
+
 def last_like(run: BenchmarkRun, tell: Tell) -> BenchmarkRun | None:
     """The newest saved run that is comparable and has what this one has; else the newest that is comparable.
 
@@ -286,12 +303,7 @@ def last_like(run: BenchmarkRun, tell: Tell) -> BenchmarkRun | None:
     """
     newest = None
     names = {(one.suite, one.name) for one in run.results}
-    for path in sorted(folder().glob("*.json"), reverse=True):
-        try:
-            other = read(path)
-        except UserError as error:
-            tell(f"skipped: {error}")
-            continue
+    for other in saved(tell):
         if comparable(run, other):
             if names <= {(one.suite, one.name) for one in other.results}:
                 return other

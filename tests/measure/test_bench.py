@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import backends
 import presets
 from core.measure import bench
 from core.measure.bench import BenchmarkRun, Result
-from core.records import UserError
-from core.system import install
+from core.measure.bench_estimate import WITHOUT_BACKEND, ExpectedTime, expected_time
+from core.records import UserError, to_json
+from core.system import accelerators, hardware, install
+from presets import cost
+from presets import estimate as estimates
 
 CPU, GPU = "cpu (a processor)", "cuda (a card)"
 MACHINE = {
@@ -153,6 +157,53 @@ def test_runs_of_one_second_are_kept_side_by_side(fresh_cache: Path) -> None:
     assert [bench.read(path).results[0].median for path in paths] == [1.0, 2.0, 3.0]
 
 
+# How long it will take
+
+
+def earlier(suite: str, backend: str, seconds: float | None, **machine: Any) -> dict[str, Any]:
+    """A saved run of this machine with the preset smoke."""
+    here = {
+        "processor": hardware.processor(), "cores": hardware.cores(), "preset": to_json(presets.load("smoke")),
+        "accelerators": [one.name for one in accelerators.accelerators()], "quick": True,
+    }  # fmt: skip
+    held = document(**{**here, **machine})
+    held["benchmarks"][0] |= {"group": suite, "extra_info": {"backend": backend}, "wall_seconds": seconds}
+    return held
+
+
+def test_a_run_takes_what_it_took_before_on_this_machine(fresh_cache: Path) -> None:
+    preset = presets.load("smoke")
+    sides = {"torch": preset, "jax": dataclasses.replace(preset, backend="jax")}
+    kept = [
+        earlier("scoring", "torch", 500.0),
+        earlier("scoring", "torch", 20.0),  # the newest counts
+        earlier("scoring", "jax", 30.0),
+        earlier("scoring", "torch", 900.0, cores=999),
+        earlier("scoring", "torch", 900.0, quick=False),
+        earlier("scoring", "jax", None),  # a file of an older version
+    ]
+    for one in kept:
+        bench.keep(one, "smoke")
+    found = expected_time(["scoring", "packing"], preset, sides, quick=True)
+    packing = WITHOUT_BACKEND["packing"][0]
+    assert found == ExpectedTime(50.0 + packing, "what it took before, times of two cores")
+
+
+@pytest.mark.parametrize(("quick", "calls"), [(True, 2 + 4), (False, 2 + 40)])
+def test_a_first_run_takes_its_flop_at_the_devices_peak(
+    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, quick: bool, calls: int
+) -> None:
+    if reason := backends.get("torch").missing():
+        pytest.skip(reason)
+    preset = dataclasses.replace(presets.load("smoke"), backend="torch", device="cpu")
+    step_flops = cost.rows(preset) * preset.sequence_length * cost.flops_per_token(preset)
+    # A peak at which a step takes a quarter of a second: training is assumed to reach a share of it.
+    monkeypatch.setattr(hardware, "matrix_flops", lambda: 4 * step_flops / estimates.CPU_UTILIZATION)
+    found = expected_time(["step"], preset, {"torch": preset}, quick=quick)
+    assert found.source == "the preset's FLOP at this device's peak"
+    assert found.seconds == pytest.approx(estimates.STARTUP_SECONDS["cpu"] + calls / 4, rel=0.1)
+
+
 # What is run
 
 
@@ -237,7 +288,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(suite: Path, fresh_cache: Path, mo
 
     monkeypatch.setattr("core.cli.render.terminal.notice", interrupted)
     call("bench", "packing", code=130)
-    progress, last = heard
+    _, progress, last = heard
     assert last.startswith("interrupted; the same command starts again")
     assert not psutil.pid_exists(int(progress.split()[-1]))
     assert not bench.folder().exists()
@@ -254,7 +305,8 @@ def test_what_ended_before_ctrl_c_is_kept_and_shown(fresh_cache: Path, monkeypat
 
     monkeypatch.setattr("core.cli.render.terminal.notice", interrupted)
     answer = call("bench", "packing", "--quick", code=130)
-    first, second, kept, last = heard
+    estimate, first, second, kept, last = heard
+    assert estimate.startswith("about ") and estimate.endswith(" in all, by times of two cores")
     assert first.startswith(f"{bench.PROGRESS}packing[") and first.endswith(" (1 of 3)")
     assert second.endswith(" left)")
     (path,) = bench.folder().iterdir()

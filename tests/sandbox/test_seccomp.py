@@ -109,8 +109,8 @@ SOCKETS_OF_A_LOOPBACK = [
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_sockets_of_a_network_of_its_own(machine: str) -> None:
     program, column = seccomp.program(machine, connects="loopback"), list(AUDIT).index(machine)
-    for arguments, expected in SOCKETS_OF_A_LOOPBACK:
-        assert outcome(program, AUDIT[machine], (41, 198)[column], *arguments) == expected, arguments
+    for socket, expected in SOCKETS_OF_A_LOOPBACK:
+        assert outcome(program, AUDIT[machine], (41, 198)[column], *socket) == expected, socket
     for name, numbers, arguments, expected in CALLS:
         if (number := numbers[column]) is not None and name not in ("socket", "netlink"):
             wanted = ASK if name == "connect" else expected
