@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import backends
 from core.measure import auto_preset, bench
 from core.records import Preset, to_json
 from core.system import accelerators, hardware
@@ -34,7 +35,7 @@ def expected_time(suites: Sequence[str], preset: Preset, sides: Mapping[str, Pre
         if missing := [suite for suite in ours if (suite, side.backend) not in took]:
             by_cost += _cost(missing, side, quick=quick)
     for suite in (suite for suite in suites if suite in bench.OF_NONE):
-        before = took.get((suite, "numpy" if suite == "peak" else ""))
+        before = took.get((suite, ""))
         known += before or 0.0
         elsewhere += WITHOUT_BACKEND[suite][not quick] if before is None else 0.0
     sources = {
@@ -46,7 +47,11 @@ def expected_time(suites: Sequence[str], preset: Preset, sides: Mapping[str, Pre
 
 
 def _took(preset: Preset, *, quick: bool) -> dict[tuple[str, str], float]:
-    """Seconds by suite and backend, of the newest saved run of this machine and preset that has them."""
+    """Seconds by suite and backend, of the newest saved run of this machine and preset that has them.
+
+    The backend is "" for what runs beside the backends' own processes.
+    """
+    models = [name for name in backends.names() if backends.get(name).has_model]
     here = {
         "processor": hardware.processor(),
         "cores": hardware.cores(),
@@ -60,7 +65,8 @@ def _took(preset: Preset, *, quick: bool) -> dict[tuple[str, str], float]:
             took: dict[tuple[str, str], float] = {}
             for one in run.results:
                 if one.wall_seconds is not None:
-                    key = (one.suite, str(one.facts.get("backend", "")))
+                    backend = one.facts.get("backend")
+                    key = (one.suite, backend if backend in models else "")
                     took[key] = took.get(key, 0.0) + one.wall_seconds
             found = took | found
     return found
