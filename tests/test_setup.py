@@ -18,7 +18,7 @@ import typer.main
 from core.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "program.md", "docs/agents.md", "docs/python.md")
+PAGES = ("README.md", "program.md", "docs/agents.md", "docs/gpu.md", "docs/python.md")
 
 
 @pytest.fixture
