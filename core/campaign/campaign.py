@@ -16,7 +16,8 @@ import presets
 from core.agents.base import Agent
 from core.agents.llm import transcript
 from core.campaign.agent_context import CampaignContext
-from core.campaign.judge import LowerWins, Policy
+from core.campaign.judge.base import Policy
+from core.campaign.judge.registry import FACT, named
 from core.campaign.session import Session
 from core.campaign.status import Status, status_of
 from core.events import Accepted, Confirming, Event, Notice, OnEvent, Repeat, Stopped
@@ -47,7 +48,7 @@ class Campaign(CampaignReader):
     def __init__(self, files: CampaignFolder, *, engine: Engine | None = None, policy: Policy | None = None) -> None:
         super().__init__(files)
         self._engine = engine or Local()
-        self._policy = policy or LowerWins()
+        self._policy = policy or named(self.ledger.facts().get(FACT))
 
     @classmethod
     def create(

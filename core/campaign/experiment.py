@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from core.campaign.judge import AnotherTrial, Decision, Evidence, champion_bpb, spread_of_seeds
-from core.campaign.remeasure import ReferenceScores
+from core.campaign.evidence import COMPARE, EvidenceBuilder, measured_for
+from core.campaign.judge.base import AnotherTrial, Decision, Evidence
+from core.campaign.judge.greedy import champion_bpb, spread_of_seeds
+from core.campaign.remeasure import ReferenceScores, RemeasurementRunner
+from core.campaign.schedule import PlannedTrial
 from core.campaign.session import Session
 from core.events import Judged, Notice, Proposed, Reviewing, TrialEnded, TrialStarted
-from core.records import TRAINER, Audit, Budget, Constant, Experiment, Proposal, Trial, UserError
+from core.records import TRAINER, Audit, Budget, Constant, Experiment, Measurement, Proposal, Trial, UserError
 from core.store import commit_message, trial_files
 from core.store.recovery import PendingCandidate, branch_elsewhere, finish, pending
 from core.store.repository import GitFailed
@@ -40,6 +43,8 @@ class ExperimentRunner:
         self._ledger, self._repo, self._files = self._campaign.ledger, self._campaign.repo, self._campaign.files
         self._preset = self._campaign.preset
         self._reference = ReferenceScores(session)
+        self._again = RemeasurementRunner(session)
+        self._builder = EvidenceBuilder.of(self._ledger, self._preset.seeds)
         self._since = time.monotonic()  # when the last experiment ended
 
     def baseline(self) -> Experiment:
@@ -89,18 +94,19 @@ class ExperimentRunner:
         earlier_seconds = sum(trial.wall_seconds for trial in trials)  # before the process that was killed
         self._tell(Proposed(number, candidate.hypothesis, candidate.agent, resumed or bool(trials)))
         text = self._repo.text(commit)
-        baseline = self._ledger.experiment(0)
-        evidence = Evidence(
-            seeds=self._preset.seeds, trials=(), champion=champion, baseline=baseline,
-            remeasured=self._reference.remeasured(),
-        )  # fmt: skip
-        decision = self._without_trial(text, evidence) if not trials else None
+        measured = measured_for(self._ledger, number)
+        decision = self._without_trial(text, self._evidence(trials, measured)) if not trials else None
         while decision is None:
-            answer = self._session.policy.decide(replace(evidence, trials=tuple(trials)))
-            if isinstance(answer, AnotherTrial):
+            answer = self._session.policy.decide(self._evidence(trials, measured))
+            if isinstance(answer, Decision):
+                decision = answer
+                break
+            if answer.why:
+                self._tell(Notice(answer.why))
+            if answer.of == "candidate":
                 trials.append(self._trial(number, len(trials), commit, text, answer.seed))
             else:
-                decision = answer
+                measured.append(self._measured_again(number, answer))
         assert champion is not None or decision.verdict == "keep", "a baseline that failed has raised before"
         audit = None
         if decision.verdict == "keep":
@@ -119,6 +125,11 @@ class ExperimentRunner:
             val_bpb=decision.val_bpb,
             champion_bpb=decision.champion_bpb,
             spread=decision.spread,
+            deviation=decision.deviation,
+            champion_deviation=decision.champion_deviation,
+            probability=decision.probability,
+            effect=None if decision.effect is None else decision.effect.gain,
+            effect_error=None if decision.effect is None else decision.effect.error,
             fingerprint=fingerprint(text),
             wall_seconds=earlier_seconds + now - self._since,
             train_seconds=sum(trial.train_seconds for trial in trials),
@@ -130,6 +141,7 @@ class ExperimentRunner:
         if experiment.verdict == "keep":
             self._files.secure_weights(number)
         self._ledger.record_experiment(experiment, _constants(text))
+        self._builder.add(experiment, measured)
         if experiment.verdict == "keep" and champion is not None:
             self._repo.advance(champion.commit, commit)
         best = experiment if champion is None or experiment.verdict == "keep" else champion
@@ -141,6 +153,15 @@ class ExperimentRunner:
             except GitFailed as error:
                 self._tell(Notice(f"the repository was not packed: {error}"))
         return experiment
+
+    def _evidence(self, trials: Sequence[Trial], measured: Sequence[Measurement]) -> Evidence:
+        return self._builder.evidence(trials, measured)
+
+    def _measured_again(self, number: int, wanted: AnotherTrial) -> Measurement:
+        """A trial of champion or baseline that the verdict of experiment `number` rests on, recorded."""
+        whose = self._ledger.champion() if wanted.of == "champion" else self._ledger.experiment(0)
+        assert whose is not None
+        return self._again.one(COMPARE, number, PlannedTrial(wanted.of, whose, wanted.seed), 0, 1)
 
     def _without_trial(self, text: str, evidence: Evidence) -> Decision | None:
         """The verdict of a text that is refused without a trial; None if trials decide."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from core.campaign.drift import COST, DriftDetector, Throughput, throughputs
-from core.campaign.judge import Evidence, champion_bpb, spread_of_seeds
+from core.campaign.judge.base import Evidence
+from core.campaign.judge.greedy import champion_bpb, spread_of_seeds
 from core.campaign.schedule import PlannedTrial, interleaved, remaining
 from core.campaign.session import Session
 from core.events import Drifted, Measured, Measuring, Notice, Reviewing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.campaign.judge import Policy
+from core.campaign.judge.base import Policy
 from core.events import OnEvent
 from core.store.reader import CampaignReader
 from core.trial.engine import Engine

@@ -10,7 +10,8 @@ from campaigns import a_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.campaign.judge import AnotherTrial, Decision, Evidence, LowerWins
+from core.campaign.judge.base import AnotherTrial, Decision, Evidence
+from core.campaign.judge.greedy import LowerWins
 from core.records import Experiment, Trial, UserError
 
 JUDGE = LowerWins()

@@ -11,7 +11,8 @@ from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, a_trial, events
 
 from core import events
 from core.campaign.campaign import Campaign
-from core.campaign.judge import Decision, Evidence, LowerWins, champion_bpb, spread_of_seeds
+from core.campaign.judge.base import Decision, Evidence
+from core.campaign.judge.greedy import LowerWins, champion_bpb, spread_of_seeds
 from core.cli.render.live import _drifted
 from core.records import Experiment, Measurement, Trial, UserError
 from core.trial.spec import TrialSpec

@@ -1,51 +1,9 @@
-"""Turns trials into a verdict: pure functions of records. Nothing here runs, reads or writes anything.
-
-A policy is any object with `decide`, which the campaign calls after every trial.
-"""
+"""The policy of campaigns from before there were beliefs: any lower score is kept."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import dataclass
-from typing import Protocol
-
-from core.records import Experiment, Measurement, Trial, UserError, Verdict, one_yardstick
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """All that a verdict may depend on."""
-
-    seeds: tuple[int, ...]  # the preset's
-    trials: tuple[Trial, ...]  # of the experiment that is judged, in the order they ran
-    champion: Experiment | None  # None while the baseline itself is judged
-    baseline: Experiment | None
-    remeasured: tuple[Measurement, ...] = ()  # of baseline and champion, the last time
-
-
-@dataclass(frozen=True)
-class AnotherTrial:
-    """The evidence isn't enough: run the same trainer with this seed and ask again."""
-
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """A verdict and its scores. `val_bpb` and `champion_bpb` are on the same seeds, in bits per byte."""
-
-    verdict: Verdict
-    reason: str
-    val_bpb: float | None
-    champion_bpb: float | None
-    spread: float | None
-
-
-class Policy(Protocol):
-    def decide(self, evidence: Evidence) -> AnotherTrial | Decision:
-        """Another trial, or the verdict. Pure: equal evidence gets an equal answer."""
-        ...
+from core.campaign.judge.base import AnotherTrial, Decision, Evidence, check_yardsticks, failure
+from core.records import Trial, UserError
 
 
 class LowerWins:
@@ -54,9 +12,11 @@ class LowerWins:
     The baseline runs with every seed. Its val_bpb is that with the first seed, which candidates are compared with.
     """
 
+    name, version = "greedy", 1
+
     def decide(self, evidence: Evidence) -> AnotherTrial | Decision:
         """Raises UserError where the trials were not measured with one yardstick."""
-        _check_yardsticks(evidence)
+        check_yardsticks(evidence)
         if evidence.champion is None:
             return self._baseline(evidence)
         seed = evidence.seeds[0]
@@ -70,7 +30,7 @@ class LowerWins:
                 "the preset's seeds were changed after the campaign began"
             )
         spread = spread_of_seeds(evidence)
-        if (failed := _failure(trial)) is not None:
+        if (failed := failure(trial)) is not None:
             return Decision(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=against, spread=spread)
         assert trial.val_bpb is not None
         gain = against - trial.val_bpb
@@ -84,7 +44,7 @@ class LowerWins:
 
     def _baseline(self, evidence: Evidence) -> AnotherTrial | Decision:
         for trial in evidence.trials:
-            if (failed := _failure(trial)) is not None:
+            if (failed := failure(trial)) is not None:
                 return Decision(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=None, spread=None)
         done = {trial.seed for trial in evidence.trials}
         for seed in evidence.seeds:
@@ -111,7 +71,7 @@ def champion_bpb(evidence: Evidence, seed: int) -> float | None:
     again = tuple(
         one.trial
         for one in evidence.remeasured
-        if one.experiment == evidence.champion.number and _failure(one.trial) is None
+        if one.experiment == evidence.champion.number and failure(one.trial) is None
     )
     found = _score_with(again, seed)
     return _score_with(evidence.champion.trials, seed) if found is None else found
@@ -122,26 +82,11 @@ def spread_of_seeds(evidence: Evidence) -> float | None:
     again = [
         one.trial.val_bpb
         for one in evidence.remeasured
-        if one.role == "baseline" and _failure(one.trial) is None and one.trial.val_bpb is not None
+        if one.role == "baseline" and failure(one.trial) is None and one.trial.val_bpb is not None
     ]
     if len(again) > 1:
         return max(again) - min(again)
     return evidence.baseline.spread if evidence.baseline is not None else None
-
-
-def _check_yardsticks(evidence: Evidence) -> None:
-    groups = [group.trials for group in (evidence.baseline, evidence.champion) if group is not None]
-    again = [one.trial for one in evidence.remeasured]
-    trials = itertools.chain(evidence.trials, again, *groups)
-    one_yardstick((trial.yardstick for trial in trials), "start a new campaign")
-
-
-def _failure(trial: Trial) -> tuple[Verdict, str] | None:
-    if trial.verdict != "scored":
-        return trial.verdict, trial.reason or "it ended without saying why"
-    if trial.val_bpb is None or not math.isfinite(trial.val_bpb):
-        return "crash", "its score is not a number"
-    return None
 
 
 def _score_with(trials: tuple[Trial, ...], seed: int) -> float | None:

@@ -1,0 +1,153 @@
+"""A campaign whose truth is known: proposals with true gains, and trials that scatter around true scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from core.campaign.evidence import COMPARE, EvidenceBuilder
+from core.campaign.judge.base import AnotherTrial, Decision, Policy
+from core.records import Experiment, Measurement, Trial
+
+BASELINE_BPB = 1.0
+CRASH_SHARE = 0.2  # of a trial's time that one which crashes takes
+TRIAL_HOURS = 5 / 60
+MOST_PROPOSALS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A kind of campaign. Scales and noise in bits per byte."""
+
+    p_good: float = 0.1  # of proposals that truly improve the trainer they were made for
+    gain_scale: float = 0.003  # of a good one, at the start
+    tail: float = 3.0  # degrees of freedom of Student's t, whose absolute value gains and harms follow
+    harm_scale: float = 0.01  # of a bad one
+    p_nothing: float = 0.3  # of those that aren't good: they change nothing
+    shrink: float = 30.0  # gains are 1/e as large once the trainer is better by so many of the first gains' scale
+    noise: float = 0.003  # standard deviation of a trial's score
+    pairing: float = 0.3  # share of its variance that trainers have in common on one seed
+    crash_rate: float = 0.1
+    experiments: int = 100  # whole trials that the campaign has time for
+    campaigns: int = 300
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Of one campaign, in bits per byte."""
+
+    true_gain: float
+    undone: float  # by kept changes that truly harm
+    wrong_keeps: int  # kept without a true gain
+    keeps: int
+    missed: float  # true gains of what was not kept
+    optimism: float  # how far the champion's true score lies above the reported one
+    device_hours: float
+
+
+class World:
+    """The truth of one campaign, the same for every policy: the n-th proposal, and the noise of each trial."""
+
+    def __init__(self, cell: Cell, number: int) -> None:
+        self.cell = cell
+        self._key = [cell.seed, number]
+        self._seeds: dict[int, float] = {}
+
+    def proposal(self, number: int, gained: float) -> float | None:
+        """The true gain of the n-th proposal for a trainer that is better by `gained` already; None: it crashes."""
+        cell, rng = self.cell, np.random.default_rng([*self._key, 1, number])
+        crash, kind, nothing = rng.random(3)
+        size = abs(float(rng.standard_normal())) / math.sqrt(float(rng.chisquare(cell.tail)) / cell.tail)
+        if crash < cell.crash_rate:
+            return None
+        if kind < cell.p_good:
+            shrunk = math.exp(-gained / (cell.shrink * cell.gain_scale)) if cell.gain_scale else 1.0
+            return size * cell.gain_scale * shrunk
+        return 0.0 if nothing < cell.p_nothing else -size * cell.harm_scale
+
+    def score(self, true: float, seed: int, trainer: int, trial: int) -> float:
+        """Of a trainer's n-th trial, with that seed."""
+        cell = self.cell
+        shared = float(np.random.default_rng([*self._key, 2, seed]).standard_normal())
+        own = float(np.random.default_rng([*self._key, 3, trainer, trial, seed]).standard_normal())
+        return true + cell.noise * (math.sqrt(cell.pairing) * shared + math.sqrt(1 - cell.pairing) * own)
+
+
+class SimulatedCampaign:
+    """Plays one policy in one world until the time of its trials is used up."""
+
+    def __init__(self, world: World, policy: Policy, trial: Trial, experiment: Experiment) -> None:
+        self._world, self._policy = world, policy
+        self._trial, self._experiment = trial, experiment
+        self._builder = EvidenceBuilder((1, 2, 3) if policy.name == "belief" else (1, 2))
+        self._spent = 0.0  # trials
+        self._ran: dict[int, int] = {}  # trials of each trainer
+
+    def play(self) -> Outcome:
+        true, reported, champion = BASELINE_BPB, BASELINE_BPB, 0
+        keeps = wrong = 0
+        undone = missed = 0.0
+        decision = self._decide(0, true, 0, true)
+        assert decision.val_bpb is not None
+        reported = decision.val_bpb
+        for number in range(1, MOST_PROPOSALS):
+            if self._spent >= self._world.cell.experiments:
+                break
+            gain = self._world.proposal(number, BASELINE_BPB - true)
+            if gain is None:
+                self._spent += CRASH_SHARE
+                continue
+            decision = self._decide(number, true - gain, champion, true)
+            if decision.verdict == "keep":
+                keeps, wrong, undone = keeps + 1, wrong + (gain <= 0), undone + max(0.0, -gain)
+                true, champion = true - gain, number
+                assert decision.val_bpb is not None
+                reported = decision.val_bpb
+            else:
+                missed += max(0.0, gain)
+                if self._policy.name == "belief" and decision.champion_bpb is not None:
+                    reported = decision.champion_bpb
+        return Outcome(
+            true_gain=BASELINE_BPB - true, undone=undone, wrong_keeps=wrong, keeps=keeps, missed=missed,
+            optimism=true - reported, device_hours=self._spent * TRIAL_HOURS,
+        )  # fmt: skip
+
+    def _decide(self, number: int, true: float, champion: int, champion_true: float) -> Decision:
+        """One experiment: its trials, its verdict, its place in the evidence."""
+        trials: list[Trial] = []
+        measured: list[Measurement] = []
+        while True:
+            answer = self._policy.decide(self._builder.evidence(trials, measured))
+            if isinstance(answer, Decision):
+                break
+            if answer.of == "candidate":
+                trials.append(self._run(number, true, answer))
+            else:
+                again = self._run(champion, champion_true, answer)
+                measured.append(
+                    Measurement(
+                        purpose=COMPARE, series=number, role="champion", experiment=champion, commit="", trial=again
+                    )
+                )
+        experiment = replace(
+            self._experiment,
+            number=number,
+            verdict=answer.verdict,
+            val_bpb=answer.val_bpb,
+            champion_bpb=answer.champion_bpb,
+            spread=answer.spread,
+            effect=None if answer.effect is None else answer.effect.gain,
+            effect_error=None if answer.effect is None else answer.effect.error,
+            trials=tuple(trials),
+        )
+        self._builder.add(experiment, measured)
+        return answer
+
+    def _run(self, trainer: int, true: float, wanted: AnotherTrial) -> Trial:
+        self._spent += 1
+        self._ran[trainer] = self._ran.get(trainer, 0) + 1
+        score = self._world.score(true, wanted.seed, trainer, self._ran[trainer])
+        return replace(self._trial, seed=wanted.seed, val_bpb=score)

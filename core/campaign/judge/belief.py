@@ -1,0 +1,194 @@
+"""The policy that looks for the most true improvement per hour: it holds beliefs, and spends trials where they pay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from core.campaign.judge.base import AnotherTrial, Decision, Effect, Evidence, Noise, check_yardsticks, failure
+from core.campaign.judge.effects import GainBelief, GainPrior
+from core.campaign.judge.noise import Scores, scores
+from core.campaign.judge.state import ChampionState, MeasuredGain, ScoreModel
+from core.records import Trial, Verdict
+
+MOST_SEEDS = 8  # that a campaign's comparisons use
+# Noise before any pair of trials, as if a fraction of one had been seen: bits per byte of one trial, and the part of its
+# variance that trainers share on one seed.
+USUAL_NOISE, NOISE_WEIGHT, USUAL_SHARE, SHARE_WEIGHT = 0.002, 0.5, 0.4, 2.0
+PRICE = 0.5  # of a trial, in units of what a new change's first trial is worth
+CHAMPION_PRICE = 0.6  # of a trial of the champion, which serves later comparisons too
+LOOKAHEAD = (1, 2, 4)  # further trials that are weighed together
+
+
+class Belief:
+    """Keeps what is probably better by more than a hurdle, and tries again where that is worth a trial."""
+
+    name, version = "belief", 1
+
+    def decide(self, evidence: Evidence) -> AnotherTrial | Decision:
+        """Raises UserError where the trials were not measured with one yardstick."""
+        check_yardsticks(evidence)
+        if evidence.champion is None:
+            return _baseline(evidence)
+        known = KnownScores(evidence)
+        failed = next((failed for trial in evidence.trials if (failed := failure(trial)) is not None), None)
+        if failed is not None:
+            return _failed(known, *failed)
+        found = scores(evidence.trials)
+        if not found:
+            return AnotherTrial(evidence.seeds[0])
+        measured = known.state.measure(found)
+        return _next_trial(known, found, measured) or _verdict(known, found, measured)
+
+
+class KnownScores:
+    """What the evidence says of noise, of changes in general and of the champion."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.model = score_model(evidence.noise)
+        self.bonus = 0.0  # what keeping is worth beside the gain
+        self.seeds = _seeds(evidence)
+        self.prior = GainPrior(evidence.effects, self.model.trial)
+
+    @cached_property
+    def state(self) -> ChampionState:
+        """The champion's, by the trials of the lineage."""
+        first, *later = self.evidence.lineage
+        own = scores(first.experiment.trials)
+        state = ChampionState(self.model, self.seeds, sum(own.values()) / len(own)).with_trials(scores(first.trials))
+        for reign in later:
+            measured = state.measure(scores(reign.experiment.trials))
+            state = state.after(measured, self.prior.belief(measured.gain, measured.error))
+            state = state.with_trials(scores(reign.again))
+        return state
+
+    @cached_property
+    def price(self) -> float:
+        """What a trial is worth elsewhere: as the first one of a new change."""
+        return PRICE * self.prior.value_of_trying(self.state.error_with(self.seeds[:1]))
+
+    def options(self, found: Scores) -> Iterator[tuple[AnotherTrial, float, float]]:
+        """Further trials: the first of them, their price in trials, and the error that the gain would have then."""
+        reign = self.evidence.lineage[-1]
+        ran = scores(reign.trials)
+        fresh = sorted((seed for seed in self.seeds if seed not in found), key=lambda seed: seed not in ran)
+        for count in LOOKAHEAD:
+            if count <= len(fresh):
+                more = fresh[:count]
+                yield AnotherTrial(more[0]), count, self.state.error_with([*found, *more])
+        lacking = [seed for seed in [*found, *fresh] if seed not in ran][:1]
+        if lacking:
+            error = self.state.error_with(list(found), lacking)
+            yield AnotherTrial(lacking[0], "champion"), CHAMPION_PRICE, error
+            if fresh[:1] == lacking:
+                error = self.state.error_with([*found, *lacking], lacking)
+                yield AnotherTrial(lacking[0]), 1 + CHAMPION_PRICE, error
+
+
+def score_model(noise: Noise | None) -> ScoreModel:
+    """How scores scatter, by the pooled noise; by what is usual as long as little is known."""
+    usual = USUAL_NOISE**2
+    seeds = noise.seeds_freedom if noise is not None and noise.seeds > 0 else 0
+    pairs = noise.pairs_freedom if noise is not None and noise.pairs > 0 else 0
+    # Means of logarithms: one guess must not outweigh a few trials that scatter far less.
+    total = _pooled((usual, NOISE_WEIGHT), (noise.seeds if noise else 0.0, seeds))
+    alone = _pooled(((1 - USUAL_SHARE) * total, SHARE_WEIGHT), (noise.pairs / 2 if noise else 0.0, pairs))
+    return ScoreModel(math.sqrt(max(0.0, total - alone)), math.sqrt(alone))
+
+
+def _pooled(*variances: tuple[float, float]) -> float:
+    """One variance from several, each with the degrees of freedom that it counts for."""
+    weight = sum(freedom for _, freedom in variances)
+    mean = sum(freedom * math.log(variance) for variance, freedom in variances if freedom) / weight
+    return math.exp(mean) * (1 + 2 / weight)  # such a mean is too small, and too small costs more than too large
+
+
+def _next_trial(known: KnownScores, found: Scores, measured: MeasuredGain) -> AnotherTrial | None:
+    """The trial whose expected value for the decision exceeds its price by most; None if none does."""
+    prior, bonus = known.prior, known.bonus
+    now = max(0.0, prior.belief(measured.gain, measured.error).worth + bonus)
+    best, worth = None, known.price
+    for trial, price, error in known.options(found):
+        if error < measured.error:
+            gained = (prior.value_after(measured.gain, measured.error, error, bonus) - now) / price
+            if gained > worth:
+                best, worth = trial, gained
+    return best
+
+
+def _verdict(known: KnownScores, found: Scores, measured: MeasuredGain) -> Decision:
+    gain = known.prior.belief(measured.gain, measured.error)
+    after = known.state.after(measured, gain)
+    keep = gain.worth + known.bonus > 0
+    return Decision(
+        verdict="keep" if keep else "discard",
+        reason=_reason(gain, measured, len(found)),
+        val_bpb=after.score,
+        champion_bpb=known.state.score,
+        spread=known.model.total,
+        deviation=after.deviation,
+        champion_deviation=known.state.deviation,
+        probability=gain.better,
+        effect=Effect(gain=measured.gain, error=measured.error),
+    )
+
+
+def _reason(gain: GainBelief, measured: MeasuredGain, trials: int) -> str:
+    seeds = f"{trials} seed{'s' * (trials != 1)}"
+    size = f"{gain.mean:.4f}" if gain.mean >= 0 else f"{gain.mean:.4f}"
+    return (
+        f"gain {size} +- {math.sqrt(gain.variance):.4f} believed, better with {gain.better:.0%} "
+        f"({measured.gain:+.4f} +- {measured.error:.4f} measured on {seeds})"
+    )
+
+
+def _baseline(evidence: Evidence) -> AnotherTrial | Decision:
+    for trial in evidence.trials:
+        if (failed := failure(trial)) is not None:
+            return Decision(verdict=failed[0], reason=failed[1], val_bpb=None, champion_bpb=None, spread=None)
+    found = scores(evidence.trials)
+    for seed in evidence.seeds:
+        if seed not in found:
+            return AnotherTrial(seed)
+    model = score_model(_noise_of(evidence.trials))
+    state = ChampionState(model, _seeds(evidence), sum(found.values()) / len(found)).with_trials(found)
+    spread = max(found.values()) - min(found.values()) if len(found) > 1 else None
+    noise = "one seed, so the noise is unknown" if spread is None else f"spread of {len(found)} seeds {spread:.4f}"
+    return Decision(
+        verdict="keep",
+        reason=f"the baseline: {state.score:.4f}, {noise}",
+        val_bpb=state.score,
+        champion_bpb=None,
+        spread=spread,
+        deviation=state.deviation,
+    )
+
+
+def _noise_of(trials: Sequence[Trial]) -> Noise:
+    from core.campaign.judge.noise import NoisePool
+
+    pool = NoisePool()
+    pool.add_seeds(scores(trials))
+    return pool.noise()
+
+
+def _failed(known: KnownScores, verdict: Verdict, reason: str) -> Decision:
+    return Decision(
+        verdict=verdict,
+        reason=reason,
+        val_bpb=None,
+        champion_bpb=known.state.score,
+        spread=known.model.total,
+        champion_deviation=known.state.deviation,
+    )
+
+
+def _seeds(evidence: Evidence) -> tuple[int, ...]:
+    """Those that comparisons may use: the preset's, further ones up to a number, and all that have run."""
+    ran = [trial.seed for reign in evidence.lineage for trial in reign.trials] + [t.seed for t in evidence.trials]
+    more = (seed for seed in range(1, 10**9) if seed not in evidence.seeds)
+    further = [next(more) for _ in range(MOST_SEEDS - len(evidence.seeds))]
+    return tuple(dict.fromkeys([*evidence.seeds, *further, *ran]))

@@ -1,0 +1,131 @@
+"""What changes to a trainer usually do: a distribution of true gains, broad at first, learned from a campaign.
+
+A mixture of nothing, good and bad changes, the latter two of many scales each, so that its tails are heavy. Its weights
+are fitted by expectation maximization to measured gains with their errors (empirical Bayes: Stephens 2017, "False
+discovery rates: a new deal", has the same mixture with one side). All of it lives on a grid, in bits per byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.campaign.judge.base import Effect
+
+_SIDE = 0.03 * 2.0 ** (np.arange(24) / 2)  # in units of the noise: 0.03 to 87
+GRID = np.concatenate([-_SIDE[::-1], [0.0], _SIDE])
+SCALES = 2.0 ** np.arange(-2, 6)  # of the components, in the same units
+# Weights before anything was seen, as if so many experiments had been: nothing, good, bad; and the power of their scale
+# that good ones grow rarer with.
+NOTHING, GOOD, BAD, RARER = 1.5, 2.0, 3.0, 0.7
+CLEAR = 3.0  # standard errors from which a change surely does something
+OFTEN, FEW, FEW_WEIGHT = 0.3, 1.0, 4.0
+HALF_LIFE = 60.0  # experiments after which an effect counts half: gains shrink as a trainer gets better
+STEPS = 12  # of the fit
+# Of keeping: what each keep costs, in units of the noise, and how much more a loss counts than a gain. A plain positive
+# mean keeps half of all changes that do nothing.
+KEEP_COST, LOSS_AVERSION = 0.03, 1.25
+LEAST_WEIGHT = 1e-4  # of a point that is looked at
+NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
+
+
+def _components() -> np.ndarray:
+    """Each component's weights on the grid [components, points]: nothing, then good and bad ones by scale."""
+    rows = [(GRID == 0).astype(float)]
+    for sign in (1, -1):
+        for scale in SCALES:
+            # half a normal distribution; the points lie evenly in the logarithm
+            row = np.where(sign * GRID > 0, np.abs(GRID) * np.exp(-0.5 * (GRID / scale) ** 2), 0.0)
+            rows.append(row / row.sum())
+    return np.array(rows)
+
+
+COMPONENTS = _components()
+def _before(clear: float, total: float) -> np.ndarray:
+    """Weights before a campaign, the good ones scaled by how many of its changes so far do anything for sure.
+
+    Small gains can't be told from nothing one by one: whether they are likely shows in how often changes do anything.
+    """
+    share = min(1.0, (FEW * OFTEN + clear) / (OFTEN * (FEW_WEIGHT + total)))
+    good, bad = SCALES**-RARER, np.ones(len(SCALES))
+    return np.concatenate([[NOTHING], share * GOOD * good / good.sum(), BAD * bad / bad.sum()])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainBelief:
+    """What is believed of one change's true gain, in bits per byte."""
+
+    mean: float
+    variance: float
+    better: float  # probability that it is above zero
+    worth: float  # of keeping it: the expected gain less what a keep costs, losses counting more than gains
+    weights: np.ndarray  # on the grid
+
+
+class GainPrior:
+    """The distribution of true gains. `unit` is the noise of a trial, in bits per byte."""
+
+    def __init__(self, effects: Sequence[Effect], unit: float) -> None:
+        self.grid = GRID * unit
+        self.utility = np.where(self.grid < 0, LOSS_AVERSION, 1.0) * self.grid - KEEP_COST * unit
+        before = _before(0, 0)
+        weights = before / before.sum()
+        if effects:
+            gains = np.array([one.gain for one in effects])
+            errors = np.array([one.error for one in effects])
+            age = np.arange(len(effects))[::-1]
+            counts = 0.5 ** (age / HALF_LIFE)
+            likelihoods = self._likelihoods(gains, errors[:, None]) @ COMPONENTS.T + 1e-300
+            before = _before(float(counts[np.abs(gains) > CLEAR * errors].sum()), float(counts.sum()))
+            for _ in range(STEPS):
+                shares = likelihoods * weights
+                shares /= shares.sum(1, keepdims=True)
+                total = before + counts @ shares
+                weights = total / total.sum()
+        self.weights = weights @ COMPONENTS
+
+    def belief(self, gain: float, error: float) -> GainBelief:
+        """After a measured gain with its standard error."""
+        weights = self.weights * self._likelihoods(np.array([gain]), error)[0]
+        total = weights.sum()
+        weights = self.weights if total <= 0 else weights / total
+        mean = float(weights @ self.grid)
+        return GainBelief(
+            mean=mean,
+            variance=float(weights @ (self.grid - mean) ** 2),
+            better=float(weights[self.grid > 0].sum()),
+            worth=float(weights @ self.utility),
+            weights=weights,
+        )
+
+    def value_of_trying(self, error: float) -> float:
+        """The expected worth of a new change that is measured with that error and kept if that is worth it."""
+        return self._expected(self.weights, self.grid, error, error, 0.0)
+
+    def value_after(self, gain: float, error: float, later_error: float, bonus: float) -> float:
+        """The expected worth once further trials have lowered the error of a gain to `later_error`.
+
+        `bonus`: what keeping is worth beside the gain, in bits per byte.
+        """
+        weights = self.belief(gain, error).weights
+        share = (later_error / error) ** 2  # of what was measured before in the later mean
+        spread = (1 - share) * (1 / later_error**2 - 1 / error**2) ** -0.5
+        return self._expected(weights, share * gain + (1 - share) * self.grid, spread, later_error, bonus)
+
+    def _expected(self, weights: np.ndarray, centres: np.ndarray, spread: float, error: float, bonus: float) -> float:
+        """Of what keeping is worth, or 0, where the measured gain is normal around each centre with that spread."""
+        likely = weights > LEAST_WEIGHT
+        gains = (centres[likely, None] + spread * NODES).ravel()
+        chances = (weights[likely, None] * NODE_WEIGHTS).ravel()
+        after = self.weights * self._likelihoods(gains, error)
+        worth = after @ self.utility / (after.sum(1) + 1e-300) + bonus
+        return float(chances @ np.maximum(0.0, worth))
+
+    def _likelihoods(self, gains: np.ndarray, error: np.ndarray | float) -> np.ndarray:
+        """Of each gain [n] at each point of the grid [n, points], up to a factor of each row."""
+        exponent = -0.5 * ((gains[:, None] - self.grid) / error) ** 2
+        likelihoods: np.ndarray = np.exp(exponent - exponent.max(1, keepdims=True))
+        return likelihoods
