@@ -1,8 +1,8 @@
 """Campaigns with known truth: how much true improvement each policy finds in equal time, and what it believes of it.
 
-    python -m benchmarks.judge_sim
-    python -m benchmarks.judge_sim --cells cells.json --json
-    python -m benchmarks.judge_sim --campaigns 30 --policies greedy belief
+python -m benchmarks.judge_sim
+python -m benchmarks.judge_sim --cells cells.json --json
+python -m benchmarks.judge_sim --campaigns 30 --policies greedy belief
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Records repeats of two trainers and trials of proposals, each with its loss curve: what the judge's simulator rests on.
+"""Records repeats of two trainers and trials of proposals, with loss curves: what the judge's simulator rests on.
 
     python benchmarks/record_curves.py
 

@@ -38,7 +38,8 @@ class _Seeded:
                 return AnotherTrial(seed, "champion")
             if seed not in own:
                 return AnotherTrial(seed)
-        return _decision("keep" if self.wins([champion[seed] - own[seed] for seed in own]) else "discard", own, champion)
+        gains = [champion[seed] - own[seed] for seed in own]
+        return _decision("keep" if self.wins(gains) else "discard", own, champion)
 
     def wins(self, gains: list[float]) -> bool:
         raise NotImplementedError

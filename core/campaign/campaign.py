@@ -17,7 +17,7 @@ from core.agents.base import Agent
 from core.agents.llm import transcript
 from core.campaign.agent_context import CampaignContext
 from core.campaign.judge.base import Policy
-from core.campaign.judge.registry import FACT, named
+from core.campaign.judge.registry import DEFAULT, fact_of, named
 from core.campaign.session import Session
 from core.campaign.status import Status, status_of
 from core.events import Accepted, Confirming, Event, Notice, OnEvent, Repeat, Stopped
@@ -26,7 +26,7 @@ from core.store import activity
 from core.store import program as programs
 from core.store.layout import BRANCH, CampaignFolder, existing, refreeze
 from core.store.layout import create as create_folder
-from core.store.reader import FIRST_POLICY, CampaignReader
+from core.store.reader import CampaignReader
 from core.system.files import disk_full_as_user_error
 from core.trainer.check import check, refusal
 from core.trainer.constants import read_constants
@@ -48,7 +48,7 @@ class Campaign(CampaignReader):
     def __init__(self, files: CampaignFolder, *, engine: Engine | None = None, policy: Policy | None = None) -> None:
         super().__init__(files)
         self._engine = engine or Local()
-        self._policy = policy or named(self.ledger.facts().get(FACT))
+        self._policy = policy or named(self.policy)
 
     @classmethod
     def create(
@@ -72,7 +72,7 @@ class Campaign(CampaignReader):
         check(text)
         prose = presets.program() if program is None else program
         programs.parse(prose)
-        folder = create_folder(root, preset, tag, prose, text, FIRST_POLICY)
+        folder = create_folder(root, preset, tag, prose, text, fact_of(policy or DEFAULT))
         return cls(folder, engine=engine, policy=policy)
 
     @classmethod

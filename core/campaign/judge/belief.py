@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from core.campaign.judge.base import AnotherTrial, Decision, Effect, Evidence, Noise, check_yardsticks, failure
@@ -14,8 +13,8 @@ from core.campaign.judge.state import ChampionState, MeasuredGain, ScoreModel
 from core.records import Trial, Verdict
 
 MOST_SEEDS = 8  # that a campaign's comparisons use
-# Noise before any pair of trials, as if a fraction of one had been seen: bits per byte of one trial, and the part of its
-# variance that trainers share on one seed.
+# Noise before any pair of trials, as if so many had been seen: bits per byte of one trial, and the part of its variance
+# that trainers share on one seed.
 USUAL_NOISE, NOISE_WEIGHT, USUAL_SHARE, SHARE_WEIGHT = 0.002, 0.5, 0.4, 2.0
 PRICE = 0.5  # of a trial, in units of what a new change's first trial is worth
 CHAMPION_PRICE = 0.6  # of a trial of the champion, which serves later comparisons too
@@ -138,9 +137,8 @@ def _verdict(known: KnownScores, found: Scores, measured: MeasuredGain) -> Decis
 
 def _reason(gain: GainBelief, measured: MeasuredGain, trials: int) -> str:
     seeds = f"{trials} seed{'s' * (trials != 1)}"
-    size = f"{gain.mean:.4f}" if gain.mean >= 0 else f"{gain.mean:.4f}"
     return (
-        f"gain {size} +- {math.sqrt(gain.variance):.4f} believed, better with {gain.better:.0%} "
+        f"gain {gain.mean:+.4f} +- {math.sqrt(gain.variance):.4f} believed, better with {gain.better:.0%} "
         f"({measured.gain:+.4f} +- {measured.error:.4f} measured on {seeds})"
     )
 

@@ -44,6 +44,8 @@ def _components() -> np.ndarray:
 
 
 COMPONENTS = _components()
+
+
 def _before(clear: float, total: float) -> np.ndarray:
     """Weights before a campaign, the good ones scaled by how many of its changes so far do anything for sure.
 

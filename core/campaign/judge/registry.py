@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from core.campaign.judge.base import Policy
+from core.campaign.judge.belief import Belief
 from core.campaign.judge.greedy import LowerWins
 from core.records import UserError
 
-FACT = "policy"  # of the ledger; absent: greedy
-_KNOWN: tuple[Policy, ...] = (LowerWins(),)
+DEFAULT: Policy = LowerWins()  # of new campaigns
+_KNOWN: tuple[Policy, ...] = (LowerWins(), Belief())
 
 
-def named(fact: str | None) -> Policy:
-    """The policy that a ledger's fact names, such as `belief 1`. UserError for one that this version doesn't have."""
-    wanted = fact or fact_of(LowerWins())
+def named(wanted: str) -> Policy:
+    """The policy of that name and version, such as `belief 1`. UserError for one that isn't here."""
     for policy in _KNOWN:
         if fact_of(policy) == wanted:
             return policy
