@@ -15,6 +15,7 @@ import backends
 from core.data import Dataset, prepare
 from core.records import Budget, Trial
 from core.trial.spec import TrialSpec
+from core.trial.stop_rule import StopRule
 from core.trial.supervisor import run_trial
 
 # One trial in a process of its own: python -c SUPERVISOR TRAINER INTO CORPUS.
@@ -64,6 +65,7 @@ def runner(dataset: Dataset, folder: Path) -> Callable[..., Trial]:
         seconds: float | None = None,
         seed: int = 1,
         data: Dataset | None = None,
+        stop: StopRule | None = None,
         **preset: Any,
     ) -> Trial:
         nonlocal count
@@ -76,6 +78,7 @@ def runner(dataset: Dataset, folder: Path) -> Callable[..., Trial]:
             budget=Budget(seconds=seconds, steps=None if seconds else steps),
             seed=seed,
             into=folder / "trial" / str(count),
+            stop=stop,
         )
         return run_trial(spec, data or dataset)
 

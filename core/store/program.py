@@ -24,6 +24,7 @@ BPB_PER_LINE = 0.00005
 Upstream's program.md: "A 0.001 val_bpb improvement that adds 20 lines of hacky code? Probably not worth it." This is
 the lowest price at which it is not.
 """
+STOP_CHANCE = 0.01  # of a keep, below which a trial is stopped early
 LIMITS = {
     "experiments": "a whole number above 0: what one run adds at most",
     "hours": "a number above 0, or 1:30 for an hour and a half: after which a run starts nothing new",
@@ -35,6 +36,8 @@ LIMITS = {
     "min_tokens_per_second": "a number above 0, as in 40K or 40,000: the speed of training that a trainer must reach",
     "max_startup": "seconds, as in 90 s or 2 min: from a trial's start to its first batch",
     "max_val_bpb": "a number above 0: bits per byte that a trainer must stay below, for a weight on speed beside it",
+    "stop_chance": "a share below 50 %, as in 1 % or 0.01: a trial with a smaller chance to be kept is stopped early; "
+    "0 stops none (default 1 %)",
     "bpb_per_line": f"a number from 0 up: bits per byte that a line of code less is worth (default {BPB_PER_LINE:.5f})",
     "bpb_per_doubled_speed": "a number from 0 up: bits per byte that twice the tokens/s are worth (default 0)",
 }
@@ -46,13 +49,14 @@ _UNITS = {
     "min_tokens_per_second": {f"{unit}{name}": size for unit, size in _COUNTS.items() for name in ("", "tokens/s")},
     "max_startup": {"": 1.0, "s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0, "minutes": 60.0},
     "max_val_bpb": {"": 1.0, "bpb": 1.0},
+    "stop_chance": {"": 1.0, "%": 0.01},
     "bpb_per_line": {"": 1.0, "bpb": 1.0},
     "bpb_per_doubled_speed": {"": 1.0, "bpb": 1.0},
 }
 # As people write them. YAML 1.1 would read 010 as 8, 1:30 as 90 and [N] as false, so every value is read as text.
 _NUMBER = re.compile(r"\+?(?:[0-9][0-9_]*(?:\.[0-9]*)?|[0-9]{1,3}(?:,[0-9]{3})+|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _NOTHING: tuple[object, ...] = ("", "~", "null")
-_UNIT = re.compile(r"[a-z/ ]*$")
+_UNIT = re.compile(r"[a-z/% ]*$")
 _CLOCK = re.compile(r"([0-9]{1,4}):([0-5][0-9])(?::([0-5][0-9]))?")
 
 
@@ -109,6 +113,7 @@ class Program:
     max_cost: float | None = None  # US dollars
     max_tokens: int | None = None
     fixed: tuple[str, ...] = ()
+    stop_chance: float = STOP_CHANCE
     limits: Limits = Limits()
 
 
@@ -146,6 +151,7 @@ def parse(text: str, name: str = PROGRAM) -> Program:
         max_cost=front.number("max_cost"),
         max_tokens=front.whole("max_tokens"),
         fixed=front.names("fixed"),
+        stop_chance=front.share("stop_chance", STOP_CHANCE),
         limits=Limits(
             memory_mb=front.number("max_memory"),
             parameters=front.whole("max_parameters"),
@@ -241,6 +247,13 @@ class _FrontMatter:
         if not value < math.inf:
             raise self._wrong(key)
         return value
+
+    def share(self, key: str, default: float) -> float:
+        """A share from 0 up and below a half."""
+        value = self.price(key)
+        if value is not None and value >= 0.5:
+            raise self._wrong(key)
+        return default if value is None else value
 
     def whole(self, key: str) -> int | None:
         """A whole number above 0; None where the limit is not given."""

@@ -40,7 +40,7 @@ OUTPUT_LIMIT = 64 * 2**20  # bytes, past which the trial has failed
 class TrialFailed(Exception):
     """The trial is over without a score. The text is the reason."""
 
-    def __init__(self, reason: str, verdict: Literal["crash", "invalid"] = "crash") -> None:
+    def __init__(self, reason: str, verdict: Literal["stopped", "crash", "invalid"] = "crash") -> None:
         super().__init__(reason)
         self.verdict = verdict
 

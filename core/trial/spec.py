@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.records import FACTS, WEIGHTS, Budget, Facts, Preset, Trial, UserError, from_json
 from core.system.files import explained, parse_json, replacing
+
+if TYPE_CHECKING:
+    from core.trial.stop_rule import StopRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,7 @@ class TrialSpec:
     into: Path
     trainer_path: Path | None = None  # where the trainer is kept as a file, durable; None: nowhere
     test: bool = False  # score on the test split too: for confirmations alone
+    stop: StopRule | None = None  # ends it early where it can hardly win; None: it runs to its end
 
     def keep_trainer(self) -> None:
         """Writes the trainer to `trainer_path`."""

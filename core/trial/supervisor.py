@@ -191,7 +191,15 @@ class _Attempt:
 
         try:
             training = Training(
-                trainer, preset, spec.budget, facts, self.dataset.train, before_clock, self.on_progress, outcome.retry
+                trainer,
+                preset,
+                spec.budget,
+                facts,
+                self.dataset.train,
+                before_clock,
+                self.on_progress,
+                outcome.retry,
+                spec.stop,
             )
             outcome.training = training.state
             arrived = training.serve(deadline)
@@ -307,6 +315,7 @@ def _record(spec: TrialSpec, dataset: Dataset, outcome: _Outcome, begun: float, 
         thread_settings=outcome.thread_settings,
         notes=(outcome.retry.note,) if outcome.retry else (),
         conditions=outcome.conditions,
+        stop_progress=training.stop_progress,
         test_bpb=outcome.test.val_bpb if outcome.test else None,
         test_yardstick=outcome.test.yardstick if outcome.test else "",
         node=one_line(platform.node()),

@@ -23,6 +23,7 @@ from core.trial.child.client import Batch
 from core.trial.failures import Retry
 from core.trial.process import Process, TrialFailed, unexpected_as_crash
 from core.trial.shared_arrays import SharedArray
+from core.trial.stop_rule import StopDetector, StopRule
 from core.trial.training_state import TrainingState
 
 WARMUP_BATCHES = 16
@@ -49,6 +50,7 @@ class Training:
     before_clock: Callable[[], None]
     on_progress: OnProgress
     retry: Retry | None
+    stop: StopRule | None = None
     state: TrainingState = field(default_factory=TrainingState)
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ class Training:
         self._packing = ThreadPoolExecutor(1, "packing")
         self._packer: Packer | None = None
         self._next: Future[Batch] | None = None
+        self._stopping: StopDetector | None = None
 
     def serve(self, startup_deadline: float) -> Path:
         """Runs the dialogue. Returns the file of weights in the trial's scratch. TrialFailed, with the reason.
@@ -189,6 +192,8 @@ class Training:
                 raise TrialFailed(f"{self.retry.note}, and asked for other batches then: {rows} x {length}")
             self._expected = min(self._warm, default=0.0) * rows * length
             batch = self._packer.next_batch()
+            if self.stop is not None:
+                self._stopping = StopDetector(self.stop, (rows, length, self.facts.seed))
             self.before_clock()
             state.started = self._last_request = time.monotonic()
         else:
@@ -242,6 +247,17 @@ class Training:
             state.curve[-1] = point
         else:
             state.curve.append(point)
+            self._stop_if_hopeless(progress, loss)
+
+    def _stop_if_hopeless(self, progress: float, loss: float) -> None:
+        """Ends a trial that can hardly win any more. In secret, it only notes where that would have been."""
+        state, detector = self.state, self._stopping
+        if detector is None or state.stop_progress is not None or not detector.add(state.step, progress, loss):
+            return
+        state.stop_progress = progress
+        if not detector.rule.secret:
+            state.stopped = time.monotonic()
+            raise TrialFailed(detector.reason, "stopped")
 
     def _record_choices(self, message: Message) -> None:
         flops = _number(message, "flops_per_token")

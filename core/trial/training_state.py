@@ -21,6 +21,7 @@ class TrainingState:
     device_rows: int | None = None  # granted: rows that the device takes at once
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=32))
     curve: list[dict[str, float]] = field(default_factory=list)
+    stop_progress: float | None = None  # where the stop rule ended it, or would have
 
     loss: float | None = None
     flops_per_token: float | None = None

@@ -28,6 +28,9 @@ def test_limits() -> None:
         max_cost=20.0, max_tokens=5_000_000
     )
     assert program.parse("---\r\nhours: 0.5\r\n---\r\nGo.\r\n") == Program(prose="Go.\r\n", hours=0.5)
+    assert program.parse("---\nstop_chance: 2.5 %\n---\n").stop_chance == pytest.approx(0.025)
+    assert program.parse("---\nstop_chance: 0\n---\n").stop_chance == 0
+    assert program.parse("").stop_chance == program.STOP_CHANCE
     assert program.parse("---\n# nothing yet\n---\nGo.\n") == Program(prose="Go.\n")
 
 
@@ -53,6 +56,8 @@ def test_limits() -> None:
         ("max_parameters: 5 GB", "max_parameters: expected a whole number above 0"),
         ("min_tokens_per_second: -5", "expected a number above 0"),
         ("max_startup: 2 h", "max_startup: expected seconds, as in 90 s or 2 min.*not '2 h'"),
+        ("stop_chance: 60 %", "stop_chance: expected a share below 50 %, as in 1 % or 0.01.*not '60 %'"),
+        ("stop_chance: 1", "stop_chance: expected a share below 50 %"),
         ("bpb_per_line: -0.001", "bpb_per_line: expected a number from 0 up.*not '-0.001'"),
         ("bpb_per_doubled_speed: .inf", "bpb_per_doubled_speed: expected a number from 0 up"),
         ("experiments: 0", "expected a whole number above 0.*not '0'"),

@@ -25,7 +25,7 @@ class Observation:
     """One experiment."""
 
     values: Values
-    val_bpb: float | None  # None: it failed
+    val_bpb: float | None  # None: it failed; of a stopped one, that of the usual bad one
     structure: int  # the same number for trainers that are known to differ in constants only
 
 
@@ -50,11 +50,14 @@ def observe(history: History, spaces: Spaces) -> Observations:
         structures[e.commit] = structures.setdefault(e.parent, len(structures)) if inherits else len(structures)
     own = {name: tunable.value for name, tunable in spaces.items()}
     points = []
+    bad = [e.val_bpb for e in experiments if e.val_bpb is not None and e.val_bpb > (here.val_bpb or 0.0)]
+    usual = float(np.median(bad)) if bad else None
     for e in experiments:
         values = fitted(constants[e.commit], spaces)
         # A failure with the champion's own constants came from an edit elsewhere, and says nothing about them.
-        if e.val_bpb is not None or values != own:
-            points.append(Observation(values, e.val_bpb, structures[e.commit]))
+        score = usual if e.verdict == "stopped" else e.val_bpb
+        if score is not None or values != own:
+            points.append(Observation(values, score, structures[e.commit]))
     champion = Observation(own, here.val_bpb, structures[here.commit])
     return Observations(points, champion, _misses(experiments, constants, spaces))
 
