@@ -87,7 +87,7 @@ def run_trial(spec: TrialSpec, dataset: Dataset, on_progress: OnProgress = lambd
     In every case all processes have ended and their scratch is gone on return.
     """
     spec = replace(spec, into=spec.into.absolute())  # its processes have current folders of their own
-    begun, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    begun, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     check_budget(spec.budget)
     preset, into = spec.preset, spec.into
     environment = backend_environment(preset, hidden=(*outside_cache(dataset.corpus), into))
@@ -316,6 +316,7 @@ def _record(spec: TrialSpec, dataset: Dataset, outcome: _Outcome, begun: float, 
         notes=(outcome.retry.note,) if outcome.retry else (),
         conditions=outcome.conditions,
         stop_progress=training.stop_progress,
+        stalled_seconds=training.stalled_seconds,
         test_bpb=outcome.test.val_bpb if outcome.test else None,
         test_yardstick=outcome.test.yardstick if outcome.test else "",
         node=one_line(platform.node()),

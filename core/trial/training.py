@@ -201,7 +201,7 @@ class Training:
                 raise TrialFailed(f"batches are {state.rows} x {state.length} since the first, not {rows} x {length}")
             assert self._next is not None
             now = time.monotonic()
-            state.durations.append(now - self._last_request)
+            state.end_step(now - self._last_request)
             self._last_request = now
             spent = self._spent()
             if self._is_slow() and (spent or len(state.durations) == 2 or self._expected > self._slow):

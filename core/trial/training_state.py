@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from array import array
 from collections import deque
 from dataclasses import dataclass, field
 
 from core.records import Choice
+
+STALL, LEAST_TO_COMPARE = 3.0, 5  # medians; steps
 
 
 @dataclass
@@ -20,6 +24,7 @@ class TrainingState:
     length: int | None = None
     device_rows: int | None = None  # granted: rows that the device takes at once
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    steps_seconds: array[float] = field(default_factory=lambda: array("d"))  # of each step that another one followed
     curve: list[dict[str, float]] = field(default_factory=list)
     stop_progress: float | None = None  # where the stop rule ended it, or would have
 
@@ -27,6 +32,19 @@ class TrainingState:
     flops_per_token: float | None = None
     choices: dict[str, Choice] = field(default_factory=dict)
     device_peak_mb: float | None = None
+
+    def end_step(self, seconds: float) -> None:
+        """Counts a step that took so long."""
+        self.durations.append(seconds)
+        self.steps_seconds.append(seconds)
+
+    @property
+    def stalled_seconds(self) -> float | None:
+        """What steps of over three medians took beyond one: a compile or a stall. None with too few steps to say."""
+        if len(self.steps_seconds) < LEAST_TO_COMPARE:
+            return None
+        median = statistics.median(self.steps_seconds)
+        return sum(one - median for one in self.steps_seconds if one > STALL * median)
 
     @property
     def tokens(self) -> int:
