@@ -46,7 +46,6 @@ class Device:
     backend: str
     device: str  # the backend's name for it
     memory_gb: float
-    bandwidth_gb_s: float
     kernel: str  # what the backend's trainer chooses there
     dtype: str  # likewise
     tflops: Mapping[str, float]  # dense peak by dtype

@@ -81,6 +81,15 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.fixture
+def scratches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which this process makes its temporary files."""
+    path = tmp_path / "scratches"
+    path.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(path))
+    return path.resolve()
+
+
 @pytest.fixture(scope="session")
 def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """About 300 documents, 450 kB, of made-up words with Zipf's frequencies; some not in ASCII, some with emoji."""

@@ -21,7 +21,7 @@ from core.measure.lone_trial import lone_trial
 from core.records import Budget, DeviceName, Preset, Trial, UserError
 from core.system import accelerators, hardware
 from core.system.accelerators import Accelerator
-from core.system.files import cache_root, digest, replacing
+from core.system.files import cache_root, digest, explained, replacing
 from core.system.text import one_line
 from core.trainer.fingerprint import fingerprint
 from core.trainer.reference import reference_trainer
@@ -143,6 +143,12 @@ def preset(changes: Mapping[str, str], *, prepare: Prepare, tell: Tell, again: b
             return presets.parse(text), text
         for line in load:
             tell(f"preset {NAME}: other work may slow the measurement: {line}")
+        path = _path(target, beside_work=bool(load))
+        refused = _refused(path)
+        if refused:  # said before the minute
+            tell(
+                f"warning: preset {NAME}: the result holds for this command alone, because it can't be kept: {refused}"
+            )
         try:
             text = _measured_toml(target, changes, prepare, tell, load)
         except UserError as error:
@@ -152,9 +158,9 @@ def preset(changes: Mapping[str, str], *, prepare: Prepare, tell: Tell, again: b
                 raise
             tell(f"preset {NAME}: skipping this device: {error}")
             continue
-        with replacing(_path(target, beside_work=bool(load))) as file:
-            file.write(text.encode())
-        if load:
+        if not refused and (refused := _refused(path, text)):
+            tell(f"warning: preset {NAME}: the result can't be kept: {refused}")
+        if load and not refused:
             tell(f"preset {NAME}: the result is kept for as long as other work runs; a quiet machine is measured again")
         return presets.parse(text), text
     raise AssertionError("the last target returns or raises")
@@ -176,6 +182,18 @@ def kept(target: Target, *, beside_work: bool = False) -> str | None:
 def guess(target: Target) -> Preset:
     """The preset for the device before anything is measured."""
     return _scaled(target, target.device)
+
+
+def _refused(path: Path, text: str | None = None) -> str:
+    """Why no file can be written to the path; empty if one can. Writes the text; without one, leaves nothing."""
+    try:
+        with replacing(path if text is not None else path.with_suffix(".probe")) as file:
+            file.write((text or "").encode())
+        if text is None:
+            path.with_suffix(".probe").unlink()
+    except OSError as error:
+        return str(explained(error, path))
+    return ""
 
 
 def _path(target: Target, beside_work: bool) -> Path:

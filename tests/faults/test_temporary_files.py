@@ -22,14 +22,6 @@ pytestmark = pytest.mark.skipif(not tier.available().enforced, reason="an unconf
 PAUSES = trainer_text(each="import time; time.sleep(0.05)")
 
 
-@pytest.fixture
-def scratches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "scratches"
-    path.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(path))
-    return path.resolve()
-
-
 def in_training(event: Event) -> bool:
     return isinstance(event, Progress) and event.phase == "train"
 

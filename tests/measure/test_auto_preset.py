@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 from campaigns import a_trial
+from rights import as_nobody
 
 import backends
 import presets
@@ -111,6 +112,24 @@ def test_what_was_measured_is_kept_for_this_device_alone(machine: Machine) -> No
     machine.has(dataclasses.replace(RTX4090, driver="590.2"))
     machine.preset()
     assert machine.tried, "another driver may be faster"
+
+
+def test_a_cache_that_takes_nothing_is_told_before_the_minute_and_costs_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.has(RTX4090)
+    machine.measures(measured(5e13))
+    with as_nobody() as folder:
+        monkeypatch.setenv("AUTORESEARCH_CACHE", str(folder / "cache"))
+        folder.chmod(0o500)
+        preset = machine.preset()
+        (line,) = [line for line in machine.told if "kept" in line]
+        assert line.startswith("warning: preset auto: the result holds for this command alone")
+        assert f"{folder / 'cache'}: permission denied; it is in the cache: mend that, or choose" in line
+        assert machine.told.index(line) < next(place for place, one in enumerate(machine.told) if "depth" in one)
+        folder.chmod(0o700)
+        assert machine.preset() == preset
+        assert list((folder / "cache" / "auto").iterdir())
 
 
 def test_more_memory_than_estimated_means_fewer_rows_at_once(machine: Machine) -> None:

@@ -39,21 +39,13 @@ time.sleep(600)
 """
 
 
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "temporary"
-    path.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(path))
-    return path
+def environment(scratches: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(scratches)}
 
 
-def environment(temporary: Path) -> dict[str, str]:
-    return {**os.environ, "TMPDIR": str(temporary)}
-
-
-def test_what_a_killed_supervisor_and_its_killed_reaper_left_is_removed(temporary: Path) -> None:
+def test_what_a_killed_supervisor_and_its_killed_reaper_left_is_removed(scratches: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR], stdout=subprocess.PIPE, text=True, env=environment(temporary)
+        [sys.executable, "-c", SUPERVISOR], stdout=subprocess.PIPE, text=True, env=environment(scratches)
     ) as supervisor:
         assert supervisor.stdout is not None
         reaper, grandchild, root = supervisor.stdout.readline().split()
@@ -64,7 +56,7 @@ def test_what_a_killed_supervisor_and_its_killed_reaper_left_is_removed(temporar
         supervisor.kill()
     removed = janitor.clean()
     assert alive([left]) == []
-    assert list(temporary.iterdir()) == []
+    assert list(scratches.iterdir()) == []
     assert removed.folders == 1 and removed.processes >= 1 and removed.bytes >= 100_000
     assert str(removed).startswith("removed what a killed run left: 1 folder of temporary files, 1")
     assert not janitor.clean()
@@ -74,10 +66,10 @@ ABANDONED = "from core.system import scratch; (scratch.make() / 'permuted.safete
 
 
 @pytest.fixture
-def left(temporary: Path) -> Path:
+def left(scratches: Path) -> Path:
     """A folder whose process has ended."""
-    subprocess.run([sys.executable, "-c", ABANDONED], env=environment(temporary), check=True)
-    return next(temporary.iterdir())
+    subprocess.run([sys.executable, "-c", ABANDONED], env=environment(scratches), check=True)
+    return next(scratches.iterdir())
 
 
 def test_a_run_removes_it_and_says_so(left: Path, tmp_path: Path) -> None:

@@ -15,18 +15,10 @@ from core.system import scratch
 MAKES = "import sys; from core.system import scratch; print(scratch.make(), flush=True); sys.stdin.read()"
 
 
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "temporary"
-    path.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(path))
-    return path.resolve()
-
-
-def made_by_another(temporary: Path) -> tuple[subprocess.Popen[str], Path]:
+def made_by_another(scratches: Path) -> tuple[subprocess.Popen[str], Path]:
     process = subprocess.Popen(
         [sys.executable, "-c", MAKES],
-        env={**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary)},
+        env={**os.environ, "TMPDIR": str(scratches), "TEMP": str(scratches)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -35,17 +27,17 @@ def made_by_another(temporary: Path) -> tuple[subprocess.Popen[str], Path]:
     return process, Path(process.stdout.readline().strip())
 
 
-def test_a_folder_is_abandoned_when_its_process_has_gone(temporary: Path) -> None:
-    process, folder = made_by_another(temporary)
+def test_a_folder_is_abandoned_when_its_process_has_gone(scratches: Path) -> None:
+    process, folder = made_by_another(scratches)
     with process, scratch.folder() as own:
-        assert {folder.parent, own.parent} == {temporary}
+        assert {folder.parent, own.parent} == {scratches}
         assert scratch.abandoned() == []
         process.kill()
         process.wait()
         assert scratch.abandoned() == [folder]
     assert not own.exists()
     scratch.remove(folder)
-    assert list(temporary.iterdir()) == []
+    assert list(scratches.iterdir()) == []
 
 
 def renamed(folder: Path, place: int, value: str) -> Path:
@@ -54,20 +46,20 @@ def renamed(folder: Path, place: int, value: str) -> Path:
     return folder.rename(folder.with_name("-".join(parts)))
 
 
-def test_a_later_process_of_the_same_id_is_another_one(temporary: Path) -> None:
+def test_a_later_process_of_the_same_id_is_another_one(scratches: Path) -> None:
     folder = renamed(scratch.make(), 2, "1")
     assert scratch.abandoned() == [folder]
 
 
-def test_what_is_another_machines_or_not_ours_is_left_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_another_machines_or_not_ours_is_left_alone(scratches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     renamed(renamed(scratch.make(), 2, "1"), 3, "0" * 6)
     for name in ("autoresearch-abcd1234", "autoresearch-1-1-zz-abcdefgh", "other"):
-        (temporary / name).mkdir()
+        (scratches / name).mkdir()
     file = renamed(scratch.make(), 2, "1")
     file.rmdir()
     file.touch()
-    (temporary / renamed(scratch.make(), 2, "2").name).rename(temporary / "real")
-    file.with_name(file.name.replace("-1-", "-2-")).symlink_to(temporary / "real")
+    (scratches / renamed(scratch.make(), 2, "2").name).rename(scratches / "real")
+    file.with_name(file.name.replace("-1-", "-2-")).symlink_to(scratches / "real")
     assert scratch.abandoned() == []
     if sys.platform != "win32":
         other = renamed(scratch.make(), 2, "1")
@@ -77,22 +69,22 @@ def test_what_is_another_machines_or_not_ours_is_left_alone(temporary: Path, mon
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="rights of POSIX")
-def test_all_is_removed_also_what_took_its_own_rights_away(temporary: Path) -> None:
+def test_all_is_removed_also_what_took_its_own_rights_away(scratches: Path) -> None:
     with scratch.folder() as folder:
         (folder / "a" / "b").mkdir(parents=True)
         (folder / "a" / "b" / "file").touch()
         (folder / "a" / "link").symlink_to("/")
         (folder / "a" / "b").chmod(0)
         (folder / "a").chmod(0)
-    assert list(temporary.iterdir()) == []
+    assert list(scratches.iterdir()) == []
 
 
-def test_a_folder_for_temporary_files_that_is_gone_or_no_folder_is_said(temporary: Path) -> None:
-    temporary.rmdir()
-    with pytest.raises(UserError, match=rf"{temporary} is gone: make it again, or set TMPDIR to another folder"):
+def test_a_folder_for_temporary_files_that_is_gone_or_no_folder_is_said(scratches: Path) -> None:
+    scratches.rmdir()
+    with pytest.raises(UserError, match=rf"{scratches} is gone: make it again, or set TMPDIR to another folder"):
         scratch.make()
     assert scratch.abandoned() == []
-    temporary.touch()
+    scratches.touch()
     with pytest.raises(UserError, match="set TMPDIR"):
         scratch.make()
 

@@ -31,6 +31,7 @@ from core.system.files import (
 )
 
 TEXTS, LINES, TABLES = (".txt", ".md"), (".jsonl",), (".parquet",)
+LIKE_LINES = (".json", ".ndjson")  # what others call lines; a .json file may also be one value
 COMPRESSED = (".gz", ".zst")  # behind the suffix of a text or of lines
 SUFFIXES = (*TEXTS, *LINES, *TABLES, *(f"{suffix}{packed}" for suffix in (*TEXTS, *LINES) for packed in COMPRESSED))
 KINDS = ".txt, .md, .jsonl (each also with .gz or .zst) and .parquet"
@@ -194,6 +195,9 @@ class _Found:
             shown = [f"{count} {suffix}" for suffix, count in self._suffixes.most_common(SHOWN)]
             more = ["..."] if len(self._suffixes) > SHOWN else []
             words.append(f"{count} other file{'s' * (count > 1)} ({', '.join(shown + more)})")
+            if named := next((suffix for suffix in self._suffixes if suffix.startswith(LIKE_LINES)), ""):
+                read = LINES[0] + _kind(f"a{named}")[1]
+                words[-1] += f"; {named} files with a JSON document a line are read when they are named {read}"
         if self._again:
             more = ["..."] if len(self._again) > SHOWN else []
             words.append(f"links to folders that are read already ({', '.join(self._again[:SHOWN] + more)})")
@@ -218,7 +222,7 @@ class _Found:
             elif path.name.lower().endswith(SUFFIXES):
                 self.files.append(name)
             else:
-                self._suffixes[path.suffix.lower() or "without a suffix"] += 1
+                self._suffixes["".join(_kind(name)) or "without a suffix"] += 1
 
 
 def cut(text: str) -> Iterator[str]:

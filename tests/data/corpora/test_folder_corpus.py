@@ -302,6 +302,16 @@ def test_a_name_that_is_no_text_is_a_name(tmp_path: Path, fresh_cache: Path) -> 
         texts_of(root)
 
 
+def test_lines_under_another_name_are_named_with_the_one_that_is_read(tmp_path: Path, fresh_cache: Path) -> None:
+    (tmp_path / "a.txt").write_text("near", encoding="utf-8")
+    for name in ("b.json.gz", "c.JSON.gz", "d.ndjson.zst", "e.tar.gz", "f.gz"):
+        (tmp_path / name).touch()
+    assert FolderCorpus(tmp_path).left_out == (
+        "5 other files (2 .json.gz, 1 .ndjson.zst, 1 .tar.gz, 1 .gz); .json.gz files with a JSON document a line are "
+        "read when they are named .jsonl.gz"
+    )
+
+
 def test_what_is_left_out_is_said_once(tmp_path: Path, fresh_cache: Path) -> None:
     root = tmp_path / "texts"
     root.mkdir()
