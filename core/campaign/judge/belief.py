@@ -17,7 +17,7 @@ MOST_SEEDS = 8  # that a campaign's comparisons use
 # that trainers share on one seed.
 USUAL_NOISE, NOISE_WEIGHT, USUAL_SHARE, SHARE_WEIGHT = 0.002, 0.5, 0.4, 2.0
 PRICE = 0.5  # of a trial, in units of what a new change's first trial is worth
-CHAMPION_PRICE = 0.6  # of a trial of the champion, which serves later comparisons too
+TENURE = 15  # experiments that profit from a better known champion
 LOOKAHEAD = (1, 2, 4)  # further trials that are weighed together
 
 
@@ -37,7 +37,7 @@ class Belief:
             return _failed(known, *failed)
         found = scores(evidence.trials)
         if not found:
-            return AnotherTrial(evidence.seeds[0])
+            return known.champion_trial() or AnotherTrial(evidence.seeds[0])
         measured = known.state.measure(found)
         return _next_trial(known, found, measured) or _verdict(known, found, measured)
 
@@ -67,24 +67,35 @@ class KnownScores:
     @cached_property
     def price(self) -> float:
         """What a trial is worth elsewhere: as the first one of a new change."""
-        return PRICE * self.prior.value_of_trying(self.state.error_with(self.seeds[:1]))
+        return PRICE * self.value_of_trying(self.state.deviation)
 
-    def options(self, found: Scores) -> Iterator[tuple[AnotherTrial, float, float]]:
-        """Further trials: the first of them, their price in trials, and the error that the gain would have then."""
-        reign = self.evidence.lineage[-1]
-        ran = scores(reign.trials)
+    def value_of_trying(self, deviation: float) -> float:
+        """What a new change's first trial is worth against a champion that is known so well."""
+        return self.prior.value_of_trying(math.hypot(self.model.trial, deviation))
+
+    def value_of_knowing(self, deviation: float, trials: int) -> float:
+        """What further trials of a champion, known so well before them, are worth to the changes tried after it."""
+        later = (deviation**-2 + trials * self.model.trial**-2) ** -0.5
+        return TENURE * (self.value_of_trying(later) - self.value_of_trying(deviation))
+
+    def champion_trial(self) -> AnotherTrial | None:
+        """A trial of the champion, if what comes is worth more than its price with it: its luck must not be the bar."""
+        ran = scores(self.evidence.lineage[-1].trials)
+        fresh = [seed for seed in self.seeds if seed not in ran]
+        if fresh and self.value_of_knowing(self.state.deviation, 1) > self.price:
+            return AnotherTrial(fresh[0], "champion")
+        return None
+
+    def options(self, found: Scores) -> Iterator[tuple[AnotherTrial, int, float]]:
+        """Further trials: the first of them, how many, and the error that the gain would have then."""
+        ran = scores(self.evidence.lineage[-1].trials)
         fresh = sorted((seed for seed in self.seeds if seed not in found), key=lambda seed: seed not in ran)
         for count in LOOKAHEAD:
             if count <= len(fresh):
-                more = fresh[:count]
-                yield AnotherTrial(more[0]), count, self.state.error_with([*found, *more])
+                yield AnotherTrial(fresh[0]), count, self.state.error_with([*found, *fresh[:count]])
         lacking = [seed for seed in [*found, *fresh] if seed not in ran][:1]
         if lacking:
-            error = self.state.error_with(list(found), lacking)
-            yield AnotherTrial(lacking[0], "champion"), CHAMPION_PRICE, error
-            if fresh[:1] == lacking:
-                error = self.state.error_with([*found, *lacking], lacking)
-                yield AnotherTrial(lacking[0]), 1 + CHAMPION_PRICE, error
+            yield AnotherTrial(lacking[0], "champion"), 1, self.state.error_with(list(found), lacking)
 
 
 def score_model(noise: Noise | None) -> ScoreModel:
@@ -106,15 +117,24 @@ def _pooled(*variances: tuple[float, float]) -> float:
 
 
 def _next_trial(known: KnownScores, found: Scores, measured: MeasuredGain) -> AnotherTrial | None:
-    """The trial whose expected value for the decision exceeds its price by most; None if none does."""
+    """The trial whose expected value exceeds its price by most; None if none does.
+
+    Its value is that for this decision, and that for later ones against whoever is the champion then.
+    """
     prior, bonus = known.prior, known.bonus
-    now = max(0.0, prior.belief(measured.gain, measured.error).worth + bonus)
+    gain = prior.belief(measured.gain, measured.error)
+    now, after = max(0.0, gain.worth + bonus), known.state.after(measured, gain)
     best, worth = None, known.price
-    for trial, price, error in known.options(found):
-        if error < measured.error:
-            gained = (prior.value_after(measured.gain, measured.error, error, bonus) - now) / price
-            if gained > worth:
-                best, worth = trial, gained
+    for trial, count, error in known.options(found):
+        if error >= measured.error:
+            continue
+        gained = prior.value_after(measured.gain, measured.error, error, bonus) - now
+        if trial.of == "champion":
+            gained += (1 - gain.better) * known.value_of_knowing(known.state.deviation, count)
+        else:
+            gained += gain.better * known.value_of_knowing(after.deviation, count)
+        if gained / count > worth:
+            best, worth = trial, gained / count
     return best
 
 

@@ -52,8 +52,8 @@ def _before(clear: float, total: float) -> np.ndarray:
     Small gains can't be told from nothing one by one: whether they are likely shows in how often changes do anything.
     """
     share = min(1.0, (FEW * OFTEN + clear) / (OFTEN * (FEW_WEIGHT + total)))
-    good, bad = SCALES**-RARER, np.ones(len(SCALES))
-    return np.concatenate([[NOTHING], share * GOOD * good / good.sum(), BAD * bad / bad.sum()])
+    by_scale = SCALES**-RARER / (SCALES**-RARER).sum()
+    return np.concatenate([[NOTHING], share * GOOD * by_scale, BAD * by_scale])
 
 
 @dataclass(frozen=True, kw_only=True)
