@@ -16,7 +16,9 @@ MOST_SEEDS = 8  # that a campaign's comparisons use
 # Noise before any pair of trials, as if so many had been seen: bits per byte of one trial, and the part of its variance
 # that trainers share on one seed.
 USUAL_NOISE, NOISE_WEIGHT, USUAL_SHARE, SHARE_WEIGHT = 0.002, 0.5, 0.4, 2.0
-PRICE = 0.5  # of a trial, in units of what a new change's first trial is worth
+LOG_BIAS = 1.15
+LEAST_NOISE = 1e-7  # where trials repeat exactly
+PRICE = 1.0  # of a trial, in units of what a new change's first trial is worth
 TENURE = 15  # experiments that profit from a better known champion
 LOOKAHEAD = (1, 2, 4)  # further trials that are weighed together
 
@@ -71,7 +73,11 @@ class KnownScores:
 
     def value_of_trying(self, deviation: float) -> float:
         """What a new change's first trial is worth against a champion that is known so well."""
-        return self.prior.value_of_trying(math.hypot(self.model.trial, deviation))
+        return self.realism * self.prior.value_of_trying(math.hypot(self.model.trial, deviation))
+
+    @cached_property
+    def realism(self) -> float:
+        return self.prior.realism(math.hypot(self.model.trial, self.state.deviation))
 
     def value_of_knowing(self, deviation: float, trials: int) -> float:
         """What further trials of a champion, known so well before them, are worth to the changes tried after it."""
@@ -100,20 +106,21 @@ class KnownScores:
 
 def score_model(noise: Noise | None) -> ScoreModel:
     """How scores scatter, by the pooled noise; by what is usual as long as little is known."""
-    usual = USUAL_NOISE**2
-    seeds = noise.seeds_freedom if noise is not None and noise.seeds > 0 else 0
-    pairs = noise.pairs_freedom if noise is not None and noise.pairs > 0 else 0
-    # Means of logarithms: one guess must not outweigh a few trials that scatter far less.
-    total = _pooled((usual, NOISE_WEIGHT), (noise.seeds if noise else 0.0, seeds))
-    alone = _pooled(((1 - USUAL_SHARE) * total, SHARE_WEIGHT), (noise.pairs / 2 if noise else 0.0, pairs))
+    seen = noise or Noise(seeds=0.0, seeds_freedom=0, pairs=0.0, pairs_freedom=0)
+    total = _pooled(USUAL_NOISE**2, NOISE_WEIGHT, seen.seeds, seen.seeds_freedom)
+    alone = _pooled((1 - USUAL_SHARE) * total, SHARE_WEIGHT, seen.pairs / 2, seen.pairs_freedom)
     return ScoreModel(math.sqrt(max(0.0, total - alone)), math.sqrt(alone))
 
 
-def _pooled(*variances: tuple[float, float]) -> float:
-    """One variance from several, each with the degrees of freedom that it counts for."""
-    weight = sum(freedom for _, freedom in variances)
-    mean = sum(freedom * math.log(variance) for variance, freedom in variances if freedom) / weight
-    return math.exp(mean) * (1 + 2 / weight)  # such a mean is too small, and too small costs more than too large
+def _pooled(usual: float, weight: float, variance: float, freedom: int) -> float:
+    """A variance from a guess and a measured one, by the mean of logarithms: no guess outweighs a few trials.
+
+    The logarithm of a measured variance is too small on average, by about the factor that stands here.
+    """
+    if not freedom:
+        return usual
+    measured = math.log(max(variance, LEAST_NOISE**2)) + LOG_BIAS / freedom
+    return math.exp((weight * math.log(usual) + freedom * measured) / (weight + freedom))
 
 
 def _next_trial(known: KnownScores, found: Scores, measured: MeasuredGain) -> AnotherTrial | None:

@@ -19,14 +19,15 @@ GRID = np.concatenate([-_SIDE[::-1], [0.0], _SIDE])
 SCALES = 2.0 ** np.arange(-2, 6)  # of the components, in the same units
 # Weights before anything was seen, as if so many experiments had been: nothing, good, bad; and the power of their scale
 # that good ones grow rarer with.
-NOTHING, GOOD, BAD, RARER = 1.5, 2.0, 3.0, 0.7
+NOTHING, GOOD, BAD, RARER = 2.0, 5.0, 5.0, 0.7
 CLEAR = 3.0  # standard errors from which a change surely does something
 OFTEN, FEW, FEW_WEIGHT = 0.3, 1.0, 4.0
 HALF_LIFE = 60.0  # experiments after which an effect counts half: gains shrink as a trainer gets better
 STEPS = 12  # of the fit
 # Of keeping: what each keep costs, in units of the noise, and how much more a loss counts than a gain. A plain positive
 # mean keeps half of all changes that do nothing.
-KEEP_COST, LOSS_AVERSION = 0.03, 1.25
+KEEP_COST, LOSS_AVERSION = 0.015, 1.5
+PROMISE = 3.0  # experiments that the prior's promise counts for
 LEAST_WEIGHT = 1e-4  # of a point that is looked at
 NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
@@ -73,21 +74,34 @@ class GainPrior:
     def __init__(self, effects: Sequence[Effect], unit: float) -> None:
         self.grid = GRID * unit
         self.utility = np.where(self.grid < 0, LOSS_AVERSION, 1.0) * self.grid - KEEP_COST * unit
-        before = _before(0, 0)
+        self._gains = np.array([one.gain for one in effects])
+        self._errors = np.array([one.error for one in effects])
+        self._counts = 0.5 ** (np.arange(len(effects))[::-1] / HALF_LIFE)
+        clear = float(self._counts[np.abs(self._gains) > CLEAR * self._errors].sum())
+        before = _before(clear, float(self._counts.sum()))
         weights = before / before.sum()
         if effects:
-            gains = np.array([one.gain for one in effects])
-            errors = np.array([one.error for one in effects])
-            age = np.arange(len(effects))[::-1]
-            counts = 0.5 ** (age / HALF_LIFE)
-            likelihoods = self._likelihoods(gains, errors[:, None]) @ COMPONENTS.T + 1e-300
-            before = _before(float(counts[np.abs(gains) > CLEAR * errors].sum()), float(counts.sum()))
+            self._seen = self._likelihoods(self._gains, self._errors[:, None])
+            likelihoods = self._seen @ COMPONENTS.T + 1e-300
             for _ in range(STEPS):
                 shares = likelihoods * weights
                 shares /= shares.sum(1, keepdims=True)
-                total = before + counts @ shares
+                total = before + self._counts @ shares
                 weights = total / total.sum()
         self.weights = weights @ COMPONENTS
+
+    def realism(self, error: float) -> float:
+        """What keeping the changes so far was worth, over what the prior alone promises with that error.
+
+        Such promises rest on rare large gains, which little data can't refuse.
+        """
+        promised = self.value_of_trying(error)
+        if not len(self._gains):
+            return 1.0
+        after = self._seen * self.weights
+        worth = np.maximum(0.0, after @ self.utility / (after.sum(1) + 1e-300))
+        count = float(self._counts.sum())
+        return (PROMISE * promised + float(self._counts @ worth)) / ((PROMISE + count) * (promised + 1e-300))
 
     def belief(self, gain: float, error: float) -> GainBelief:
         """After a measured gain with its standard error."""
