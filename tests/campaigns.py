@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import shutil
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 from core.agents.base import Agent, History
 from core.campaign.campaign import Campaign
+from core.campaign.judge.base import AnotherTrial, Decision, Effect, Evidence, failure
+from core.campaign.judge.greedy import LowerWins
+from core.campaign.judge.noise import scores
 from core.events import OnEvent, OnProgress, Repeat
 from core.records import (
     FACTS,
@@ -148,6 +152,35 @@ def an_audit(**values: Any) -> Audit:
         "standard_error": 1e-7, "hidden_bpb": 0.001, "permuted_bpb": 8.0, "seconds": 0.5,
     }  # fmt: skip
     return Audit(**{**base, **values})
+
+
+class Pairs:
+    """A policy for tests: candidate and champion on two seeds, the baseline once more; the lower mean wins.
+
+    The second seed is new with each champion, so that every one is tried again.
+    """
+
+    name, version = "pairs", 1
+
+    def decide(self, evidence: Evidence) -> AnotherTrial | Decision:
+        champion = evidence.champion
+        if champion is None or any(failure(trial) for trial in evidence.trials):
+            return LowerWins().decide(evidence)
+        own, known = scores(evidence.trials), scores(evidence.lineage[-1].trials)
+        seeds = evidence.seeds[0], 10 + champion.number
+        for seed in seeds:
+            if seed not in own:
+                return AnotherTrial(seed)
+            if seed not in known:
+                return AnotherTrial(seed, "champion")
+        if champion.number > 0 and not evidence.baseline_again:
+            return AnotherTrial(seeds[0], "baseline")
+        gains = [known[seed] - own[seed] for seed in seeds]
+        gain, mean = statistics.fmean(gains), statistics.fmean(own.values())
+        return Decision(
+            verdict="keep" if gain > 0 else "discard", reason=f"gain {gain:.4f} of two seeds", val_bpb=mean,
+            champion_bpb=mean + gain, spread=None, effect=Effect(gain=gain, error=max(gains) - min(gains)),
+        )  # fmt: skip
 
 
 class ScriptedAgent(Agent):

@@ -129,7 +129,7 @@ class Campaign(CampaignReader):
         from core.campaign import verify
 
         try:
-            yield from verify.of_records(self)
+            yield from verify.of_records(self, self._policy)
             if scores:
                 self._engine.prepare(self.preset, on_event or (lambda event: None))
                 yield from verify.of_scores(self, self._engine)

@@ -1,4 +1,4 @@
-"""Verifies a campaign again from its ledger, refs and weights alone: its records, and the scores that they rest on.
+"""Verifies a campaign again from its ledger, refs and weights alone: its records, verdicts and the champions' scores.
 
 Changes nothing.
 """
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.campaign.judge.base import Policy
+from core.campaign.verdict_replay import VerdictReplay
 from core.records import FACTS, WEIGHTS, Experiment, Trial, UserError, one_yardstick
 from core.store.reader import CampaignReader
 from core.store.repository import GitFailed, Repo
@@ -31,8 +33,8 @@ class Check:
     found: str = ""  # how closely, in a few words
 
 
-def of_records(campaign: CampaignReader) -> Iterator[Check]:
-    """Checks ledger, refs, hashes and sums. No model is run."""
+def of_records(campaign: CampaignReader, policy: Policy) -> Iterator[Check]:
+    """Checks ledger, refs and hashes, and replays every verdict with the policy that it is by. No model is run."""
     ledger, repo = campaign.ledger, campaign.repo
     altered = ledger.altered()
     for row in altered:
@@ -46,16 +48,21 @@ def of_records(campaign: CampaignReader) -> Iterator[Check]:
         yield Check(subject="repository", what="git fsck")
     except GitFailed as error:
         yield Check(subject="repository", what="git fsck", fault=str(error))
+    for row in ledger.contradictions():
+        yield Check(subject=row, what="columns", fault="its columns differ from its record")
     champion: Experiment | None = None
+    replay = VerdictReplay(campaign, policy)
     for number in range(ledger.count()):
         try:
             experiment = campaign.experiment(number)
-            fault = _contradiction(experiment, champion, repo, campaign.preset.seeds[0])
+            fault = _contradiction(experiment, champion, repo)
+            unfounded = replay.fault(experiment)
         except UNREADABLE as error:
             yield Check(subject=f"experiment {number}", what="record", fault=f"can't be read: {error}")
             repo.close()  # the helper process that a damaged object has ended
             continue
         yield Check(subject=f"experiment {number}", what="record", fault=fault, found=experiment.verdict)
+        yield Check(subject=f"experiment {number}", what="verdict", fault=unfounded, found=experiment.verdict)
         if experiment.verdict == "keep":
             champion = experiment
             for place, trial in enumerate(experiment.trials):
@@ -104,26 +111,21 @@ def of_scores(campaign: CampaignReader, engine: Engine) -> Iterator[Check]:
         champion = experiment
 
 
-def _contradiction(experiment: Experiment, champion: Experiment | None, repo: Repo, seed: int) -> str:
-    """What contradicts the record: its ref, its trainer, its parent, its trials, or its own verdict."""
-    number = experiment.number
-    if (pinned := repo.experiment(number)) != experiment.commit:
-        return f"refs/experiments/{number} is {pinned or 'missing'}, the record says {experiment.commit}"
-    if fingerprint(repo.text(experiment.commit)) != experiment.fingerprint:
+def _contradiction(experiment: Experiment, champion: Experiment | None, repo: Repo) -> str:
+    """What contradicts the record in git: its ref, its trainer, its parent or what it was built on."""
+    number, commit = experiment.number, experiment.commit
+    if (pinned := repo.experiment(number)) != commit:
+        return f"refs/experiments/{number} is {pinned or 'missing'}, the record says {commit}"
+    if fingerprint(repo.text(commit)) != experiment.fingerprint:
         return "the trainer of its commit has another fingerprint"
-    if champion is not None and (experiment.parent, repo.parent(experiment.commit)) != (champion.commit,) * 2:
-        return f"its parent is not the champion of its time, {champion.commit}"
-    if experiment.verdict not in ("keep", "discard"):
-        return "" if experiment.val_bpb is None else "it failed and has a score"
-    scores = [trial.val_bpb for trial in experiment.trials if trial.seed == seed]
-    if experiment.val_bpb is None or experiment.val_bpb not in scores:
-        return f"its score, {experiment.val_bpb}, is none of its trials'"
     if champion is None:
         return "" if experiment.verdict == "keep" else "the first experiment was not kept"
-    if experiment.champion_bpb is None:
-        return "it was compared with no champion"
-    better = experiment.val_bpb < experiment.champion_bpb
-    return "" if better == (experiment.verdict == "keep") else f"{experiment.verdict} does not follow from its scores"
+    if experiment.parent != champion.commit:
+        return f"its parent is not the champion of its time, {champion.commit}"
+    base = experiment.base or experiment.parent
+    return (
+        "" if repo.parent(commit) == base else f"its commit is built on {repo.parent(commit)}, its record says {base}"
+    )
 
 
 def _files(at: Path, trial: Trial, subject: str) -> Check:

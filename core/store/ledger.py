@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,18 @@ class Totals:
     wall_seconds: float
     train_seconds: float
     kept_within_spread: int
+
+
+# Of a table's columns, the fields of its record that repeat them; "" where none does.
+_TRIAL = {"seed": "seed", "verdict": "verdict", "val_bpb": "val_bpb", "wall_seconds": "wall_seconds"}
+_COLUMNS = {
+    "trials": {"experiment": "", "trial": "", **_TRIAL},
+    "experiments": {
+        "number": "number", "candidate": "commit", "parent": "parent", "verdict": "verdict", "val_bpb": "val_bpb",
+        "fingerprint": "fingerprint", "wall_seconds": "wall_seconds", "train_seconds": "train_seconds",
+    },
+    "measurements": {"number": "", **_TRIAL, "test_bpb": "test_bpb"},
+}  # fmt: skip
 
 
 class Ledger:
@@ -112,6 +124,15 @@ class Ledger:
             answers = [row[0] for row in self._connection.execute("PRAGMA integrity_check")]
             faults = [f"the ledger's file: {answer}" for answer in answers if answer != "ok"]
             return faults or list(hash_chain.altered(self._connection))
+
+    def contradictions(self) -> Iterator[str]:
+        """The names of rows whose columns say something else than their record. Reads all of the file."""
+        for table, fields in _COLUMNS.items():
+            for row in self._rows(f"SELECT {', '.join(fields)}, record FROM {table} ORDER BY rowid"):
+                record = json.loads(row[-1])
+                columns = dict(zip(fields, row, strict=False))
+                if any(columns[name] != record.get(field) for name, field in fields.items() if field):
+                    yield _row_name(table, columns)
 
     def check(self) -> None:
         """Raises UserError if the file's pages are damaged. Reads all of it."""
@@ -420,6 +441,12 @@ def _refuse_foreign(path: Path) -> None:
     if application != APPLICATION or version not in READABLE:
         expected = " or ".join(map(str, READABLE))
         raise other_version(path, "a ledger", expected, version, foreign=application != APPLICATION)
+
+
+def _row_name(table: str, columns: Mapping[str, object]) -> str:
+    if table == "trials":
+        return f"trial {columns['trial']} of experiment {columns['experiment']}"
+    return f"{table.removesuffix('s')} {columns['number']}"
 
 
 def _experiment(record: str, trials: Sequence[str] = ()) -> Experiment:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, trainer
+from campaigns import Pairs, ScriptedAgent, ScriptedEngine, a_campaign, trainer
 from command import call
 from support import BRIEF, PRESET, reference_trainer
 
 import backends
 from core.agents.base import Agent, History
 from core.campaign.campaign import Campaign
+from core.campaign.judge.base import Policy
+from core.campaign.judge.belief import Belief
+from core.campaign.judge.greedy import LowerWins
+from core.campaign.verdict_replay import VerdictReplay
+from core.campaign.verify import Check
 from core.records import LOSSES, WEIGHTS, Proposal
+from core.store import hash_chain
 
 
 @pytest.fixture
@@ -84,6 +92,135 @@ def test_a_damaged_object(root: Path) -> None:
     objects[-1].chmod(0o600)
     objects[-1].write_bytes(objects[-1].read_bytes()[:-4])
     assert ("repository", "git fsck") in faults(root)
+
+
+TEXTS = [
+    trainer(1.9),
+    trainer(1.95),
+    trainer(1.0, "crash"),
+    "x = (\n",
+    trainer(1.0, "cheat"),
+    trainer(1.8),
+    trainer(1.85),
+]
+POLICIES = [LowerWins(), Pairs(), Belief()]
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A campaign under each policy, with every verdict."""
+    made = {}
+    for policy in POLICIES:
+        root = made[policy.name] = tmp_path_factory.mktemp("judged") / policy.name
+        with a_campaign(root, policy=policy) as campaign:
+            campaign.run(ScriptedAgent(TEXTS))
+            verdicts = [e.verdict for e in campaign.experiments()]
+        assert verdicts == ["keep", "keep", "discard", "crash", "crash", "invalid", "keep", "discard"]
+    return made
+
+
+def edit(root: Path, *statements: str) -> None:
+    """Edits the ledger and computes all seals anew, as somebody who knows the format would."""
+    connection = sqlite3.connect(root / ".git/autoresearch/ledger.db")
+    triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        connection.execute(f"DROP TRIGGER {name}")
+    for statement in statements:
+        assert connection.execute(statement).rowcount == 1
+    sealed = connection.execute("SELECT sealed, key FROM seals ORDER BY number").fetchall()
+    connection.execute("DELETE FROM seals")
+    for table, key in sealed:
+        hash_chain.append(connection, table, key)
+    for _, sql in triggers:
+        connection.execute(sql)
+    connection.commit()
+    connection.close()
+
+
+def replayed(root: Path, policy: Policy) -> list[int]:
+    """The experiments whose verdicts don't follow from the records."""
+    with Campaign.open(root, policy=policy) as campaign:
+        assert campaign.ledger.altered() == []
+        replay = VerdictReplay(campaign, policy)
+        return [one.number for one in campaign.experiments() if replay.fault(one)]
+
+
+def both(table: str, where: str, field: str, value: str) -> str:
+    """The statement that sets a column and the record's field alike."""
+    return f"UPDATE {table} SET {field} = {value}, record = json_set(record, '$.{field}', {value}) WHERE {where}"
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_every_verdict_is_replayed(judged: dict[str, Path], policy: Policy) -> None:
+    assert replayed(judged[policy.name], policy) == []
+    assert [(check.subject, check.fault) for check in checks_of(judged[policy.name], policy)] == [
+        (f"experiment {n}", "") for n in range(8)
+    ]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        (both("trials", "experiment = 2 AND trial = 0", "val_bpb", "1.8"), 2),
+        (both("trials", "experiment = 6 AND trial = 0", "val_bpb", "1.97"), 6),
+        (both("trials", "experiment = 0 AND trial = 0", "val_bpb", "2.1"), 0),
+        (both("trials", "experiment = 2 AND trial = 0", "seed", "7"), 2),
+        (both("trials", "experiment = 3", "verdict", "'invalid'"), 3),
+        (both("experiments", "number = 2", "verdict", "'crash'"), 2),
+        (both("experiments", "number = 7", "verdict", "'invalid'"), 7),
+        (both("experiments", "number = 6", "val_bpb", "1.7"), 6),
+        (both("experiments", "number = 4", "val_bpb", "1.7"), 4),
+        ("UPDATE experiments SET record = json_set(record, '$.champion_bpb', 1.95) WHERE number = 6", 6),
+        ("UPDATE experiments SET record = json_set(record, '$.effect', 0.4) WHERE number = 2", 2),
+        ("UPDATE experiments SET record = json_set(record, '$.spread', 0.1) WHERE number = 6", 6),
+    ],
+)
+def test_an_edited_row_is_named_where_all_seals_were_computed_anew(
+    judged: dict[str, Path], tmp_path: Path, policy: Policy, statement: str, named: int
+) -> None:
+    root = shutil.copytree(judged[policy.name], tmp_path / "c")
+    edit(root, statement)
+    assert replayed(root, policy)[0] == named
+
+
+def test_an_edited_verdict_alone_is_named(judged: dict[str, Path], tmp_path: Path) -> None:
+    """What later verdicts rest on is what the evidence gives, not what the row was made to say."""
+    for policy in POLICIES:
+        root = shutil.copytree(judged[policy.name], tmp_path / policy.name)
+        edit(root, both("experiments", "number = 2", "val_bpb", "1.2"))
+        assert replayed(root, policy) == [2]
+
+
+def test_a_trial_of_the_champion_that_was_edited_and_a_trial_too_many(judged: dict[str, Path], tmp_path: Path) -> None:
+    root = shutil.copytree(judged["pairs"], tmp_path / "c")
+    edit(root, both("measurements", "purpose = 'compare' AND role = 'champion' AND series = 2", "val_bpb", "1.99"))
+    assert replayed(root, Pairs())[0] == 2
+    greedy = {check.subject: check.fault for check in checks_of(root, LowerWins())}  # decides after one trial
+    assert greedy["experiment 1"] == "its verdict was clear 2 trials before its last one"
+    assert next(check.subject for check in checks_of(root, Pairs()) if check.fault) == "experiment 2"
+
+
+def checks_of(root: Path, policy: Policy) -> list[Check]:
+    """Those of the verdicts."""
+    with Campaign.open(root, policy=policy) as campaign:
+        return [check for check in campaign.verify(scores=False) if check.what == "verdict"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("UPDATE trials SET val_bpb = 1.0 WHERE experiment = 2 AND trial = 0", "trial 0 of experiment 2"),
+        ("UPDATE experiments SET verdict = 'keep' WHERE number = 2", "experiment 2"),
+    ],
+)
+def test_columns_that_differ_from_their_record(
+    judged: dict[str, Path], tmp_path: Path, statement: str, named: str
+) -> None:
+    root = shutil.copytree(judged["greedy"], tmp_path / "c")
+    edit(root, statement)
+    answer = call("audit", root, "--quick", code=1)
+    assert f"FAULT  {named}: columns" in answer.out
 
 
 class LessSmoothing(Agent):
