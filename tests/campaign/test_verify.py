@@ -103,7 +103,7 @@ TEXTS = [
     trainer(1.8),
     trainer(1.85),
 ]
-POLICIES = [LowerWins(), Pairs(), Belief()]
+POLICIES: list[Policy] = [LowerWins(), Pairs(), Belief()]
 
 
 @pytest.fixture(scope="module")
