@@ -124,8 +124,15 @@ class Measuring:
     place: int  # among those planned, from 0
     count: int
     role: str
-    experiment: int  # whose trainer it is
+    experiment: int  # whose trainer it is, or is made from
     seed: int
+
+    @property
+    def whose(self) -> str:
+        """`baseline (experiment 0)`, or of an ablation `experiment 7 without 5`."""
+        if self.role.startswith("without"):
+            return f"experiment {self.experiment} {self.role}"
+        return f"{self.role} (experiment {self.experiment})"
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,10 @@ from core.trainer.reference import reference_trainer
 from core.trial.engine import Engine, Local
 
 if TYPE_CHECKING:
+    from core.campaign.ablate import Ablation
     from core.campaign.confirm import Confirmation
     from core.campaign.experiment import ExperimentRunner
+    from core.campaign.transfer import Transfer
     from core.campaign.verify import Check
 
 REPEATS_IN_A_ROW = 50
@@ -283,14 +285,10 @@ class Campaign(CampaignReader):
         from core.campaign import confirm
         from core.campaign.remeasure import RemeasurementRunner
         from core.campaign.schedule import interleaved, remaining
+        from core.campaign.studies import with_a_gain
         from core.store.recovery import recover
 
-        baseline, champion = self.ledger.experiment(0), self.ledger.champion()
-        if baseline is None or champion is None or champion.number == baseline.number:
-            what = "it has no baseline yet" if baseline is None else "its champion is the baseline"
-            raise UserError(
-                f"nothing to confirm in {self.root}: {what}; look for a better one with: autoresearch run {self.root}"
-            )
+        baseline, champion = with_a_gain(self, "confirm")
         with self._writing("confirm", on_event) as session:
             recover(self, session.tell)
             self._engine.prepare(self.preset, session.tell)
@@ -302,6 +300,54 @@ class Campaign(CampaignReader):
             session.tell(Confirming(champion=champion.number, seeds=tuple(chosen), trials=len(left), seconds=seconds))
             recorded = RemeasurementRunner(session).run("confirm", champion.number, planned, test=True)
         return confirm.conclude(baseline, champion, recorded)
+
+    def ablate(
+        self,
+        seeds: int = 3,
+        *,
+        hours: float | None = None,
+        trials: int | None = None,
+        propose: bool = False,
+        on_event: OnEvent | None = None,
+    ) -> Ablation:
+        """Which kept changes the champion still needs: each is left out, on `seeds` seeds that no trial had yet.
+
+        After `hours` or so many `trials` it starts none; the next call goes on, the most valuable first. With `propose`
+        the champion without what it does not need is one more experiment. UserError where no change was kept.
+        """
+        from core.campaign.studies import Ablated
+        from core.store.recovery import recover
+
+        seconds, most = 3600 * _or_infinite(hours), _or_infinite(trials)
+        with self._writing("ablate", on_event) as session:
+            recover(self, session.tell)
+            study = Ablated(self)
+            self._engine.prepare(self.preset, session.tell)
+            study.run(session, seeds, seconds, most)
+            found = study.result(seeds)
+            if not propose:
+                return found
+            runner = self._prepared(session)  # whose clock starts here
+            if runner.resume() is not None and self.champion.number != found.champion:
+                session.tell(Notice("an experiment that was pending became champion: ablate that one"))
+                return found
+            return study.propose(session, found, lambda proposal: runner.experiment(proposal, self.champion))
+
+    def transfer(self, preset: Preset, seeds: int = 3, on_event: OnEvent | None = None) -> Transfer:
+        """Baseline and champion under another preset, as `scaled_preset` makes it: how much of the gain carries over.
+
+        Every trial is recorded as it ends: the next call resumes what was cut off, and a higher number of seeds adds to
+        what is there. UserError where the champion is the baseline, and where its changes can't be brought there.
+        """
+        from core.campaign.studies import Transferred
+        from core.store.recovery import recover
+
+        with self._writing("transfer", on_event) as session:
+            recover(self, session.tell)
+            study = Transferred(self, preset)
+            self._engine.prepare(preset, session.tell)
+            study.run(session, seeds)
+        return study.result(self.confirmation())
 
     @contextmanager
     def _writing(self, command: activity.Command, on_event: OnEvent | None, job: str = "") -> Iterator[Session]:

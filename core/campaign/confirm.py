@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from core.campaign.schedule import PlannedTrial
+from core.campaign.schedule import PlannedTrial, fresh_seeds
 from core.campaign.statistics import Interval, interval
 from core.records import Experiment, Measurement, Trial, UserError
 
@@ -68,9 +68,7 @@ def seeds_for(count: int, recorded: Sequence[Measurement], used: Collection[int]
         raise UserError(
             f"a confirmation takes at least {LEAST_SEEDS} seeds, as in --seeds {DEFAULT_SEEDS}; not {count}"
         )
-    begun = list(dict.fromkeys(one.trial.seed for one in recorded))
-    fresh = 1 + max(used, default=0)
-    return begun + list(range(fresh, fresh + max(0, count - len(begun))))
+    return fresh_seeds(count, recorded, used)
 
 
 def seconds_of(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement] = ()) -> float:
@@ -95,7 +93,7 @@ def conclude(baseline: Experiment, champion: Experiment, recorded: Sequence[Meas
     for seed in dict.fromkeys(one.trial.seed for one in recorded):
         of = {one.role: one.trial for one in recorded if one.trial.seed == seed}
         scores = {role: pair for role, trial in of.items() if (pair := _scores(trial)) is not None}
-        failed += [f"{role}, seed {seed}: {_failure(one)}" for role, one in of.items() if role not in scores]
+        failed += [f"{role}, seed {seed}: {failure_of(one)}" for role, one in of.items() if role not in scores]
         if len(scores) == 2:
             if not all(map(_audited, of.values())):
                 unaudited.append(seed)
@@ -198,7 +196,7 @@ def _audited(trial: Trial) -> bool:
     return all(one is not None and one.kind == "deep" for one in (trial.audit, trial.test_audit))
 
 
-def _failure(trial: Trial) -> str:
+def failure_of(trial: Trial) -> str:
     return f"disturbed: {trial.disturbed}" if trial.disturbed else f"{trial.verdict}: {trial.reason}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from core.records import Experiment, Measurement, Role
@@ -31,6 +31,13 @@ def interleaved(baseline: Experiment, champion: Experiment, seeds: Sequence[int]
             pair.append(PlannedTrial("champion", champion, seed))
         planned += pair if place % 2 == 0 else pair[::-1]
     return planned
+
+
+def fresh_seeds(count: int, recorded: Sequence[Measurement], used: Collection[int]) -> list[int]:
+    """Those that the recorded trials began with, then others that no trial ever had, up to `count`."""
+    begun = list(dict.fromkeys(one.trial.seed for one in recorded))
+    fresh = 1 + max(used, default=0)
+    return begun + list(range(fresh, fresh + max(0, count - len(begun))))
 
 
 def remaining(planned: Sequence[PlannedTrial], recorded: Sequence[Measurement], attempts: int) -> list[PlannedTrial]:

@@ -37,6 +37,26 @@ def interval(differences: Sequence[float]) -> Interval | None:
     return Interval(mean=statistics.fmean(differences), half_width=half_width, count=len(differences))
 
 
+def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """The deviation within groups that share it, and its degrees of freedom; (0.0, 0) if no group has two values."""
+    freedom = sum(max(0, len(group) - 1) for group in groups)
+    squares = sum(sum((value - statistics.fmean(group)) ** 2 for value in group) for group in groups if group)
+    return (math.sqrt(squares / freedom), freedom) if freedom else (0.0, 0)
+
+
+def share_of(part: Interval, whole: Interval) -> tuple[float, float] | None:
+    """The 95 % interval of part / whole (Fieller 1954), two independent means; None where `whole` may be zero.
+
+    A `whole` without a width is taken as known. Intervals of unlike counts differ in their t, which their widths hold.
+    """
+    a, b, da, db = part.mean, whole.mean, part.half_width, whole.half_width
+    below = b * b - db * db
+    if b <= 0 or below <= 0:
+        return None
+    root = math.sqrt(max(0.0, (a * b) ** 2 - below * (a * a - da * da)))
+    return (a * b - root) / below, (a * b + root) / below
+
+
 def quantile(probability: float, freedom: int) -> float:
     """The t that a share of `probability`, from 0.5 up and below 1, lies under, with `freedom` >= 1 degrees.
 

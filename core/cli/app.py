@@ -13,6 +13,7 @@ import typer
 from typer import Option
 
 from core.cli import (
+    ablate,
     audit,
     bench,
     compare,
@@ -29,6 +30,7 @@ from core.cli import (
     status,
     train,
     transcript,
+    transfer,
     try_,
     wait,
 )
@@ -46,6 +48,8 @@ Train a model for minutes, keep the change if it made the model better, and repe
   cd night && autoresearch status                    see how it stands; `log` and `show N` have the details
   autoresearch try -m "wider heads"                  try train.py as you edited it
   autoresearch confirm                               measure champion and baseline again with fresh seeds
+  autoresearch ablate                                see which of the kept changes the champion still needs
+  autoresearch transfer --depth 8                    see how much of the gain carries over to another scale
   autoresearch train --preset smoke                  run one trial outside any campaign
 """
 
@@ -88,6 +92,8 @@ for _command in (
     show.show,
     transcript.transcript,
     confirm.confirm,
+    ablate.ablate,
+    transfer.transfer,
     export.export,
     sample.sample,
     audit.audit,

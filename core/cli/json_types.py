@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from core.campaign.ablate import Ablation
 from core.campaign.confirm import Confirmation
 from core.campaign.status import Status
+from core.campaign.transfer import Transfer
 from core.campaign.verify import Check
 from core.measure.doctor import Level
 from core.records import Experiment, Preset, Trial, TrialVerdict, Verdict
@@ -271,6 +273,8 @@ OUTPUTS: dict[str, JsonOutput] = {
     "show": JsonOutput(form="object", of=ShownExperiment),
     "transcript": JsonOutput(form="object", of=ShownTranscript),
     "confirm": JsonOutput(form="object", of=Confirmation, note="Exit status 1 if no pair of trials was completed."),
+    "ablate": JsonOutput(form="object", of=Ablation, note="Exit status 1 if nothing was measured."),
+    "transfer": JsonOutput(form="object", of=Transfer, note="Exit status 1 if no pair of trials was completed."),
     "export": JsonOutput(form="object", of=ExportedFolder),
     "sample": JsonOutput(form="object", of=SampledText),
     "audit": JsonOutput(form="object", of=AuditReport, note="Exit status 1 if a check failed."),

@@ -121,6 +121,16 @@ NoSandbox = Annotated[
 ]
 
 
+def parsed_hours(text: str | float) -> float:
+    """Hours from what was typed: 8, 0.5 or 1:30."""
+    from core.store.program import hours_of
+
+    try:
+        return hours_of(str(text))
+    except ValueError:
+        raise typer.BadParameter(f"expected hours, as in 8, 0.5 or 1:30, not {text!r}") from None
+
+
 def comma_separated(names: str | None) -> list[str]:
     """The parts of an option that takes several names: `torch,jax`."""
     return [name.strip() for name in (names or "").split(",") if name.strip()]

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer import Argument, Option
 
 from core.cli import completion, ending, resolve
@@ -21,23 +20,17 @@ from core.cli.options import (
     PresetSettings,
     TrainingDevice,
     interruptible,
+    parsed_hours,
     same_command,
 )
 from core.cli.render import terminal
 from core.cli.resolve import PresetOptions
 from core.records import PROGRAM, UserError
-from core.store.program import Limits, Program, hours_of
+from core.store.program import Limits, Program
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
     from core.events import Judged
-
-
-def _hours(text: str | float) -> float:
-    try:
-        return hours_of(str(text))
-    except ValueError:
-        raise typer.BadParameter(f"expected hours, as in 8, 0.5 or 1:30, not {text!r}") from None
 
 
 def run(
@@ -65,7 +58,7 @@ def run(
     experiments: Annotated[int | None, Option(metavar="N", help="stop after N more experiments")] = None,
     hours: Annotated[
         float | None,
-        Option(metavar="HOURS", parser=_hours, help="start no experiment after so many hours: 8, 0.5 or 1:30"),
+        Option(metavar="HOURS", parser=parsed_hours, help="start no experiment after so many hours: 8, 0.5 or 1:30"),
     ] = None,
     max_cost: Annotated[float | None, Option(metavar="USD", help="model: the most that this run may spend")] = None,
     max_tokens: Annotated[int | None, Option(metavar="N", help="model: the most tokens that this run may use")] = None,

@@ -130,7 +130,7 @@ def of_backends(
     sides, left_out = {}, []
     for name in dict.fromkeys(chosen):
         try:
-            side = _on(preset, name, device, tell)
+            side = on_backend(preset, name, device, tell)
             require(side)
         except UserError as error:
             if names or name == preset.backend:
@@ -144,7 +144,8 @@ def of_backends(
     return sides
 
 
-def _on(preset: Preset, backend: str, device: str | None, tell: Tell) -> Preset:
+def on_backend(preset: Preset, backend: str, device: str | None = None, tell: Tell = lambda line: None) -> Preset:
+    """The preset on another backend, without the constants that its trainer lacks, which are passed to `tell`."""
     if backend == preset.backend:
         return preset if device is None else dataclasses.replace(preset, device=device)
     has = read_constants(backends.trainer_path(backend).read_text(encoding="utf-8"))

@@ -29,7 +29,7 @@ WRITE_SECONDS = 1.0  # between two notes of a trial's progress
 INTERRUPTED = "interrupted"
 KILLED = "it ended without a word: it was killed, or the machine went down"
 
-Command = Literal["run", "try", "confirm"]
+Command = Literal["run", "try", "confirm", "ablate", "transfer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ def _changes(now: Activity, event: events.Event, budget: float) -> dict[str, Any
             subject = f"experiment {event.number}" if event.number else "the baseline"
             return {"subject": f"{subject}, seed {event.seed}", "doing": "starting up", "seconds": None}
         case events.Measuring():
-            subject = f"the {event.role} again, {event.place + 1} of {event.count}, seed {event.seed}"
+            subject = f"{event.whose}, {event.place + 1} of {event.count}, seed {event.seed}"
             return {"subject": subject, "doing": "starting up", "seconds": None}
         case events.Progress():
             training = event.phase == "train"

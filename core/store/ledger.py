@@ -28,6 +28,7 @@ from core.store import hash_chain
 from core.store.schema import APPLICATION, READABLE, SCHEMA, VERSION
 from core.store.sqlite import damaged, other_version, sqlite_as_user_error, transaction
 
+STUDIES = ("ablate", "transfer")  # how purposes of measurements begin that belong to no experiment and no confirmation
 ATTEMPTS = 4  # at a measurement whose trial is disturbed each time
 
 
@@ -220,6 +221,11 @@ class Ledger:
     def record_measurement(self, measured: Measurement) -> None:
         """A trial that is no experiment's, durable when this returns."""
         trial = measured.trial
+        if self._in_facts(measured.purpose):
+            place = len(self.measurements(measured.purpose, measured.series))
+            name = f"measurement {measured.purpose} {measured.series} {place}"
+            self.record_fact(name, _dump(to_json(measured)))
+            return
         if self.version < 3:
             if measured.purpose not in ("confirm", "drift") or measured.role not in ("baseline", "champion"):
                 raise self._not_in_version_2(f"a trial of the {measured.role} to {measured.purpose}")
@@ -279,7 +285,15 @@ class Ledger:
             if not last:
                 return []
             series = last[0][0]
+        if self._in_facts(purpose):
+            names = f"measurement {purpose} {series} *"
+            rows = self._rows("SELECT value FROM facts WHERE name GLOB ? ORDER BY LENGTH(name), name", (names,))
+            return [from_json(Measurement, json.loads(value)) for (value,) in rows]
         return self._measurements("purpose = ? AND series = ?", purpose, series)
+
+    def _in_facts(self, purpose: Purpose) -> bool:
+        """Whether these measurements are facts: those of a study, which the table of version 2 can't hold."""
+        return self.version < 3 and purpose.startswith(STUDIES)
 
     def measurements_of(self, experiment: int, purpose: Purpose) -> list[Measurement]:
         """Those of an experiment's trainer and of one purpose, over all series, in the order they ran."""
@@ -291,7 +305,9 @@ class Ledger:
 
     def seeds(self) -> set[int]:
         """Every seed that any recorded trial ran with."""
-        return {row[0] for row in self._rows("SELECT seed FROM trials UNION SELECT seed FROM measurements")}
+        seeds = {row[0] for row in self._rows("SELECT seed FROM trials UNION SELECT seed FROM measurements")}
+        studied = self._rows("SELECT json_extract(value, '$.trial.seed') FROM facts WHERE name GLOB 'measurement *'")
+        return seeds.union(*studied)
 
     def candidate_of_trials(self, experiment: int) -> str | None:
         """The commit that the experiment's trials ran, None without any."""

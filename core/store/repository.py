@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -123,6 +124,24 @@ class Repo:
     def diff(self, old: str, new: str) -> str:
         """The trainer's unified diff between two commits, whatever the person's settings for diffs."""
         return self._run("diff-tree", "-p", "--no-color", old, new, "--", TRAINER)
+
+    def merge_lines(self, base: str, ours: str, theirs: str) -> str | None:
+        """`ours` with what `theirs` changed in the lines of `base`; None where their changes touch."""
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / name for name in ("ours", "base", "theirs")]
+            for path, text in zip(paths, (ours, base, theirs), strict=True):
+                path.write_bytes(text.encode("utf-8", "backslashreplace"))
+            command = [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", "merge-file", "--stdout", *map(str, paths)]
+            status, out, err = self._git.execute(
+                command, with_extended_output=True, with_exceptions=False, stdout_as_string=False,
+                strip_newline_in_stdout=False, shell=False,
+            )  # fmt: skip
+        if 0 < status < 128:  # the number of conflicts
+            return None
+        if status != 0:
+            raise GitFailed(f"git merge-file: {clean(str(err)).strip() or f'exit status {status}'}")
+        assert isinstance(out, bytes)
+        return out.decode("utf-8")
 
     # Candidates and the branch
 

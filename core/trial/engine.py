@@ -35,7 +35,7 @@ class Local:
     """Trials under this machine's supervisor, with the corpus prepared here."""
 
     def __init__(self) -> None:
-        self._dataset: Dataset | None = None
+        self._datasets: dict[tuple[str, int], Dataset] = {}
 
     # Imported in the methods: reading a campaign (`status`, `log`) needs none of it.
 
@@ -47,30 +47,29 @@ class Local:
         def on_stage(stage: str, done: int, total: int) -> None:
             tell(Preparing(stage, done, total))
 
-        if self._dataset is None:
+        if (text := (preset.corpus, preset.vocabulary)) not in self._datasets:
             require_before_data(preset)
-            self._dataset = prepare(preset.corpus, preset.vocabulary, on_progress=on_stage)
+            self._datasets[text] = prepare(preset.corpus, preset.vocabulary, on_progress=on_stage)
             compile_missing(preset.backend, on_stage)
-            for warning in self._dataset.warnings(preset.score_bytes):
+            for warning in self.dataset(preset).warnings(preset.score_bytes):
                 tell(Notice(f"warning: {warning}"))
 
-    @property
-    def dataset(self) -> Dataset:
-        assert self._dataset is not None, "prepare comes first"
-        return self._dataset
+    def dataset(self, preset: Preset) -> Dataset:
+        """The preset's corpus, which was prepared."""
+        return self._datasets[preset.corpus, preset.vocabulary]
 
     def run_trial(self, spec: TrialSpec, on_progress: OnProgress = lambda progress: None) -> Trial:
         from core.trial.supervisor import run_trial
 
-        return run_trial(spec, self.dataset, on_progress)
+        return run_trial(spec, self.dataset(spec.preset), on_progress)
 
     def score(self, spec: AuditSpec) -> Score:
         from core.trial.model import open_model
 
         with open_model(spec.trainer, spec.weights, read_facts(spec.folder), spec.preset) as model:
-            return model.score(self.dataset.scored("val", spec.preset.score_bytes))
+            return model.score(self.dataset(spec.preset).scored("val", spec.preset.score_bytes))
 
     def review(self, spec: AuditSpec) -> AuditResult:
         from core.trial.audit_deep import review
 
-        return review(spec, self.dataset)
+        return review(spec, self.dataset(spec.preset))

@@ -203,8 +203,7 @@ class Follower:
             case events.Confirming():
                 self._line_after_bars(_confirming(event))
             case events.Measuring():
-                whose = f"{event.role} (experiment {event.experiment}), seed {event.seed}"
-                self._start_bar(f"{event.place + 1} of {event.count}: {whose}: ")
+                self._start_bar(f"{event.place + 1} of {event.count}: {event.whose}, seed {event.seed}: ")
             case events.Measured():
                 self._line_after_bars(_measured(event))
             case events.Working():
