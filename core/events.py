@@ -170,6 +170,13 @@ class Back(Notice):
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What a run can show, and how program.md's limits meet its champion. Sent before its first experiment."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Stopped:
     """The last event of a run, with what ended it."""
 
@@ -192,6 +199,7 @@ Event = (
     | Measured
     | Working
     | Notice
+    | Outlook
     | Stopped
 )
 OnEvent = Callable[[Event], None]

@@ -16,11 +16,13 @@ import presets
 from core.agents.base import Agent
 from core.agents.llm import transcript
 from core.campaign.agent_context import CampaignContext
-from core.campaign.judge.base import Policy
+from core.campaign.judge.base import Noise, Policy
+from core.campaign.judge.greedy import LowerWins
+from core.campaign.judge.outlook import PAIRS
 from core.campaign.judge.registry import DEFAULT, fact_of, named
 from core.campaign.session import Session
 from core.campaign.status import Status, status_of
-from core.events import Accepted, Confirming, Event, Notice, OnEvent, Repeat, Stopped
+from core.events import Accepted, Confirming, Event, Notice, OnEvent, Outlook, Repeat, Stopped
 from core.records import Experiment, Preset, Proposal, UserError
 from core.store import activity
 from core.store import program as programs
@@ -171,9 +173,22 @@ class Campaign(CampaignReader):
                 if self.repo.work_blob() not in {None, self.repo.blob(champion.commit)}:
                     edited = "train.py in the work tree has edits of its own"
                     session.tell(Notice(f"{edited}; this run neither uses nor changes them"))
+                left = begun + seconds - time.monotonic()
+                for said in self._foreword(champion, runner.noise, most, left):
+                    session.tell(Outlook(said))
                 session.tell(Stopped(self._loop(agent, runner, session.tell, most, begun, seconds)))
             finally:
                 agent.end()
+
+    def _foreword(self, champion: Experiment, noise: Noise | None, most: float, seconds: float) -> list[str]:
+        """What this run can show, and how program.md's limits meet the champion."""
+        from core.campaign.foreword import foreword
+
+        greedy = self._policy.name == LowerWins.name
+        return foreword(
+            self.experiment(0), self.experiment(champion.number), self.program.limits,
+            noise=noise, most=most, seconds=seconds, pairs=1 if greedy else PAIRS, held=not greedy,
+        )  # fmt: skip
 
     def _loop(
         self, agent: Agent, runner: ExperimentRunner, tell: OnEvent, most: float, begun: float, seconds: float

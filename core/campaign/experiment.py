@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from core.campaign.evidence import COMPARE, EvidenceBuilder, measured_for
-from core.campaign.judge.base import AnotherTrial, Decision, Evidence
+from core.campaign.judge.base import AnotherTrial, Decision, Evidence, Noise
 from core.campaign.judge.greedy import champion_bpb, spread_of_seeds
 from core.campaign.remeasure import ReferenceScores, RemeasurementRunner
 from core.campaign.schedule import PlannedTrial
@@ -46,6 +46,11 @@ class ExperimentRunner:
         self._again = RemeasurementRunner(session)
         self._builder = EvidenceBuilder.of(self._ledger, self._preset.seeds)
         self._since = time.monotonic()  # when the last experiment ended
+
+    @property
+    def noise(self) -> Noise | None:
+        """Pooled over the trials so far."""
+        return self._builder.evidence((), ()).noise
 
     def baseline(self) -> Experiment:
         """Experiment 0: the branch's trainer, which can be compiled. A failure is a UserError and leaves no row."""

@@ -112,13 +112,21 @@ def test_a_campaign_is_followed_from_event_to_event() -> None:
         events.Judged(experiment),
         events.Repeat("wider heads", "search", experiment),
         events.Notice("a notice"),
+        events.Outlook("12 experiments at a spread"),
         events.Stopped("1 experiments, the limit"),
     ):
         follow(event)
     follow.close()
     text = file.getvalue()
     assert judged == [4]
-    for part in ("tokens", "wider [red]heads[/red]", "experiment 4, seed 1: training", "a notice", "the limit"):
+    for part in (
+        "tokens",
+        "wider [red]heads[/red]",
+        "experiment 4, seed 1: training",
+        "a notice",
+        "12 exp",
+        "the limit",
+    ):
         assert part in text
     assert "not run again: wider heads is experiment 4, discard with val_bpb 1.5000" in text
 

@@ -49,4 +49,5 @@ def outlook(*, noise: float | None, spread: float | None, experiments: float, pa
 
 def _two(value: float) -> str:
     """Two significant digits, and no exponent: 0.015, 0.00042."""
-    return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}"
+    exponent = int(f"{value:.1e}".partition("e")[2])
+    return f"{value:.{max(0, 1 - exponent)}f}"

@@ -209,7 +209,7 @@ class Follower:
             case events.Working():
                 self._bar = self._bar or TrialBar(self._console)
                 self._bar.show("agent", f"{event.agent}:", None, one_line(event.what))
-            case events.Notice():
+            case events.Notice() | events.Outlook():
                 self._line(event.text)
             case events.Stopped():
                 self._line_after_bars(f"stopped: {event.reason}")
