@@ -148,19 +148,20 @@ class Campaign(CampaignReader):
         *,
         experiments: int | None = None,
         hours: float | None = None,
+        full_trials: bool = False,
         on_event: OnEvent | None = None,
     ) -> None:
         """Tries what the agent proposes and keeps what wins, until a limit or until it has nothing more to propose.
 
         The baseline comes first where it is missing, and a candidate that a kill left behind is finished and counts.
         `experiments` limits the rows that this call adds beside the baseline; after `hours` it starts nothing new. Of
-        these limits and program.md's the lower ones hold. KeyboardInterrupt ends the trial and passes through: the
-        candidate is pending then, and the next run resumes it.
+        these limits and program.md's the lower ones hold. With `full_trials`, no trial is stopped early.
+        KeyboardInterrupt ends the trial and passes through: the candidate is pending then, and the next run resumes it.
         """
         from core.store.recovery import recover
 
         begun = time.monotonic()
-        with self._writing("run", on_event) as session:
+        with self._writing("run", on_event, full_trials=full_trials) as session:
             most = min(_or_infinite(experiments), _or_infinite(self.program.experiments))
             seconds = 3600 * min(_or_infinite(hours), _or_infinite(self.program.hours))
             recover(self, session.tell)
@@ -365,7 +366,9 @@ class Campaign(CampaignReader):
         return study.result(self.confirmation())
 
     @contextmanager
-    def _writing(self, command: activity.Command, on_event: OnEvent | None, job: str = "") -> Iterator[Session]:
+    def _writing(
+        self, command: activity.Command, on_event: OnEvent | None, job: str = "", *, full_trials: bool = False
+    ) -> Iterator[Session]:
         """Holds the campaign's lock. `program.md` is read anew. What killed runs left is removed."""
         from core.sandbox import janitor
         from core.store.whereabouts import Whereabouts
@@ -383,7 +386,9 @@ class Campaign(CampaignReader):
                 self.read_program()
                 if removed := janitor.clean():
                     tell(Notice(str(removed)))
-                yield Session(campaign=self, engine=self._engine, policy=self._policy, tell=tell)
+                yield Session(
+                    campaign=self, engine=self._engine, policy=self._policy, tell=tell, full_trials=full_trials
+                )
             finally:
                 self.repo.close()  # an interrupt may have cut its helper process off in the middle of an answer
 

@@ -18,6 +18,7 @@ from core.campaign.judge.greedy import champion_bpb, spread_of_seeds
 from core.campaign.remeasure import ReferenceScores, RemeasurementRunner
 from core.campaign.schedule import PlannedTrial
 from core.campaign.session import Session
+from core.campaign.stopping import StopRules
 from core.events import Judged, Notice, Proposed, Reviewing, TrialEnded, TrialStarted
 from core.records import TRAINER, Audit, Budget, Constant, Experiment, Measurement, Proposal, Trial, UserError
 from core.store import commit_message, trial_files
@@ -28,6 +29,7 @@ from core.trainer.check import refusal
 from core.trainer.constants import read_constants
 from core.trainer.fingerprint import fingerprint
 from core.trial.spec import AuditSpec, TrialSpec
+from core.trial.stop_rule import StopRule
 
 _TIDY_EVERY = 256  # experiments, each three loose objects and a ref
 _SHOWN_LINES = 20
@@ -44,6 +46,7 @@ class ExperimentRunner:
         self._preset = self._campaign.preset
         self._reference = ReferenceScores(session)
         self._again = RemeasurementRunner(session)
+        self._stops = StopRules(session)
         self._builder = EvidenceBuilder.of(self._ledger, self._preset.seeds)
         self._since = time.monotonic()  # when the last experiment ended
 
@@ -109,7 +112,8 @@ class ExperimentRunner:
             if answer.why:
                 self._tell(Notice(answer.why))
             if answer.of == "candidate":
-                trials.append(self._trial(number, len(trials), commit, text, answer.seed))
+                stop = self._stops.rule(commit, answer.seed, self._evidence(trials, measured))
+                trials.append(self._trial(number, len(trials), commit, text, answer.seed, stop))
             else:
                 measured.append(self._measured_again(number, answer))
         assert champion is not None or decision.verdict == "keep", "a baseline that failed has raised before"
@@ -179,7 +183,7 @@ class ExperimentRunner:
             champion_bpb=champion_bpb(evidence, evidence.seeds[0]), spread=spread_of_seeds(evidence),
         )  # fmt: skip
 
-    def _trial(self, number: int, trial: int, commit: str, text: str, seed: int) -> Trial:
+    def _trial(self, number: int, trial: int, commit: str, text: str, seed: int, stop: StopRule | None) -> Trial:
         self._tell(TrialStarted(number, seed))
         spec = TrialSpec(
             trainer=text,
@@ -188,6 +192,7 @@ class ExperimentRunner:
             seed=seed,
             into=self._files.trial(number, trial),
             trainer_path=self._files.trainer(number),
+            stop=stop,
         )
         record = self._session.engine.run_trial(spec, self._tell)
         if number == 0 and (record.verdict != "scored" or record.val_bpb is None or not math.isfinite(record.val_bpb)):

@@ -64,7 +64,7 @@ class RemeasurementRunner:
             preset=self._preset,
             budget=Budget(seconds=self._preset.budget_seconds),
             seed=planned.seed,
-            into=folder / (f"{planned.role}-{planned.seed}" + (f"-{tried}" if tried else "")),
+            into=self._campaign.files.measurement(purpose, series, planned.role, planned.seed, tried),
             trainer_path=folder / planned.role / TRAINER,
             test=test,
         )

@@ -18,3 +18,4 @@ class Session:
     engine: Engine
     policy: Policy
     tell: OnEvent
+    full_trials: bool = False  # no trial is stopped early

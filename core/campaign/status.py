@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from core.agents.llm.archive import Costs, costs
 from core.store import activity
 from core.store.activity import Activity
+from core.store.ledger import StopTotals
 from core.store.reader import CampaignReader
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Status:
     model: Costs | None = None  # what agents spent on models; None if they used none
     activity: Activity | None = None  # what writes to it now, or did so last; None if nothing ever did
     stopped: int = 0
+    stops: StopTotals | None = None  # None where no trial was stopped early or would have been
     kept_within_spread: int = 0  # of those kept: their gain is no larger than what the baseline's seeds differ by
 
 
@@ -48,4 +50,5 @@ def status_of(campaign: CampaignReader, confirmation: Confirmation | None) -> St
         confirmation=confirmation,
         model=costs(campaign.files.agents, totals["experiments"], totals["kept"]),
         activity=activity.read(campaign.files),
+        stops=campaign.ledger.stops(),
     )

@@ -130,6 +130,9 @@ def run(
         list[str] | None,
         Option("--agent-set", metavar="KEY=VALUE", help="a setting of another package's agent; may be repeated"),
     ] = None,
+    full_trials: Annotated[
+        bool, Option("--full-trials", help="stop no trial early, however far behind the champion it is")
+    ] = False,
     no_sandbox: NoSandbox = False,
     as_json: AsJson = False,
 ) -> None:
@@ -182,7 +185,9 @@ def run(
         terminal.notice(f"limits: {limits(campaign.program, given)}")
         try:
             with Follower(terminal.err(), printer) as follower:
-                campaign.run(proposing, experiments=experiments, hours=hours, on_event=follower)
+                campaign.run(
+                    proposing, experiments=experiments, hours=hours, full_trials=full_trials, on_event=follower
+                )
         except KeyboardInterrupt as interrupt:
             with contextlib.suppress(OSError, UserError):  # the terminal may be what was closed
                 printer.end(samples=getattr(interrupt, "signum", signal.SIGINT) == signal.SIGINT)

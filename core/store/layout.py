@@ -68,6 +68,10 @@ class CampaignFolder:
         """Trials that are no experiment's: a subfolder each, and the trainers that they ran."""
         return self.state / "measurements" / purpose / str(series)
 
+    def measurement(self, purpose: str, series: int, role: str, seed: int, attempt: int) -> Path:
+        """The folder of one of these trials, the `attempt`th of its role and seed, from 0."""
+        return self.measurements(purpose, series) / (f"{role}-{seed}" + (f"-{attempt}" if attempt else ""))
+
     @property
     def activity(self) -> Path:
         """What the process that writes to the campaign is doing."""

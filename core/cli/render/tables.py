@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from core.campaign.confirm import Confirmation
     from core.campaign.status import Status
     from core.store.activity import Activity
+    from core.store.ledger import StopTotals
 
 # The columns of a list of experiments: name, width, alignment, and the width of a terminal from which it is shown. The
 # hypothesis takes the rest of the line.
@@ -227,6 +228,8 @@ def status(one: Status, champion: Experiment | None, title: str) -> Group:
     stopped = f"{one.stopped} stopped, " if one.stopped else ""
     others = f"{one.discarded} discarded, {stopped}{one.crashed} crashed, {one.invalid} invalid"
     rows["experiments"] = f"{one.experiments}: {one.kept} kept{within}, {others}"
+    if one.stops is not None:
+        rows["stops"] = stops(one.stops)
     if champion is not None and champion.number > 0:
         rows["retest"] = _retest(one.confirmation, champion)
     if one.experiments_per_hour is not None and one.overhead_fraction is not None:
@@ -253,6 +256,14 @@ def _activity(one: Activity) -> dict[str, RenderableType]:
     if one.away:
         rows["away"] = Text(f"since {one.away_since}: {one_line(one.away)}; the search stands in", style="yellow")
     return rows
+
+
+def stops(totals: StopTotals) -> str:
+    """What stopping early has saved, and how often it would have been wrong."""
+    text = f"{seconds(totals.saved_seconds)} of training saved by stopping early"
+    if not totals.audited:
+        return f"{text}; one in twenty runs on in secret to check that, none yet"
+    return f"{text}; of {totals.audited} that ran on in secret to check that, {totals.wrong} won"
 
 
 def costs(model: Costs) -> str:
