@@ -15,6 +15,7 @@ from core.campaign.judge.base import Policy
 from core.campaign.judge.belief import Belief
 from core.campaign.judge.greedy import LowerWins
 from core.records import Trial
+from core.trial.spec import TrialSpec
 from core.trial.stop_rule import StopDetector, StopRule
 
 STEPS = 40
@@ -30,17 +31,18 @@ class Curves(ScriptedEngine):
         self._stop: StopRule | None = None
         self.during = self._remember
 
-    def _remember(self, spec: object) -> None:
+    def _remember(self, spec: TrialSpec) -> None:
         self._stop = spec.stop
         self.rules.append(self._stop)
 
     def _with_curve(self, into: Path, trial: Trial) -> Trial:
-        assert trial.val_bpb is not None
+        score = trial.val_bpb
+        assert score is not None
         detector = None if self._stop is None else StopDetector(self._stop, BATCHES)
         points = []
         for step in range(1, STEPS + 1):
             progress = step / STEPS
-            loss = 5.5 if step == 1 else 3 * trial.val_bpb - 3 * progress
+            loss = 5.5 if step == 1 else 3 * score - 3 * progress
             points.append({"step": step, "seconds": progress, "progress": progress, "loss": loss})
             if detector is not None and detector.add(step, progress, loss):
                 trial = replace(trial, stop_progress=progress)
