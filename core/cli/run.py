@@ -144,6 +144,7 @@ def run(
     \b
       autoresearch run night --preset h100 --hours 8
       autoresearch run night                                resume it
+      autoresearch run night --full-trials                  stop none early
       autoresearch run demo --preset demo --experiments 12
       autoresearch run second --learn-from night            begin with what another campaign found
       autoresearch run night --agent hybrid --max-cost 20 --hours 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from histories import MemoryHistory
 from benchmarks.search.opponents import Near, Uniform
 from core.agents import registry
 from core.agents.base import Agent
+from core.agents.search import points
 from core.agents.search.agent import SearchAgent
 from core.records import Constant, Proposal, UserError
 from core.store.program import Program
@@ -289,3 +291,17 @@ def test_the_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert registry.make("theirs", seed=8).seed == 8  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="agent broken: not_there:Agent can't be loaded"):
         registry.make("broken")
+
+
+def test_a_stopped_trial_counts_as_a_usual_bad_score_and_not_as_a_failure() -> None:
+    history = MemoryHistory(TEXT, Bowl(0), PRESET)
+    history.run(SearchAgent(seed=1), 12)
+    worse = sorted(
+        e.val_bpb for e in history.found if e.val_bpb is not None and e.val_bpb > (history.champion.val_bpb or 0)
+    )
+    lost = next(e.number for e in reversed(history.found) if e.verdict == "discard")
+    scored = history.found[lost].val_bpb
+    history.found[lost] = replace(history.found[lost], verdict="stopped", val_bpb=None)
+    others = [value for value in worse if value != scored]
+    observed = points.observe(history, read_tunables(history.champion_text))
+    assert observed.tried[lost].val_bpb == pytest.approx(np.median(others))
