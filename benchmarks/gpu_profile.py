@@ -330,7 +330,7 @@ class Profile:
         q, k, v, toward = (torch.randn(shape, device=self.device).to(dtype) for _ in range(4))
         for tensor in (q, k, v):
             tensor.requires_grad_()
-        found: dict[str, Any] = {"shape": shape, "dtype": str(dtype).removeprefix("torch.")}
+        found: dict[str, Any] = {}
         kernels = ["sdpa"]
         if self.device.startswith("cuda"):
             kernels += ["flex", *(["flash-attn-4"] if importlib.util.find_spec("flash_attn") else [])]
@@ -344,7 +344,7 @@ class Profile:
                 found[label] = self.both_ways(attend, q, k, v, toward)
             except Exception as error:  # noqa: BLE001  one kernel that fails says so, the others go on
                 found[label] = f"{type(error).__name__}: {str(error)[:300]}"
-            self.keep(attention=found)
+            self.keep(attention_shape=shape, attention=found)
 
     def both_ways(self, attend: Callable[..., Any], q: Any, k: Any, v: Any, toward: Any) -> dict[str, float]:
         import torch

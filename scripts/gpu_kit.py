@@ -57,7 +57,11 @@ SIZES = {
 
 
 class StepError(Exception):
-    """A step failed; the text says why."""
+    """A step failed; the text says why, and `found` is what it had found."""
+
+    def __init__(self, why: str, found: Mapping[str, Any] | None = None) -> None:
+        super().__init__(why)
+        self.found = found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +84,13 @@ class Done:
     """How a command ended."""
 
     status: int
-    printed: str
+    printed: str  # to standard output
+    last: str  # line that it printed to standard error
     over: bool  # it was ended at its limit
+
+    def __str__(self) -> str:
+        ended = "was ended at its limit" if self.over else f"ended with status {self.status}"
+        return f"{ended}{': ' if self.last else ''}{self.last}"
 
 
 class Kit:
@@ -140,6 +149,7 @@ class Kit:
         with printed.open("w", encoding="utf-8") as out, (self.out / LOG).open("a", encoding="utf-8") as log:
             log.write(f"$ python {' '.join(words)}    # at most {seconds:.0f} s\n")
             log.flush()
+            begin = log.tell()
             self.running = subprocess.Popen(
                 [sys.executable, *words],
                 stdout=out,
@@ -157,10 +167,13 @@ class Kit:
                 over = True
             status = self.end_running()
         said = printed.read_text(encoding="utf-8", errors="replace")
+        with (self.out / LOG).open("rb") as read:
+            read.seek(begin)
+            errors = [line for line in read.read().decode(errors="replace").splitlines() if line.strip()]
         with (self.out / LOG).open("a", encoding="utf-8") as log:
             log.write(f"{said}\n# exit status {status}{', ended at its limit' if over else ''}\n")
         self.trim_log()
-        return Done(status, said, over)
+        return Done(status, said, errors[-1].strip()[:500] if errors else "", over)
 
     def end_running(self) -> int:
         """Ends the command that runs, in order if it can, with all that it started."""
@@ -220,7 +233,7 @@ class Kit:
             entry["seconds"] = round(time.monotonic() - begun, 1)
             spent[step.group] = spent.get(step.group, 0.0) + entry["seconds"]
             self.save()
-            self.say(f"{step.name}: {outcome(entry)}")
+            self.say(f"{step.name} {entry['state']}: {outcome(entry)}")
 
     @contextlib.contextmanager
     def recorded(self, entry: dict[str, Any]) -> Iterator[None]:
@@ -228,7 +241,7 @@ class Kit:
         try:
             yield
         except StepError as error:
-            entry |= {"state": "failed", "why": str(error)}
+            entry |= {"state": "failed", "why": str(error), **({"found": error.found} if error.found else {})}
         except (KeyboardInterrupt, SystemExit):
             entry |= {"state": "interrupted"}
             raise
@@ -267,8 +280,7 @@ def answer(done: Done, what: str) -> dict[str, Any]:
     """What a command answered as JSON. StepError if it has no answer."""
     if (found := last_json(done.printed)) is not None:
         return found
-    why = "was ended at its limit" if done.over else f"ended with status {done.status}"
-    raise StepError(f"{what} {why} without an answer: see {LOG}")
+    raise StepError(f"{what} {done}")
 
 
 def prepare(kit: Kit, seconds: float) -> dict[str, Any]:
@@ -287,10 +299,10 @@ def doctor(kit: Kit, seconds: float) -> dict[str, Any]:
 
 
 def scored(done: Done, what: str) -> dict[str, Any]:
-    """The record of a trial. StepError, with what it had found, if it has no score."""
+    """The record of a trial. StepError with the record if it has no score."""
     record = answer(done, what)
     if record.get("verdict") != "scored":
-        raise StepError(f"the trial is {record.get('verdict')}: {record.get('reason')}")
+        raise StepError(f"the trial is {record.get('verdict')}: {record.get('reason')}", record)
     return record
 
 
@@ -301,21 +313,21 @@ def train(kit: Kit, seconds: float, *words: str, budget: float | None = None) ->
 
 
 def cold(kit: Kit, seconds: float) -> dict[str, Any]:
-    """The first trial, on an empty compile cache. If it fails confined, the run goes on unconfined where that works."""
+    """The first trial, on an empty compile cache. If it crashes only when confined, the run goes on unconfined."""
     shutil.rmtree(kit.work / "cache" / "compiled", ignore_errors=True)
     begun = time.monotonic()
     try:
         return train(kit, seconds)
     except StepError as error:
         left = seconds - (time.monotonic() - begun)
-        if left < 30:
+        if (error.found or {}).get("verdict") != "crash" or left < 30:
             raise
         kit.sandbox = ["--no-sandbox"]
         try:
             return {**train(kit, left), "confined_failed": str(error)}
         except StepError as again:
             kit.sandbox = []
-            raise StepError(f"confined: {error}. With --no-sandbox: {again}") from None
+            raise StepError(f"confined: {error}. With --no-sandbox: {again}", error.found) from None
 
 
 def profile(kit: Kit, seconds: float) -> dict[str, Any]:
@@ -327,7 +339,7 @@ def profile(kit: Kit, seconds: float) -> dict[str, Any]:
         trace.unlink()
     found = last_json(path.read_text(encoding="utf-8")) if path.exists() else None
     if found is None or "profile" not in found:
-        raise StepError(f"no profile{': it was ended at its limit' if done.over else ''}: see {LOG}; found {found}")
+        raise StepError(f"the profile {done}", found)
     return found
 
 
@@ -346,7 +358,7 @@ def tests(kit: Kit, seconds: float) -> dict[str, Any]:
     options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
     done = kit.call(["-m", "pytest", "tests/backends", *options], seconds)
     if not report.exists():
-        raise StepError(f"pytest {'was ended at its limit' if done.over else 'wrote no report'}: see {LOG}")
+        raise StepError(f"pytest {done}")
     found: dict[str, Any] = {"passed": 0, "failed": [], "skipped": []}
     for case in ET.parse(report).iter("testcase"):
         name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
@@ -378,6 +390,8 @@ def campaign(kit: Kit, seconds: float) -> dict[str, Any]:
     begun = time.monotonic()
     done = kit.autoresearch("run", str(folder), *kit.common(), *words, seconds=seconds - 15)
     taken = time.monotonic() - begun
+    if not folder.exists():
+        raise StepError(f"the campaign {done}")
     status = answer(kit.autoresearch("status", str(folder), "--json", seconds=15), "status")
     return {"over": done.over, "run_status": done.status, "run_seconds": round(taken, 1), "status": status}
 
@@ -388,15 +402,15 @@ STEPS = (
     Step(name="doctor", about="what is here and what is chosen", seconds=45, least=10, work=doctor),
     Step(name="cold", about="a trial that compiles everything", seconds=240, least=30, work=cold),
     Step(name="warm", about="the same trial again", seconds=90, least=20, work=train),
-    Step(name="profile", about="where three steps spend their time", seconds=100, least=20, work=profile),
+    Step(name="profile", about="where three steps spend their time", seconds=100, least=30, work=profile),
     *(
-        Step(name=name, about=one.why, seconds=75, least=20, work=variant(name), group="variants")
+        Step(name=name, about=one.why, seconds=75, least=35, work=variant(name), group="variants")
         for name, one in VARIANTS.items()
     ),
-    Step(name="tests", about="pytest -m gpu", seconds=90, least=15, work=tests),
-    Step(name="jax", about="the same shapes in JAX", seconds=120, least=25, work=jax),
-    Step(name="auto", about="presets auto", seconds=100, least=25, work=auto),
-    Step(name="campaign", about="four experiments", seconds=240, least=40, work=campaign),
+    Step(name="tests", about="pytest -m gpu", seconds=90, least=30, work=tests),
+    Step(name="jax", about="the same shapes in JAX", seconds=120, least=45, work=jax),
+    Step(name="auto", about="presets auto", seconds=100, least=60, work=auto),
+    Step(name="campaign", about="four experiments", seconds=240, least=60, work=campaign),
 )
 GROUP_SECONDS = {"variants": 150.0}
 
@@ -418,15 +432,16 @@ def chosen(only: Sequence[str], skip: Sequence[str], done: Sequence[str] = ()) -
 
 
 def outcome(entry: Mapping[str, Any]) -> str:
-    """One line: how a step ended, and its figures if it was a trial."""
-    state = str(entry["state"])
-    if state != "ok":
-        return f"{state}{': ' + str(entry['why']) if entry.get('why') else ''}"
+    """One line: a step's figures, or why it has none."""
+    if entry["state"] != "ok":
+        return str(entry.get("why", ""))
     found = entry.get("found") or {}
     if "tokens_per_second" in found and "wall_seconds" in found:
         return trial_line(found)
     if "profile" in found:
         return profile_line(found)
+    if "backends" in found:
+        return doctor_line(found)
     if "passed" in found:
         return f"{found['passed']} passed, {len(found['failed'])} failed, {len(found['skipped'])} skipped"
     if "run_seconds" in found:
@@ -460,6 +475,15 @@ def trial_line(found: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def doctor_line(found: Mapping[str, Any]) -> str:
+    parts = ["ready" if found["ready"] else f"not ready: {'; '.join(map(str, found['first']))}"]
+    for name, one in found["backends"].items():
+        if one.get("missing") is None and "error" not in one and one.get("choices"):
+            named = ", ".join(str(choice).partition(" (")[0] for choice in one["choices"].values())
+            parts.append(f"{name} {one['versions'].get(name)} on {one['device_name']}: {named}")
+    return "; ".join([*parts, f"sandbox {found['sandbox']['tier']}"])
+
+
 def bpb(found: Mapping[str, Any], key: str) -> str:
     return f"{found[key]:.4f} bpb" if found.get(key) is not None else "no score"
 
@@ -490,8 +514,10 @@ def summary(results: Mapping[str, Any]) -> str:
         lines.append(f"{entry['name']:13} {entry['state']:11} {seconds}  {outcome(entry)}")
         found = entry.get("found") or {}
         lines += [f"    {one['test']}: {one['why'].splitlines()[:1]}" for one in found.get("failed", [])]
-        lines += [f"    attention {name}: {attention_words(one)}" for name, one in found.get("attention", {}).items()]
-    return "\n".join(lines) + "\n"
+        lines += [
+            f"    attention by {name}: {attention_words(one)}" for name, one in found.get("attention", {}).items()
+        ]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def attention_words(found: Any) -> str:
