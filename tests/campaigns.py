@@ -209,8 +209,15 @@ class ScriptedAgent(Agent):
 
 
 def a_campaign(root: Path, score: float = 2.0, **values: Any) -> Campaign:
-    """A new campaign with a scripted engine, its baseline not yet run."""
-    values = {"engine": ScriptedEngine(), "program": "Lower it.\n", "trainer": trainer(score), "tag": "t", **values}
+    """A new campaign with a scripted engine, its baseline not yet run. It keeps any lower score."""
+    values = {
+        "engine": ScriptedEngine(),
+        "program": "Lower it.\n",
+        "trainer": trainer(score),
+        "tag": "t",
+        "policy": LowerWins(),
+        **values,
+    }
     return Campaign.create(root, PRESET, **values)
 
 

@@ -11,6 +11,7 @@ from core.campaign.judge.belief import Belief
 from core.campaign.judge.greedy import LowerWins
 from core.campaign.judge.noise import scores
 from core.campaign.statistics import quantile
+from core.records import Verdict
 
 GATE_SEEDS = 3
 
@@ -40,6 +41,9 @@ class _Seeded:
                 return AnotherTrial(seed)
         gains = [champion[seed] - own[seed] for seed in own]
         return _decision("keep" if self.wins(gains) else "discard", own, champion)
+
+    def refused(self, evidence: Evidence, verdict: Verdict, reason: str) -> Decision:
+        return Decision(verdict=verdict, reason=reason, val_bpb=None, champion_bpb=None, spread=None)
 
     def wins(self, gains: list[float]) -> bool:
         raise NotImplementedError

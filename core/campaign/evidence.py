@@ -7,16 +7,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from core.campaign.judge.base import Effect, Evidence, Noise, Reign
 from core.campaign.judge.noise import NoisePool, scores
 from core.records import Experiment, Measurement, Trial
 from core.store.ledger import Ledger
+from core.store.program import Limits
 
 COMPARE = "compare"  # the purpose of trials of champion and baseline that a verdict asked for
 LINEAGE = 12  # trainers that were kept last, whose scores still bear on the champion's
 EFFECTS = 200  # experiments that the prior is learned from
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a verdict weighs beside trials: the sizes of both syntax trees, and program.md's limits."""
+
+    nodes: int | None = None
+    champion_nodes: int | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 class EvidenceBuilder:
@@ -57,9 +67,10 @@ class EvidenceBuilder:
             del self._reigns[1]
 
     def evidence(
-        self, trials: Sequence[Trial], measured: Sequence[Measurement], *, nodes: int = 0, champion_nodes: int = 0
+        self, trials: Sequence[Trial], measured: Sequence[Measurement], about: Candidate | None = None
     ) -> Evidence:
         """What the verdict of the next experiment may rest on, after these trials of it and of what was measured."""
+        about = about or Candidate()
         reigns = _with(self._reigns, measured)
         champion = reigns[-1] if reigns else None
         drift = tuple(one for one in measured if one.purpose == "drift")
@@ -73,8 +84,9 @@ class EvidenceBuilder:
             baseline_again=reigns[0].again if reigns else (),
             effects=tuple(self._effects),
             noise=self._noise(reigns),
-            nodes=nodes,
-            champion_nodes=champion_nodes,
+            nodes=about.nodes,
+            champion_nodes=about.champion_nodes,
+            limits=about.limits,
         )
 
     def _noise(self, reigns: Sequence[Reign]) -> Noise:

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from core.campaign.evidence import COMPARE, EvidenceBuilder, measured_for
+from core.campaign.evidence import COMPARE, Candidate, EvidenceBuilder, measured_for
 from core.campaign.judge.base import AnotherTrial, Decision, Evidence, Noise
-from core.campaign.judge.greedy import champion_bpb, spread_of_seeds
 from core.campaign.remeasure import ReferenceScores, RemeasurementRunner
 from core.campaign.schedule import PlannedTrial
 from core.campaign.session import Session
@@ -27,7 +26,7 @@ from core.store.repository import GitFailed
 from core.system.text import one_line
 from core.trainer.check import refusal
 from core.trainer.constants import read_constants
-from core.trainer.fingerprint import fingerprint
+from core.trainer.fingerprint import fingerprint, nodes
 from core.trial.spec import AuditSpec, TrialSpec
 from core.trial.stop_rule import StopRule
 
@@ -103,9 +102,12 @@ class ExperimentRunner:
         self._tell(Proposed(number, candidate.hypothesis, candidate.agent, resumed or bool(trials)))
         text = self._repo.text(commit)
         measured = measured_for(self._ledger, number)
-        decision = self._without_trial(text, self._evidence(trials, measured)) if not trials else None
+        limits = self._campaign.program.limits
+        champion_text = None if champion is None else self._repo.text(champion.commit)
+        about = Candidate(nodes(text), None if champion_text is None else nodes(champion_text), limits)
+        decision = self._without_trial(text, self._builder.evidence(trials, measured, about)) if not trials else None
         while decision is None:
-            answer = self._session.policy.decide(self._evidence(trials, measured))
+            answer = self._session.policy.decide(self._builder.evidence(trials, measured, about))
             if isinstance(answer, Decision):
                 decision = answer
                 break
@@ -139,6 +141,8 @@ class ExperimentRunner:
             probability=decision.probability,
             effect=None if decision.effect is None else decision.effect.gain,
             effect_error=None if decision.effect is None else decision.effect.error,
+            nodes=about.nodes,
+            limits=limits.to_record(),
             fingerprint=fingerprint(text),
             wall_seconds=earlier_seconds + now - self._since,
             train_seconds=sum(trial.train_seconds for trial in trials),
@@ -163,9 +167,6 @@ class ExperimentRunner:
                 self._tell(Notice(f"the repository was not packed: {error}"))
         return experiment
 
-    def _evidence(self, trials: Sequence[Trial], measured: Sequence[Measurement]) -> Evidence:
-        return self._builder.evidence(trials, measured)
-
     def _measured_again(self, number: int, wanted: AnotherTrial) -> Measurement:
         """A trial of champion or baseline that the verdict of experiment `number` rests on, recorded."""
         whose = self._ledger.champion() if wanted.of == "champion" else self._ledger.experiment(0)
@@ -178,10 +179,7 @@ class ExperimentRunner:
         if champion is None:
             return None
         refused = refusal(text, self._repo.text(champion.commit), self._campaign.program.fixed)
-        return None if refused is None else Decision(
-            verdict=refused.verdict, reason=refused.reason, val_bpb=None,
-            champion_bpb=champion_bpb(evidence, evidence.seeds[0]), spread=spread_of_seeds(evidence),
-        )  # fmt: skip
+        return None if refused is None else self._session.policy.refused(evidence, refused.verdict, refused.reason)
 
     def _trial(self, number: int, trial: int, commit: str, text: str, seed: int, stop: StopRule | None) -> Trial:
         self._tell(TrialStarted(number, seed))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from core.records import Experiment, Measurement, Trial, Verdict, one_yardstick
+from core.store.program import Limits
 
 Whose = Literal["candidate", "champion", "baseline"]
 
@@ -56,8 +57,9 @@ class Evidence:
     baseline_again: tuple[Trial, ...] = ()  # as in Reign, of the baseline
     effects: tuple[Effect, ...] = ()  # of the last experiments, oldest first
     noise: Noise | None = None
-    nodes: int = 0  # of the candidate's syntax tree
-    champion_nodes: int = 0
+    nodes: int | None = None  # of the candidate's syntax tree
+    champion_nodes: int | None = None
+    limits: Limits = field(default_factory=Limits)  # program.md's
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,10 @@ class Policy(Protocol):
 
     def decide(self, evidence: Evidence) -> AnotherTrial | Decision:
         """Another trial, or the verdict. Pure: equal evidence gets an equal answer."""
+        ...
+
+    def refused(self, evidence: Evidence, verdict: Verdict, reason: str) -> Decision:
+        """The verdict of a candidate that no trial was spent on."""
         ...
 
 

@@ -8,7 +8,8 @@ from functools import cached_property
 
 from core.campaign.judge.base import AnotherTrial, Decision, Effect, Evidence, Noise, check_yardsticks, failure
 from core.campaign.judge.effects import GainBelief, GainPrior
-from core.campaign.judge.noise import Scores, scores
+from core.campaign.judge.limits import bonus, ruling, speed
+from core.campaign.judge.noise import NoisePool, Scores, scores
 from core.campaign.judge.state import ChampionState, MeasuredGain, ScoreModel
 from core.records import Trial, Verdict
 
@@ -43,6 +44,9 @@ class Belief:
         measured = known.state.measure(found)
         return _next_trial(known, found, measured) or _verdict(known, found, measured)
 
+    def refused(self, evidence: Evidence, verdict: Verdict, reason: str) -> Decision:
+        return _failed(KnownScores(evidence), verdict, reason)
+
 
 class KnownScores:
     """What the evidence says of noise, of changes in general and of the champion."""
@@ -50,7 +54,15 @@ class KnownScores:
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
         self.model = score_model(evidence.noise)
-        self.bonus = 0.0  # what keeping is worth beside the gain
+        self.bonus = bonus(
+            evidence.limits,
+            nodes=evidence.nodes,
+            champion_nodes=evidence.champion_nodes,
+            speed=speed(evidence.trials),
+            champion_speed=speed(evidence.lineage[-1].trials),
+            noise=self.model.total,
+            lineage=[reign.experiment for reign in evidence.lineage],
+        )
         self.seeds = _seeds(evidence)
         self.prior = GainPrior(evidence.effects, self.model.trial)
 
@@ -128,14 +140,14 @@ def _next_trial(known: KnownScores, found: Scores, measured: MeasuredGain) -> An
 
     Its value is that for this decision, and that for later ones against whoever is the champion then.
     """
-    prior, bonus = known.prior, known.bonus
+    prior, extra = known.prior, known.bonus.most
     gain = prior.belief(measured.gain, measured.error)
-    now, after = max(0.0, gain.worth + bonus), known.state.after(measured, gain)
+    now, after = max(0.0, gain.worth + extra), known.state.after(measured, gain)
     best, worth = None, known.price
     for trial, count, error in known.options(found):
         if error >= measured.error:
             continue
-        gained = prior.value_after(measured.gain, measured.error, error, bonus) - now
+        gained = prior.value_after(measured.gain, measured.error, error, extra) - now
         if trial.of == "champion":
             gained += (1 - gain.better) * known.value_of_knowing(known.state.deviation, count)
         else:
@@ -148,10 +160,16 @@ def _next_trial(known: KnownScores, found: Scores, measured: MeasuredGain) -> An
 def _verdict(known: KnownScores, found: Scores, measured: MeasuredGain) -> Decision:
     gain = known.prior.belief(measured.gain, measured.error)
     after = known.state.after(measured, gain)
-    keep = gain.worth + known.bonus > 0
+    evidence, deviation = known.evidence, math.sqrt(gain.variance)
+    kept = known.bonus.keeps(gain.mean, deviation, gain.worth)
+    reason = known.bonus.reason(_reason(gain, measured, len(found)), gain.mean, deviation, kept=kept)
+    verdict: Verdict = "keep" if kept else "discard"
+    trials, champion = evidence.trials, evidence.lineage[-1].trials
+    if (ruled := ruling(trials, champion, evidence.limits, after.score, known.state.score)) is not None:
+        verdict, reason = ruled
     return Decision(
-        verdict="keep" if keep else "discard",
-        reason=_reason(gain, measured, len(found)),
+        verdict=verdict,
+        reason=reason,
         val_bpb=after.score,
         champion_bpb=known.state.score,
         spread=known.model.total,
@@ -193,8 +211,6 @@ def _baseline(evidence: Evidence) -> AnotherTrial | Decision:
 
 
 def _noise_of(trials: Sequence[Trial]) -> Noise:
-    from core.campaign.judge.noise import NoisePool
-
     pool = NoisePool()
     pool.add_seeds(scores(trials))
     return pool.noise()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.campaign.judge.base import AnotherTrial, Decision, Evidence, check_yardsticks, failure
-from core.records import Trial, UserError
+from core.records import Trial, UserError, Verdict
 
 
 class LowerWins:
@@ -40,6 +40,15 @@ class LowerWins:
             val_bpb=trial.val_bpb,
             champion_bpb=against,
             spread=spread,
+        )
+
+    def refused(self, evidence: Evidence, verdict: Verdict, reason: str) -> Decision:
+        return Decision(
+            verdict=verdict,
+            reason=reason,
+            val_bpb=None,
+            champion_bpb=champion_bpb(evidence, evidence.seeds[0]),
+            spread=spread_of_seeds(evidence),
         )
 
     def _baseline(self, evidence: Evidence) -> AnotherTrial | Decision:

@@ -7,7 +7,7 @@ from core.campaign.judge.belief import Belief
 from core.campaign.judge.greedy import LowerWins
 from core.records import UserError
 
-DEFAULT: Policy = LowerWins()  # of new campaigns
+DEFAULT: Policy = Belief()  # of new campaigns
 _KNOWN: tuple[Policy, ...] = (LowerWins(), Belief())
 
 
