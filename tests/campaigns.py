@@ -154,7 +154,7 @@ def an_audit(**values: Any) -> Audit:
     return Audit(**{**base, **values})
 
 
-class Pairs:
+class Pairs(LowerWins):
     """A policy for tests: candidate and champion on two seeds, the baseline once more; the lower mean wins.
 
     The second seed is new with each champion, so that every one is tried again.

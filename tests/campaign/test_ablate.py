@@ -19,6 +19,7 @@ from core.campaign import ablate
 from core.campaign.ablate import LeftOut, Pairs
 from core.campaign.campaign import Campaign
 from core.campaign.judge.base import AnotherTrial, Decision, Evidence
+from core.campaign.judge.greedy import LowerWins
 from core.records import Measurement, Trial, UserError
 from core.trainer.constants import read_constants, write_constants
 from core.trial.spec import TrialSpec
@@ -134,7 +135,7 @@ class Sums(ScriptedEngine):
         return super().run_trial(dataclasses.replace(spec, trainer=text), *others)
 
 
-class KeepsAll:
+class KeepsAll(LowerWins):
     """Keeps whatever scored, so that a stack can be planted; then the lower score on the first seed."""
 
     name, version = "keeps-all", 1
