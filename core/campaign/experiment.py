@@ -105,16 +105,18 @@ class ExperimentRunner:
         limits = self._campaign.program.limits
         champion_text = None if champion is None else self._repo.text(champion.commit)
         about = Candidate(nodes(text), None if champion_text is None else nodes(champion_text), limits)
-        decision = self._without_trial(text, self._builder.evidence(trials, measured, about)) if not trials else None
+        evidence = self._builder.evidence(trials, measured, about)
+        decision = self._without_trial(text, evidence) if not trials else None
         while decision is None:
-            answer = self._session.policy.decide(self._builder.evidence(trials, measured, about))
+            evidence = self._builder.evidence(trials, measured, about)
+            answer = self._session.policy.decide(evidence)
             if isinstance(answer, Decision):
                 decision = answer
                 break
             if answer.why:
                 self._tell(Notice(answer.why))
             if answer.of == "candidate":
-                stop = self._stops.rule(commit, answer.seed, self._evidence(trials, measured))
+                stop = self._stops.rule(commit, answer.seed, evidence)
                 trials.append(self._trial(number, len(trials), commit, text, answer.seed, stop))
             else:
                 measured.append(self._measured_again(number, answer))
