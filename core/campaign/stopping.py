@@ -55,7 +55,8 @@ class StopRules:
         last = self._campaign.ledger.last()
         assert last is not None
         believed = last.val_bpb if last.number == champion.number else last.champion_bpb
-        lines = max(0.0, (evidence.champion_nodes - evidence.nodes) / NODES_PER_LINE) if evidence.nodes else 0.0
+        nodes, champion_nodes = evidence.nodes or 0, evidence.champion_nodes or 0
+        lines = max(0, champion_nodes - nodes) / NODES_PER_LINE if nodes else 0.0
         earned = lines * self._campaign.program.limits.bpb_per_line
         return max(reference.val_bpb, believed if believed is not None else -math.inf) + earned
 
