@@ -43,6 +43,7 @@ STATUS_KEYS = [
     "confirmation",
     "model",
     "activity",
+    "stopped",
     "stops",
     "kept_within_spread",
 ]
