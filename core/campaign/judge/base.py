@@ -60,6 +60,7 @@ class Evidence:
     nodes: int | None = None  # of the candidate's syntax tree
     champion_nodes: int | None = None
     limits: Limits = field(default_factory=Limits)  # program.md's
+    exhausted: bool = False  # too many trials were disturbed: decide on these
 
 
 @dataclass(frozen=True)

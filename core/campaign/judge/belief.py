@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from core.campaign.judge.base import AnotherTrial, Decision, Effect, Evidence, Noise, check_yardsticks, failure
+from core.campaign.judge.disturbed import of_champion, settled
 from core.campaign.judge.effects import GainBelief, GainPrior
 from core.campaign.judge.limits import bonus, ruling, speed
 from core.campaign.judge.noise import NoisePool, Scores, scores
@@ -32,6 +33,15 @@ class Belief:
     def decide(self, evidence: Evidence) -> AnotherTrial | Decision:
         """Raises UserError where the trials were not measured with one yardstick."""
         check_yardsticks(evidence)
+        found = settled(evidence)
+        if isinstance(found, Decision):
+            return _failed(KnownScores(of_champion(evidence)), found.verdict, found.reason)
+        if isinstance(found, AnotherTrial):
+            return found
+        return self._decide(found)
+
+    def _decide(self, evidence: Evidence) -> AnotherTrial | Decision:
+        """By trials that may be held against each other."""
         if evidence.champion is None:
             return _baseline(evidence)
         known = KnownScores(evidence)
@@ -42,6 +52,8 @@ class Belief:
         if not found:
             return known.champion_trial() or AnotherTrial(evidence.seeds[0])
         measured = known.state.measure(found)
+        if evidence.exhausted:
+            return _verdict(known, found, measured)
         return _next_trial(known, found, measured) or _verdict(known, found, measured)
 
     def refused(self, evidence: Evidence, verdict: Verdict, reason: str) -> Decision:
