@@ -50,7 +50,8 @@ class Belief:
             return _failed(known, *failed)
         found = scores(evidence.trials)
         if not found:
-            return known.champion_trial() or AnotherTrial(evidence.seeds[0])
+            more = None if evidence.exhausted else known.champion_trial()
+            return more or AnotherTrial(evidence.seeds[0])
         measured = known.state.measure(found)
         if evidence.exhausted:
             return _verdict(known, found, measured)

@@ -131,7 +131,7 @@ def settled(evidence: Evidence) -> Evidence | AnotherTrial | Decision:
 
 
 def of_champion(evidence: Evidence) -> Evidence:
-    """What may be held against each other of the champion's trials: those like its newest."""
+    """What may be held against each other of the champion's trials."""
     found = settled(replace(evidence, trials=()))
     assert isinstance(found, Evidence), "without a candidate's trials there is nothing to run again"
     return found
@@ -163,7 +163,8 @@ class _Candidate:
     def settled(self) -> Evidence | AnotherTrial | Decision:
         trials = self.evidence.trials
         if not trials:
-            return self._with((), self._newest())
+            usual = self._usual()
+            return self._with((), usual, exhausted=len(self._champion) - len(usual) >= MOST_WASTED)
         last = trials[-1]
         if not _trained(last):
             return self._failed(last)
@@ -184,10 +185,10 @@ class _Candidate:
     def _champion(self) -> list[Trial]:
         return [one for one in (*self.before, *self.again) if _trained(one)]
 
-    def _newest(self) -> list[Trial]:
-        """The champion's trials that are like its last one."""
+    def _usual(self) -> list[Trial]:
+        """The most trials of the champion that are alike; of as many, the newest."""
         champion = self._champion
-        return self.like.those_like(champion[-1], champion) if champion else []
+        return max((self.like.those_like(one, champion) for one in reversed(champion)), key=len, default=[])
 
     def _references(self, trial: Trial) -> list[Trial]:
         """The champion's trials that this one may be held against.
@@ -251,7 +252,7 @@ class _Candidate:
         first = sum(not _trained(one) for one in self.evidence.trials) == 1
         if first and pace.loaded and champion and not any(_beside_the_same(Pace.of(one), pace) for one in champion):
             return AnotherTrial(last.seed, why=f"the trial failed, and {cause(last)}: it runs again")
-        return self._with((*self.trials, last), self._newest())
+        return self._with((*self.trials, last), self._usual())
 
     def _ask(self, last: Trial) -> AnotherTrial:
         """The next trial, where the candidate's last one has no like."""
