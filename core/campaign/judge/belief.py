@@ -58,7 +58,7 @@ class Belief:
         return _next_trial(known, found, measured) or _verdict(known, found, measured)
 
     def refused(self, evidence: Evidence, verdict: Verdict, reason: str) -> Decision:
-        return _failed(KnownScores(evidence), verdict, reason)
+        return _failed(KnownScores(of_champion(evidence)), verdict, reason)
 
 
 class KnownScores:
