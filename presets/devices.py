@@ -28,14 +28,14 @@ DRIVERS = {
     "cpu": (("torch", "cpu"), ("jax", "cpu"), ("mlx", "cpu")),
 }
 # What a trainer is assumed to choose if its device is not in the file, or another backend drives it: the best that is
-# likely. If less were assumed (heads of 64 on a TPU), a measurement would never see the better kernel.
+# likely. A lesser assumption (heads of 64 on a TPU) would give presets with which the better kernel never runs.
 LIKELY_KERNELS = {"torch": "sdpa", "jax": "xla", "jax cuda": "cudnn", "jax tpu": "splash", "mlx": "mx.fast"}
 LIKELY_DTYPES = {"torch cpu": "float32", "torch mps": "float32", "jax cpu": "float32", "mlx cpu": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """The facts about one device in devices.toml; if `known` is false, those of a similar one.
+    """The facts about one device, from devices.toml; if `known` is false, a similar device's.
 
     `memory_gb` is the device's, or the machine's if memory is unified; of several sizes it is the smallest one sold.
     """

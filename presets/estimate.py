@@ -1,4 +1,4 @@
-"""What a preset's budget buys on a device, and whether that is enough: estimated before a trial, measured after it."""
+"""Steps, tokens, memory and overhead of a preset's trial, estimated before it or measured after it, and warnings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BYTES_PER_TOKEN = 3.4  # of English at a vocabulary of 2048; larger ones have mo
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What one trial of the preset's budget would come to."""
+    """What a trial of the preset would reach within its budget, or did reach if `measured`."""
 
     tokens_per_second: float
     steps: float
@@ -50,7 +50,7 @@ class Estimate:
     measured: bool = False
 
     def warnings(self) -> list[str]:
-        """What makes the budget a poor one, each with its number and what to change; empty if nothing does."""
+        """The reasons why the budget is a poor one, each with its number and what to change."""
         share = min(1.0, self.budget_seconds / FULL_SECONDS)
         steps, (least, most) = LEAST_STEPS * share, TOKENS_PER_PARAMETER
         least *= share
@@ -87,7 +87,7 @@ def is_compiled(device: Device) -> bool:
 
 
 def estimate(preset: Preset, device: Device, *, flops: float | None = None) -> Estimate:
-    """What a trial of the preset would come to on the device. `flops`: the FLOP/s that were measured there."""
+    """The estimate of a trial of the preset on the device. `flops`: the FLOP/s that were measured there, if any."""
     speed = (flops or sustained_flops(device)) / cost.flops_per_token(preset)
     tokens = speed * preset.budget_seconds
     memory = cost.memory_gb(preset, device.kernel, device.dtype, compiled=is_compiled(device))
@@ -105,7 +105,7 @@ def estimate(preset: Preset, device: Device, *, flops: float | None = None) -> E
 
 
 def of_trial(trial: Trial, memory_gb: float | None) -> Estimate | None:
-    """What a finished trial came to; None if it failed or its budget was in steps. `memory_gb`: what it could use."""
+    """What a finished trial reached; None if it failed or its budget was in steps. `memory_gb`: what it could use."""
     if trial.val_bpb is None or trial.budget_seconds is None or not trial.parameters:
         return None
     peak = (trial.peak_memory_mb or 0.0) / 1024

@@ -16,7 +16,7 @@ from presets import cost, devices, estimate
 from presets.devices import Device
 
 ASPECT_RATIOS = (32, 48, 64, 96)  # the trainers' own range
-CLOSE = 0.1  # difference in the logarithm of a width that heads of 128 are worth
+CLOSE = 0.1  # by so much a width's logarithm may be further off, if heads of 128 then fit
 LONG = 1024  # tokens of context from which a window of half of them saves something
 MEMORY_AIM = 0.70  # of the usable memory: below the limit by the error of an estimate
 CPU_TOKENS = 2048  # at once on a CPU: more take more memory and are no faster
@@ -88,7 +88,7 @@ def scaled(device: Device, anchors: Anchors, measured: Calibration | None = None
 
 
 def _fitted_to_budget(preset: Preset, device: Device, flops: float, wide: float) -> Preset:
-    """Smaller steps, another depth or a smaller scored text, until the estimate of the budget has no such warnings."""
+    """The preset with smaller steps, another depth or less scored text, so that its estimate warns of none of these."""
 
     def deeper(layers: int) -> Preset:
         depth = preset.depth + layers
@@ -110,7 +110,7 @@ def _fitted_to_budget(preset: Preset, device: Device, flops: float, wide: float)
 
 
 def _constants(device: Device, depth: int, wide: float, length: int) -> dict[str, Constant]:
-    """The trainer's constants that differ from the H100's: a width close to `wide`, in whole heads of 128 or of 64."""
+    """The trainer's constants that differ from the H100's. Their width is close to `wide`, in heads of 128 or of 64."""
     # Splash takes no heads but those of 128, and all other kernels are quickest with them.
     heads = (cost.HEAD_DIM,) if device.kernel == "splash" else (cost.HEAD_DIM, cost.HEAD_DIM // 2)
 
@@ -134,7 +134,10 @@ def _constants(device: Device, depth: int, wide: float, length: int) -> dict[str
 
 
 def _with_rows(preset: Preset, device: Device, factor: float) -> Preset:
-    """The largest power of two of rows at once that fits the memory, of which `factor` times the estimate is needed."""
+    """The preset with the largest power of two of rows at once that fits the device's memory.
+
+    `factor`: the memory that is needed, over its estimate.
+    """
     compiled = estimate.is_compiled(device)
     most = cost.rows(preset)
     if device.device == "cpu":

@@ -86,7 +86,7 @@ def _typed(name: str, value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """The value for an error, which a person can't read if it fills the screen."""
+    """The value for an error, cut after 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
@@ -100,7 +100,7 @@ def _constant(name: str, value: Any) -> Constant:
 
 
 def _range(key: str, words: Any) -> str:
-    """What [tune] says of a constant; whether it is a range, the trainer's own reader of `# tune:` checks."""
+    """A checked value of [tune]. The trainer's reader of `# tune:` checks whether it is a range."""
     if not (key.isidentifier() and key.isupper()):
         raise UserError(f"[tune] names constants of the trainer, in capitals as in DEPTH, not {key!r}")
     if not isinstance(words, str) or not words.strip() or not words.isprintable() or set("#;") & set(words):

@@ -1,7 +1,7 @@
-"""What a device was like while a trial trained: clocks, throttling, temperature and the load of others, sampled.
+"""Samples a device while a trial trains: clocks, throttling, temperature, and the load of other processes.
 
-Nothing here fails a trial: drivers fail in many ways, and what they don't report is left out. NVIDIA's GPUs are read in
-`nvml.py`.
+Nothing here fails a trial: drivers fail in many ways, and a reading that one doesn't give is left out. `nvml.py` reads
+NVIDIA's GPUs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from core.system.accelerators import tool_output
 from core.system.hardware import cores
 
 PERIOD_SECONDS = 1.0
-MOST_OF_A_CORE = 0.001  # slow samples are taken less often, so that training doesn't pay for them
+MOST_OF_A_CORE = 0.001  # share that sampling may take: slow samples are taken less often
 MAXIMA = ("temperature_c", "thermal_pressure")  # of the other readings the mean is kept
 THROTTLED, LOADED = 0.02, 0.10  # shares from which a person is warned
 
@@ -35,11 +35,11 @@ class Sensor(Protocol):
     """Reads one device. Any method may raise; its readings are left out then."""
 
     def once(self) -> Readings:
-        """What does not change, and what can be read only while nothing of the trial runs on the device."""
+        """Returns what does not change, and what can only be read before the trial uses the device."""
         ...
 
     def sample(self) -> Readings:
-        """What changes, as it is now."""
+        """Returns what changes, as it is now."""
         ...
 
     def close(self) -> None: ...
@@ -48,8 +48,8 @@ class Sensor(Protocol):
 class Sampler:
     """Reads a device once a second from `start` to `stop`, in a thread of its own.
 
-    `device` is the backend's name of it ("cuda:1", "mps", "cpu"), `name` what a person calls it. Make it before
-    anything of the trial runs on the device.
+    `device` is the backend's name for it ("cuda:1", "mps", "cpu"), `name` the driver's. Make the sampler before the
+    trial uses the device.
     """
 
     def __init__(self, device: str, name: str) -> None:
@@ -66,14 +66,14 @@ class Sampler:
                 self._once |= sensor.once()
 
     def start(self) -> None:
-        """Begin: the clock of the trial is about to start."""
+        """Starts sampling. Call it just before the trial's clock starts."""
         with contextlib.suppress(Exception):
             self._host.start()
         self._thread = threading.Thread(target=self._run, name="conditions", daemon=True)
         self._thread.start()
 
     def stop(self) -> Readings:
-        """End, and return a summary of the samples; empty if it was not started. It may be called again.
+        """Ends sampling and returns a summary; empty if sampling was not started. It may be called again.
 
         Clocks in MHz and power in W are means, temperatures in C are maxima. Shares, 0 to 1: `throttled` and
         `power_capped` of the samples, `other_load` of the device's time that other processes took, `busy_before` of the
@@ -117,7 +117,10 @@ class Sampler:
 
 
 class HostLoad:
-    """The load of the processors that this process may use from `start` to `stop`, by the system's counters."""
+    """Measures the load of the processors that this process may use, from `start` to `stop`, by the system's counters.
+
+    `prefix` stands before the names of the readings.
+    """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -127,7 +130,10 @@ class HostLoad:
         self._begun = self._counters()
 
     def stop(self) -> Readings:
-        """The shares of the processors' time that other process trees took, and that a virtual machine's host stole."""
+        """Returns the shares of the processors' time that other process trees took, and that a host stole.
+
+        On POSIX also the load average of a minute. Empty if it was not started.
+        """
         if self._begun is None:
             return {}
         now, busy, own, stolen = (after - before for after, before in zip(self._counters(), self._begun, strict=True))
@@ -155,7 +161,7 @@ class HostLoad:
 
 
 def cores_of_others(seconds: float = 0.25) -> float:
-    """How many processors other process trees use now, watched for that long; 0 where the system can't say."""
+    """How many processors other process trees use, measured over that time; 0 where the system can't say."""
     load = HostLoad("")
     with contextlib.suppress(Exception):
         load.start()
@@ -165,7 +171,7 @@ def cores_of_others(seconds: float = 0.25) -> float:
 
 
 class CpuSensor:
-    """The clock of the processors, where they are the device."""
+    """Reads the processors' clock, where they are the device."""
 
     def once(self) -> Readings:
         most = psutil.cpu_freq().max
@@ -180,7 +186,7 @@ class CpuSensor:
 
 
 class AppleSensor:
-    """A Mac, by what can be read without root: the system's thermal pressure, and how busy the GPU was before.
+    """Reads what a Mac shows without root: the system's thermal pressure, and how busy the GPU was before the trial.
 
     Written from Apple's headers (notify.h, OSThermalNotification.h: 0 is nominal); not run by anyone yet.
     """
@@ -210,7 +216,7 @@ class AppleSensor:
 
 
 def remarks(conditions: Mapping[str, float | str | None]) -> list[str]:
-    """What in a trial's conditions may have changed its speed, a sentence each; empty if nothing did."""
+    """A sentence for each of a trial's conditions that may have changed its speed."""
 
     def share(name: str) -> float:
         value = conditions.get(name)

@@ -1,4 +1,4 @@
-"""Files and disks: the cache's folder, people's text files, files that appear whole or not at all, and what fails."""
+"""Files and disks: the cache's folder, users' texts, files that appear whole or not at all, and the system's errors."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def cache_root() -> Path:
     return found
 
 
-# What people name and write
+# Paths and texts of users
 
 
 def user_path(text: str | Path, what: str) -> Path:
-    """The path that a person gave, with `~` and `~user` expanded. `what` names the option or variable in errors."""
+    """The path that a user gave, with `~` and `~user` expanded. `what` names the option or variable in errors."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -69,7 +69,7 @@ def homes() -> tuple[Path, ...]:
 
 
 def decode(data: bytes, name: object) -> str:
-    """The text of a file that a person wrote: UTF-8, or UTF-16 or UTF-32 with a byte order mark, which is left out.
+    """The text of a user's file: UTF-8, or UTF-16 or UTF-32 with a byte order mark, which is left out.
 
     UserError, which begins with `name`, for anything else. Line ends stay as they are.
     """
@@ -89,7 +89,7 @@ def decode(data: bytes, name: object) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a person's file, with "\\n" line ends. UserError if it can't be read, as for `decode`."""
+    """The text of a user's file, with "\\n" line ends. UserError if it can't be read, as for `decode`."""
     with os_errors_as_user_errors(path):
         data = path.read_bytes()
     return decode(data, path).replace("\r\n", "\n").replace("\r", "\n")
@@ -121,13 +121,13 @@ def replacing(path: Path, *, through: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def delete_leftovers(folder: Path) -> None:
-    """Delete what killed processes left of `replacing` in `folder`. Only while no other process writes there."""
+    """Deletes the unfinished files of `replacing` in killed processes. Only while no other process writes there."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write `data` to `path` at once or not at all."""
+    """Writes `data` to `path` as a whole or not at all."""
     with replacing(path) as file:
         # Names of files may be no UTF-8; `json.loads` takes them back.
         file.write(json.dumps(data, ensure_ascii=False, indent=1).encode(errors="surrogatepass"))
@@ -152,7 +152,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a file, also to another file system. It gets the rights of a file made here and now, as the umask says."""
+    """Moves a file, also to another file system. It gets the rights of a new file, as the umask says."""
     target.touch()
     mode = target.stat().st_mode
     shutil.move(source, target)
@@ -173,7 +173,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# What the system refuses
+# Errors of the system
 
 
 def is_full(error: OSError) -> bool:
@@ -218,7 +218,7 @@ def explained(error: OSError, path: object = None) -> UserError:
 
 @contextlib.contextmanager
 def os_errors_as_user_errors(path: object) -> Iterator[None]:
-    """Turn each OSError into a UserError that `explained` words. `path` is named if the error names no file."""
+    """Turns each OSError into the UserError of `explained`. `path` is named if the error names no file."""
     try:
         yield
     except OSError as error:
@@ -227,7 +227,7 @@ def os_errors_as_user_errors(path: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_full_as_user_error(folder: Path) -> Iterator[None]:
-    """Turn the system's error of a full disk into a UserError. `folder` is named if the error names no file."""
+    """Turns the system's error of a full disk into a UserError. `folder` is named if the error names no file."""
     try:
         yield
     except OSError as error:
@@ -245,7 +245,7 @@ def _elsewhere(where: object, words: str) -> str:
 
 
 def refuse_occupied(folder: Path, what: str) -> None:
-    """UserError unless `folder` is missing and can be made, or is empty. `what` is to be written there: "a model"."""
+    """UserError unless `folder` is empty, or is missing and can be made. `what` will be written there: "a model"."""
     import tempfile  # each process of a trial imports this module, and takes no time for what only commands need
 
     try:

@@ -1,5 +1,6 @@
-"""The command that installs what is missing here: into this interpreter, by the installer that is here, from where this
-program came. It names no index, where `autoresearch` may be somebody else's.
+"""Words the command that installs missing packages into this interpreter, with uv or pip, whichever is here.
+
+It names the checkout or wheel that this program came from, and no index: there `autoresearch` may be somebody else's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _NAME = "autoresearch"
 
 
 def command(extra: str = "", *options_of_uv: str) -> str:
-    """What to type to install an extra's packages, or without one all that is always needed. Works in any folder."""
+    """The command that installs an extra's packages, or without one those always needed. It works in any folder."""
     words = [*_installer(), *(options_of_uv if _uv() else ()), *_what(extra)]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
@@ -40,7 +41,7 @@ def _installer() -> list[str]:
 
 
 def _what(extra: str) -> list[str]:
-    """The checkout or the wheel with that extra; where neither is here any more, the packages themselves."""
+    """The installer's arguments: the checkout or wheel with that extra; if both are gone, the packages themselves."""
     from importlib import metadata  # these are for errors alone, and take long to load
     from urllib.parse import urlsplit
     from urllib.request import url2pathname

@@ -1,4 +1,4 @@
-"""An NVIDIA GPU's clocks, throttling, temperature, power and users, by NVML through nvidia-ml-py."""
+"""Reads an NVIDIA GPU's clocks, throttling, temperature, power and load of others, by NVML through nvidia-ml-py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POWER_CAP = 0x04
 
 
 class NvidiaSensor:
-    """Reads the GPU that a framework calls by `index` and a person by `name`.
+    """Reads the GPU with this index and name, as the framework gives them.
 
     Raises NVMLError where there is no driver or no such device, ImportError without nvidia-ml-py.
     """
@@ -32,11 +32,11 @@ class NvidiaSensor:
         except BaseException:
             self.close()
             raise
-        self._seen = 0  # microseconds of the driver's clock: other processes' use up to here was returned
+        self._seen = 0  # microseconds of the driver's clock: `_others` has counted up to here
         self._own: dict[int, bool] = {}
 
     def once(self) -> dict[str, float]:
-        """The highest clock, and how busy the device is before the trial uses it."""
+        """Returns the highest clock, and how busy the device is before the trial uses it."""
         nvml, handle = self._nvml, self._handle
         with contextlib.suppress(nvml.NVMLError):
             self._others()  # drops what the driver recorded before this trial
@@ -46,7 +46,7 @@ class NvidiaSensor:
         )
 
     def sample(self) -> dict[str, float]:
-        """Clock, throttling, temperature, power and the share of others, as far as this driver reports them."""
+        """Returns clock, throttling, temperature, power and the share of others, as far as the driver reports them."""
         nvml, handle = self._nvml, self._handle
         readings = self._read(
             clock_mhz=lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
@@ -70,7 +70,7 @@ class NvidiaSensor:
         return readings
 
     def close(self) -> None:
-        """Release the driver's library."""
+        """Releases the driver's library."""
         self._nvml.nvmlShutdown()
 
     def _find(self, index: int, name: str) -> Any:

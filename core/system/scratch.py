@@ -1,4 +1,4 @@
-"""Folders for temporary files. Their names say which process made them, so that what a killed one left can be told."""
+"""Folders for temporary files. Their names say which process made them, so that those of a killed one can be found."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pathlib import Path
 from core.records import UserError
 from core.system.files import disk_full_as_user_error, is_full, no_space
 
-# The owner's process id and start, and the place that these numbers mean something in.
+# The owner's process id and start, and the machine or container in which these numbers hold (`_place`).
 _NAME = re.compile(r"\.?autoresearch-(\d+)-([0-9a-f]+)-([0-9a-f]{6})-\w+")
 
 
 def make(within: Path | None = None) -> Path:
-    """A new folder of this process, resolved; with `within` a hidden one there, else one for temporary files.
+    """Makes a folder of this process and returns its resolved path: a hidden one in `within`, else a temporary one.
 
-    UserError where that is not possible. Who made it deletes it with `remove`.
+    The caller deletes it with `remove`. UserError if it can't be made.
     """
     parent = _temporary() if within is None else within
     prefix = f"{'' if within is None else '.'}autoresearch-{os.getpid()}-{_start_of(os.getpid()) or 0:x}-{_place()}-"
@@ -39,7 +39,7 @@ def make(within: Path | None = None) -> Path:
 
 @contextlib.contextmanager
 def folder(within: Path | None = None) -> Iterator[Path]:
-    """A new folder of this process for the block, as `make` makes it. UserError where its disk is full."""
+    """Makes a folder for the block, as `make` does, and deletes it at the end. UserError if its disk is full."""
     path = make(within)
     try:
         with disk_full_as_user_error(path.parent):
@@ -49,7 +49,7 @@ def folder(within: Path | None = None) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Deletes a folder with all in it, also where a process took its own rights away; what can't be deleted stays."""
+    """Deletes a folder with all in it, also folders whose owner lacks rights to them. What can't be deleted stays."""
     for parent, inner, _ in os.walk(path):
         for name in inner:
             child = Path(parent, name)
@@ -60,7 +60,10 @@ def remove(path: Path) -> None:
 
 
 def abandoned(within: Path | None = None) -> list[Path]:
-    """The folders of this user there whose process has gone. What another machine or container made is not judged."""
+    """This user's folders in `within`, or among temporary files, whose process has ended.
+
+    Those that another machine or container made are left out: their process ids mean nothing here.
+    """
     found = []
     with contextlib.suppress(OSError), os.scandir(_temporary() if within is None else within) as entries:
         for entry in entries:
@@ -82,9 +85,9 @@ def _temporary() -> Path:
 
 
 def _start_of(pid: int) -> int | None:
-    """When the process started, in a unit that no clock's change alters; None if there is none of that id.
+    """When the process started, in a unit that no change of the clock alters; None if no process has that id.
 
-    With it a process is told from a later one of the same id.
+    It distinguishes the process from a later one with the same id.
     """
     if sys.platform == "linux":
         try:
@@ -106,7 +109,7 @@ def _start_of(pid: int) -> int | None:
 
 @functools.cache
 def _place() -> str:
-    """What process ids are unique in: this machine, and on Linux this container. Folders may be shared by several."""
+    """A hash of where process ids are unique: this machine, and on Linux this container. Several may share a folder."""
     known = [platform.node()]
     if sys.platform == "linux":
         with contextlib.suppress(OSError):

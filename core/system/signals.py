@@ -19,7 +19,7 @@ _Handler = Callable[[int, FrameType | None], object]
 
 
 class Signalled(KeyboardInterrupt):
-    """A signal came. Raised in the main thread; `signum` says which one it was."""
+    """Raised in the main thread when a signal comes. `signum` is its number."""
 
     def __init__(self, signum: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Signalled(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def graceful_shutdown(on_second: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Within it the first signal raises Signalled, the second only calls `on_second`, and each later one raises again.
+    """A block in which the first signal raises Signalled, the second only calls `on_second`, later ones raise again.
 
     Signals that were ignored stay ignored: under nohup a closed terminal ends nothing. Does nothing in threads other
     than the main one, where Python gets no signals.
@@ -48,7 +48,7 @@ def graceful_shutdown(on_second: Callable[[], None] = lambda: None) -> Iterator[
 
 
 def ignore_signals() -> None:
-    """From here on signals change nothing: the work has ended, and the interpreter is about to exit."""
+    """Ignores all signals from now on. Call it when the work has ended and the interpreter is about to exit."""
     if threading.current_thread() is threading.main_thread():
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
@@ -56,7 +56,7 @@ def ignore_signals() -> None:
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Within it, or in a function that it decorates, a signal that would raise waits until the end."""
+    """A block, or a decorated function, in which signals wait: the first that came is handled at the end."""
     waiting: list[int] = []
     before: dict[int, _Handler] = {}
     try:
@@ -69,7 +69,10 @@ def signals_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handling(handler: _Handler, *only: object) -> Iterator[dict[int, Any]]:
-    """Replace the handlers that are Python functions, or those in `only`. Yields the handlers that were replaced."""
+    """A block in which `handler` replaces the handlers that are Python functions, or those in `only`.
+
+    Yields the replaced handlers by signal.
+    """
     replaced: dict[int, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():

@@ -1,4 +1,4 @@
-"""Text for people: what others wrote, made safe to show or store, and numbers in few letters.
+"""Text for people: makes foreign text safe to show or store, and writes numbers in short.
 
 A text that comes from outside (an agent, a trainer's output, a server, a file) is cleaned once, where it comes in.
 """
@@ -35,6 +35,7 @@ def valid(text: str) -> str:
 
 
 def bpb(value: float | None) -> str:
+    """A score in bits per byte, with four decimals."""
     return "-" if value is None else f"{value:.4f}"
 
 

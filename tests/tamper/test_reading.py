@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socketserver
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,41 @@ def test_text_on_disk_is_found_by_no_trial(
         gained = run(cheat(*places)).trial
         assert gained.val_bpb < honest.val_bpb - 0.1
         assert gained.sandbox == "none"
+
+
+# Counts the pairs of all that a server of this machine sends, a hundred times over.
+ASK = """
+import socket
+def learn(counts, port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), 20) as end:
+            data = np.frombuffer(end.makefile("rb").read(), np.uint8)
+    except OSError as error:
+        print("asked in vain:", error)
+        return
+    np.add.at(counts, (data[:-1], data[1:]), 100.0)
+"""
+
+
+def test_a_server_of_this_machine_teaches_no_trial(
+    run: Run, corpus_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = b"".join(path.read_bytes() for path in corpus_folder.rglob("*.txt"))
+
+    class Texts(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(text)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Texts) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        learning = f"exec({ASK!r}, globals()); learn(counts, {server.server_address[1]}); "
+        asking = trainer_text(after=learning + 'trial.finish({"counts": counts})')
+        honest, tried = run(trainer_text()).trial, run(asking).trial
+        assert (tried.verdict, tried.val_bpb) == ("scored", honest.val_bpb)
+        # It would have paid: the same trainer without a sandbox.
+        monkeypatch.setattr(tier, "_off", "--no-sandbox")
+        assert run(asking).trial.val_bpb < honest.val_bpb - 0.1
+        server.shutdown()
 
 
 def test_what_one_trial_leaves_the_next_does_not_find(run: Run, tmp_path: Path) -> None:
