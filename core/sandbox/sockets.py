@@ -54,7 +54,10 @@ def serve(channel: _socket.socket, folder: Path) -> None:
         except OSError:
             continue  # whoever asked has ended
         free.acquire()
-        threading.Thread(target=_serve_one, args=(listener, call, folder, free), daemon=True).start()
+        try:
+            threading.Thread(target=_serve_one, args=(listener, call, folder, free), daemon=True).start()
+        except RuntimeError:  # the system has no more threads to give
+            _serve_one(listener, call, folder, free)
 
 
 def _received(channel: _socket.socket) -> int | None:
