@@ -12,6 +12,7 @@ from core.campaign.judge import futility
 from core.campaign.judge.base import Evidence
 from core.campaign.judge.futility import FullTrial
 from core.campaign.judge.greedy import LowerWins
+from core.campaign.judge.limits import breach
 from core.campaign.session import Session
 from core.records import Experiment, Trial
 from core.store import trial_files
@@ -36,8 +37,7 @@ class StopRules:
         """For a trial of this candidate; None where it is to run to its end."""
         champion, chance = evidence.champion, self._campaign.program.stop_chance
         full = self._full_trials or not chance or self._policy.name == LowerWins.name
-        # What a faster step earns is not known to the rule.
-        if champion is None or seed != self._seed or full or self._campaign.program.limits.bpb_per_doubled_speed:
+        if champion is None or seed != self._seed or full or _beside_the_score(evidence):
             return None
         self._read()
         newest = next(self._trials_of(champion), None)
@@ -57,7 +57,7 @@ class StopRules:
         believed = last.val_bpb if last.number == champion.number else last.champion_bpb
         nodes, champion_nodes = evidence.nodes or 0, evidence.champion_nodes or 0
         lines = max(0, champion_nodes - nodes) / NODES_PER_LINE if nodes else 0.0
-        earned = lines * self._campaign.program.limits.bpb_per_line
+        earned = lines * evidence.limits.bpb_per_line
         return max(reference.val_bpb, believed if believed is not None else -math.inf) + earned
 
     def _read(self) -> None:
@@ -91,6 +91,12 @@ class StopRules:
                     found.append((one.trial, folder))
         yield from reversed(found)
         yield from self._own_trials(champion)
+
+
+def _beside_the_score(evidence: Evidence) -> bool:
+    """Whether a worse score may be kept: for its speed, or because the champion breaks a limit."""
+    champion = evidence.lineage[-1].trials if evidence.lineage else ()
+    return bool(evidence.limits.bpb_per_doubled_speed or breach(champion, evidence.limits))
 
 
 def _usable(trial: Trial, seed: int) -> bool:

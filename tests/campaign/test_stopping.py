@@ -89,9 +89,10 @@ def test_rules_are_made_for_candidates_first_seed_alone(tmp_path: Path) -> None:
         assert (rule is not None) == (score != 2.0 and seed == PRESET.seeds[0])
 
 
-@pytest.mark.parametrize("why", ["full_trials", "greedy", "program", "speed"])
+@pytest.mark.parametrize("why", ["full_trials", "greedy", "program", "speed", "limit"])
 def test_no_trial_is_stopped_where_the_user_or_the_policy_says_so(tmp_path: Path, why: str) -> None:
-    front = {"program": "stop_chance: 0", "speed": "bpb_per_doubled_speed: 0.01"}.get(why, "hours: 1")
+    fronts = {"program": "stop_chance: 0", "speed": "bpb_per_doubled_speed: 0.01", "limit": "max_val_bpb: 1.5"}
+    front = fronts.get(why, "hours: 1")
     _, engine = run(
         tmp_path / "c", [2.1, 6.0], full_trials=why == "full_trials", program=f"---\n{front}\n---\nGo.\n",
         policy=LowerWins() if why == "greedy" else None,
