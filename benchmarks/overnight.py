@@ -120,7 +120,10 @@ def _report(folder: Path, server: MessagesServer, rows: list[dict[str, Any]], do
         "files": len(files),
         "files_with_the_key": [str(path) for path in files if key in path.read_bytes()],
         "head_is_the_best": head.stdout.strip() == champion.commit
-        and champion.val_bpb == min(one.val_bpb for one in scored if one.val_bpb is not None),
+        and (
+            champion.deviation is not None  # a belief: a discarded one may be believed to be as good
+            or champion.val_bpb == min(one.val_bpb for one in scored if one.val_bpb is not None)
+        ),
     }
 
 

@@ -25,6 +25,8 @@ Role = str
 Verdict = Literal["keep", "discard", "stopped", "crash", "invalid"]
 # A lone trial is compared with nothing, so it can't be kept or discarded: it has a score, was stopped, or failed.
 TrialVerdict = Literal["scored", "stopped", "crash", "invalid"]
+VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
+COMPARE = "compare"  # the purpose of trials of champion and baseline that a verdict asked for
 MOST_NAMES = 12  # that an error lists
 Constant = int | float | str | bool | tuple[float, ...]
 
@@ -105,7 +107,7 @@ class Preset:
     silence_seconds: float  # a trainer that reports nothing for so long is ended
     score_bytes: int  # validation text that a score covers, rounded up to whole documents
     peak_tflops: float | None = None  # dense peak that MFU is relative to; None: that of a measured matrix product
-    seeds: tuple[int, ...] = (1, 2)  # the baseline runs with each; candidates with the first
+    seeds: tuple[int, ...] = (1, 2, 3)  # the baseline runs with each; a candidate with the first, and more on demand
     constants: Mapping[str, Constant] = field(default_factory=dict)  # further constants of the trainer
     tune: Mapping[str, str] = field(default_factory=dict)  # of a constant: "fixed", or the range that a search looks in
 
@@ -304,8 +306,10 @@ class Experiment:
 
     @property
     def kept_within_spread(self) -> bool:
-        """Whether it was kept for a gain that the baseline's seeds alone differ by: it may be luck."""
+        """Whether a policy without beliefs kept it for a gain that the baseline's seeds alone differ by."""
         if self.verdict != "keep" or self.number == 0 or self.gain is None or self.spread is None:
+            return False
+        if self.deviation is not None:
             return False
         return self.gain <= self.spread
 

@@ -57,6 +57,7 @@ PRESET = Preset(
     startup_seconds=60,
     silence_seconds=30,
     score_bytes=1000,
+    seeds=(1, 2),
 )
 
 

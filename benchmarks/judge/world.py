@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.campaign.evidence import COMPARE, EvidenceBuilder
+from core.campaign.evidence import EvidenceBuilder
 from core.campaign.judge.base import AnotherTrial, Decision, Policy
-from core.records import Experiment, Measurement, Trial
+from core.records import COMPARE, Experiment, Measurement, Trial
 
 BASELINE_BPB = 1.0
 CRASH_SHARE = 0.2  # of a trial's time that one which crashes takes

@@ -8,11 +8,10 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from core.agents.base import History
 from core.records import Experiment
 from core.store import trial_files
 from core.store.trial_files import Point
-from core.system.text import bpb, one_line
+from core.system.text import bpb, chance, interval, one_line
 
 LONGEST_LINE = 400  # characters
 CURVE_CHARACTERS = 2**22  # that are read
@@ -27,7 +26,7 @@ def line(experiment: Experiment, characters: int = 220) -> str:
     """
     words = [f"#{experiment.number} {experiment.verdict}"]
     if experiment.val_bpb is not None:
-        words.append(believed(experiment.val_bpb, experiment.deviation))
+        words.append(bpb(experiment.val_bpb, experiment.deviation))
     if experiment.gain is not None:
         words.append(f"gain {experiment.gain:+.4f}")
     words += [f"({evidence})"] if (evidence := measured(experiment)) else []
@@ -47,37 +46,24 @@ def score(experiment: Experiment) -> str:
     """Number, verdict, belief, gain and what was measured: nothing that an agent or a trial wrote."""
     text = f"experiment {experiment.number}: {experiment.verdict}"
     if experiment.val_bpb is not None:
-        text += f", val_bpb {believed(experiment.val_bpb, experiment.deviation)}"
+        text += f", val_bpb {bpb(experiment.val_bpb, experiment.deviation)}"
     if experiment.gain is not None:
         text += f", gain {experiment.gain:+.4f} over the champion of its time"
     return f"{text} ({evidence})" if (evidence := measured(experiment)) else text
 
 
-def believed(val_bpb: float | None, deviation: float | None) -> str:
-    """A belief about a score: `1.8031 +- 0.0021`; without a deviation the score alone."""
-    return bpb(val_bpb) if deviation is None else f"{bpb(val_bpb)} +- {deviation:.4f}"
-
-
 def measured(experiment: Experiment) -> str:
-    """`better with 97 %, measured +0.0080 +- 0.0060`: how likely it is truly better, and the raw difference behind it.
+    """`better with 97 %, measured +0.0080 +- 0.0118`: how likely it is truly better, and the raw difference behind it.
 
     Empty where the policy had no belief, and for the baseline.
     """
     parts = []
     if experiment.probability is not None:
-        parts.append(f"better with {100 * experiment.probability:.0f} %")
+        parts.append(f"better with {chance(experiment.probability)}")
     if experiment.effect is not None:
-        error = "" if experiment.effect_error is None else f" +- {experiment.effect_error:.4f}"
+        error = "" if experiment.effect_error is None else f" {interval(experiment.effect_error)}"
         parts.append(f"measured {experiment.effect:+.4f}{error}")
     return ", ".join(parts)
-
-
-def champion_belief(history: History) -> tuple[float | None, float | None]:
-    """Mean and deviation of the champion's true score as of the last experiment."""
-    champion, last = history.champion, history.recent(1)[-1]
-    if last.number != champion.number and last.champion_bpb is not None:
-        return last.champion_bpb, last.champion_deviation
-    return champion.val_bpb, champion.deviation
 
 
 def heading(experiment: Experiment) -> str:

@@ -122,7 +122,8 @@ class Campaign(CampaignReader):
             return None
         from core.campaign.confirm import conclude
 
-        return conclude(self.experiment(0), self.experiment(recorded[-1].series), recorded)
+        baseline, champion = (self.ledger.believed(self.experiment(number)) for number in (0, recorded[-1].series))
+        return conclude(baseline, champion, recorded)
 
     def transcripts(self) -> list[Path]:
         """A file for each proposal that a model worked on, the newest last, experiment or not."""
@@ -315,7 +316,7 @@ class Campaign(CampaignReader):
             seconds = confirm.seconds_of(left, recorded)
             session.tell(Confirming(champion=champion.number, seeds=tuple(chosen), trials=len(left), seconds=seconds))
             recorded = RemeasurementRunner(session).run("confirm", champion.number, planned, test=True)
-        return confirm.conclude(baseline, champion, recorded)
+        return confirm.conclude(self.ledger.believed(baseline), self.ledger.believed(champion), recorded)
 
     def ablate(
         self,

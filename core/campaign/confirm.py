@@ -42,7 +42,7 @@ class Confirmation:
 
     champion: int  # its experiment
     commit: str
-    claimed: float  # the baseline's recorded val_bpb minus the champion's
+    claimed: float  # the campaign's val_bpb of the baseline minus the champion's; of beliefs the newest
     pairs: tuple[Pair, ...]
     failed: tuple[str, ...]  # trials that did not end in a score, which takes their seed out
     unpaired: tuple[int, ...]  # seeds of which a trial has not run yet

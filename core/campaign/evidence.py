@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from core.campaign.judge.base import Effect, Evidence, Noise, Reign
 from core.campaign.judge.noise import NoisePool, scores
-from core.records import Experiment, Measurement, Trial
+from core.records import COMPARE, Experiment, Measurement, Trial
 from core.store.ledger import Ledger
 from core.store.program import Limits
 
-COMPARE = "compare"  # the purpose of trials of champion and baseline that a verdict asked for
 LINEAGE = 12  # trainers that were kept last, whose scores still bear on the champion's
 EFFECTS = 200  # experiments that the prior is learned from
 

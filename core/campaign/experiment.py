@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from core.campaign.evidence import COMPARE, Candidate, EvidenceBuilder, measured_for
+from core.campaign.evidence import Candidate, EvidenceBuilder, measured_for
 from core.campaign.judge.base import AnotherTrial, Decision, Evidence, Noise
 from core.campaign.remeasure import ReferenceScores, RemeasurementRunner
 from core.campaign.schedule import PlannedTrial
 from core.campaign.session import Session
 from core.campaign.stopping import StopRules
 from core.events import Judged, Notice, Proposed, Reviewing, TrialEnded, TrialStarted
-from core.records import TRAINER, Audit, Budget, Constant, Experiment, Measurement, Proposal, Trial, UserError
+from core.records import COMPARE, TRAINER, Audit, Budget, Constant, Experiment, Measurement, Proposal, Trial, UserError
 from core.store import commit_message, trial_files
 from core.store.recovery import PendingCandidate, branch_elsewhere, finish, pending
 from core.store.repository import GitFailed

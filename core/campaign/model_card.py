@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from core.records import Experiment, Trial
-from core.system.text import bpb, one_line
+from core.system.text import bpb, half_width, one_line
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
@@ -55,7 +55,7 @@ CARD = """---
 # {title}
 
 {score} bits per byte on the validation text of `{corpus}` (yardstick `{yardstick}`), after {steps:,} steps and
-{seconds:.0f} s of training with seed {seed} on {device}. {parameters}Experiment {number}: {hypothesis}
+{seconds:.0f} s of training with seed {seed} on {device}. {parameters}{believed}Experiment {number}: {hypothesis}
 {confirmed}
 {use}
 | file | what it is |
@@ -71,6 +71,8 @@ It was trained to compare trainers, on little text and for a short time. Where a
 `autoresearch sample --model . --prompt "The"`.
 """
 
+BELIEVED = """These weights alone score {score}: the number before is what their trainer is believed to reach
+with any seed, and its 95 % interval. """
 USE = """Install what it needs, and let it write:
 
     pip install -r requirements.txt
@@ -100,19 +102,20 @@ def requirements(model: str, backend: str) -> list[str]:
 
 
 def card(campaign: Campaign, experiment: Experiment, record: Trial, *, standalone: bool) -> str:
-    """The model's README.md, with front matter as model hubs read it."""
+    """The model's README.md, with front matter as model hubs read it. The experiment's score is that believed now."""
     known = campaign.confirmation()
     confirmed = known is not None and known.champion == experiment.number
     return CARD.format(
-        front=yaml.safe_dump(_front_matter(campaign, record), sort_keys=False, allow_unicode=True),
+        front=yaml.safe_dump(_front_matter(campaign, experiment, record), sort_keys=False, allow_unicode=True),
         title=f"{campaign.name}: experiment {experiment.number}",
-        score=bpb(record.val_bpb),
+        score=bpb(experiment.val_bpb, experiment.deviation),
         corpus=campaign.preset.corpus,
         yardstick=record.yardstick[:12],
         steps=record.steps,
         seconds=record.train_seconds,
         seed=record.seed,
         device=f"`{record.device}` ({record.backend})",
+        believed="" if experiment.deviation is None else BELIEVED.format(score=bpb(record.val_bpb)),
         parameters="" if record.parameters is None else f"{record.parameters:,} parameters. ",
         number=experiment.number,
         hypothesis=one_line(experiment.hypothesis),
@@ -122,11 +125,17 @@ def card(campaign: Campaign, experiment: Experiment, record: Trial, *, standalon
     )
 
 
-def _front_matter(campaign: Campaign, record: Trial) -> dict[str, Any]:
+def _front_matter(campaign: Campaign, experiment: Experiment, record: Trial) -> dict[str, Any]:
+    """Its metric is the belief, where there is one; what these weights alone score stands behind it."""
+    metrics = [{"type": "bits_per_byte", "name": "bits per byte", "value": record.val_bpb}]
+    if (half := half_width(experiment.deviation)) is not None:
+        name = f"bits per byte of the trainer, +- {half:.4f} (95 %)"
+        metrics[0]["name"] = f"bits per byte of these weights, seed {record.seed}"
+        metrics.insert(0, {"type": "bits_per_byte", "name": name, "value": experiment.val_bpb})
     result = {
         "task": {"type": "text-generation"},
         "dataset": {"type": campaign.preset.corpus.partition(":")[0], "name": campaign.preset.corpus},
-        "metrics": [{"type": "bits_per_byte", "name": "bits per byte", "value": record.val_bpb}],
+        "metrics": metrics,
     }
     return {
         "tags": ["autoresearch", record.backend],

@@ -34,16 +34,27 @@ class Status:
     confirmation: Confirmation | None = None  # the last one
     model: Costs | None = None  # what agents spent on models; None if they used none
     activity: Activity | None = None  # what writes to it now, or did so last; None if nothing ever did
-    stopped: int = 0
     stops: StopTotals | None = None  # None where no trial was stopped early or would have been
-    kept_within_spread: int = 0  # of those kept: their gain is no larger than what the baseline's seeds differ by
+    kept_within_spread: int = 0  # of those kept without beliefs: their gain is no larger than the baseline's spread
+    stopped: int = 0  # early, since they could hardly have won
+    disturbed: int = 0  # trials that were slowed from outside: they are no evidence, and ran again
+    baseline_deviation: float | None = None  # standard deviation of the belief baseline_bpb; null without beliefs
+    champion_deviation: float | None = None  # of the belief champion_bpb, the newest one
 
 
 def status_of(campaign: CampaignReader, confirmation: Confirmation | None) -> Status:
-    totals = dataclasses.asdict(campaign.ledger.totals())
+    ledger = campaign.ledger
+    totals = dataclasses.asdict(ledger.totals())
+    first, last = ledger.experiment(0), ledger.champion()
+    baseline, champion = (None if one is None else ledger.believed(one) for one in (first, last))
     candidate_seconds, wall, train = (totals.pop(f"{name}_seconds") for name in ("candidate", "wall", "train"))
     return Status(
         **totals,
+        baseline_bpb=None if baseline is None else baseline.val_bpb,
+        baseline_deviation=None if baseline is None else baseline.deviation,
+        champion_bpb=None if champion is None else champion.val_bpb,
+        champion_deviation=None if champion is None else champion.deviation,
+        champion_commit=None if champion is None else champion.commit,
         experiments_per_hour=3600 * totals["experiments"] / candidate_seconds if candidate_seconds else None,
         overhead_fraction=(wall - train) / wall if wall else None,
         yardstick=campaign.ledger.facts().get("yardstick"),

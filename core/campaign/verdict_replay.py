@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from core.campaign.evidence import COMPARE, EvidenceBuilder, measured_for
+from core.campaign.evidence import EvidenceBuilder, measured_for
 from core.campaign.judge.base import AnotherTrial, Decision, Policy
-from core.records import Experiment, Measurement, Trial, UserError
+from core.records import COMPARE, Experiment, Measurement, Trial, UserError
 from core.store.reader import CampaignReader
 
 AUDITED = "the audit: "  # how the reason begins where a deep audit refused what was to be kept

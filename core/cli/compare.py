@@ -80,8 +80,8 @@ def compare(
 ) -> None:
     """Compare backends, presets or finished records.
 
-    A seed gives the same batches on every backend. Scores with different yardsticks are not ranked. The exit status is
-    1 if a trial failed. With --json, the rows have the keys of train --json.
+    A seed gives the same batches on every backend. Scores with different yardsticks are not ranked. A campaign's is its
+    belief with the 95 % interval. The exit status is 1 if a trial failed. Rows of --json have the keys of train --json.
 
     \b
       autoresearch compare --preset smoke --backends torch,jax
@@ -234,7 +234,7 @@ def table(entries: Sequence[Entry], width: int = terminal.PIPE_WIDTH) -> Rendera
             where = Text(f"{row['verdict']}: {row['reason']}", style="red")
         cells = (
             Text(entry.name, style="bold green" if place == 0 and entry.val_bpb is not None else "bold"),
-            text.bpb(row["val_bpb"]),
+            text.bpb(row["val_bpb"], row["deviation"]),
             text.bpb(row["val_bpb_spread"]),
             ",".join(map(str, row["seeds"])),
             str(row["steps"]),
@@ -268,7 +268,7 @@ def plot(entries: Sequence[Entry], path: Path) -> None:
                 lows.append(min(value for _, value in points))
         if entry.val_bpb is not None:
             ends = [trial.startup_seconds + trial.train_seconds for trial in entry.trials]
-            reach = (entry.spread or 0.0) / 2
+            reach = text.half_width(entry.deviation) or (entry.spread or 0.0) / 2
             axes.errorbar(
                 sum(ends) / len(ends),
                 entry.val_bpb,
@@ -276,7 +276,7 @@ def plot(entries: Sequence[Entry], path: Path) -> None:
                 fmt="o",
                 color=colour,
                 capsize=4,
-                label=f"{entry.name}: {entry.val_bpb:.4f}",
+                label=f"{entry.name}: {text.bpb(entry.val_bpb, entry.deviation)}",
             )
             lows.append(entry.val_bpb - reach)
             highs.append(entry.val_bpb + reach)

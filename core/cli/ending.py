@@ -41,10 +41,11 @@ def _experiments(campaign: Campaign) -> None:
     console.print()
     if count == 0:
         return
-    tables.emit(console, tables.header(console.width))
+    beliefs = campaign.believes
+    tables.emit(console, tables.header(console.width, beliefs=beliefs))
     for record in campaign.experiments():
         if count <= ALL or record.verdict == "keep" or record.number >= count - LAST:
-            tables.emit(console, tables.row(record, console.width))
+            tables.emit(console, tables.row(record, console.width, beliefs=beliefs))
     if count > ALL:
         console.print(f"what was kept and the last {LAST} of {count}; all of them: autoresearch log", style="dim")
     console.print()
@@ -61,10 +62,11 @@ def _samples(campaign: Campaign) -> None:
     champion = campaign.champion
     texts = [(f"text from experiment {champion.number}", champion)]
     if champion.number > 0:
-        texts = [("text before, from the baseline's model", campaign.experiment(0)),
+        texts = [("text before, from the baseline's model", campaign.ledger.believed(campaign.experiment(0))),
                  (f"text after, from experiment {champion.number}", champion)]  # fmt: skip
     for title, experiment in texts:
-        terminal.out().print(f"\n{title} ({bpb(experiment.val_bpb)} bpb):", style="bold", highlight=False)
+        score = bpb(experiment.val_bpb, experiment.deviation)
+        terminal.out().print(f"\n{title} ({score} bpb):", style="bold", highlight=False)
         try:
             terminal.write(f"{_continued(campaign, experiment)}\n")
         except UserError as error:

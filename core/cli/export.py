@@ -42,10 +42,13 @@ def export(
     refuse_occupied(into, "a model")  # before a corpus is prepared for its tokenizer
     stopping = interruptible("nothing was written: run the command again")
     with resolve.campaign_of(folder, option) as campaign, stopping:
-        experiment = campaign.champion if number is None else campaign.experiment(number)
+        experiment = campaign.champion if number is None else campaign.ledger.believed(campaign.experiment(number))
         warnings = write(campaign, experiment, resolve.dataset_of(campaign.preset).tokenizer, into)
     if as_json:
-        found = {"folder": str(into.absolute()), "experiment": experiment.number, "val_bpb": experiment.val_bpb}
+        found = {
+            "folder": str(into.absolute()), "experiment": experiment.number,
+            "val_bpb": experiment.val_bpb, "deviation": experiment.deviation,
+        }  # fmt: skip
         terminal.json_text({**found, "files": sorted(path.name for path in into.iterdir()), "warnings": warnings})
         return
     terminal.say(f"experiment {experiment.number} is in {into}")

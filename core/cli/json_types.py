@@ -16,7 +16,7 @@ from core.campaign.status import Status
 from core.campaign.transfer import Transfer
 from core.campaign.verify import Check
 from core.measure.doctor import Level
-from core.records import Experiment, Preset, Trial, TrialVerdict, Verdict
+from core.records import Experiment, Measurement, Preset, Trial, TrialVerdict, Verdict
 from core.system.accelerators import Accelerator
 from presets.estimate import Estimate
 
@@ -37,6 +37,7 @@ class ShownExperiment(ExperimentRow):
     diff: str  # against its parent, as git shows it; empty for the baseline
     curves: Sequence[Sequence[Mapping[str, float]]]  # for each trial its points: step, seconds, progress, loss
     outputs: Sequence[str]  # what each trial printed
+    compared: Sequence[Measurement]  # trials of the champion, or the baseline, that its verdict asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,11 @@ class TryResult:
 
     verdict: Verdict | None
     val_bpb: float | None
+    deviation: float | None  # standard deviation of the belief val_bpb; null without beliefs
     champion_bpb: float | None
+    champion_deviation: float | None  # of the belief champion_bpb
     gain: float | None
+    probability: float | None  # that it is truly better than the champion
     spread: float | None
     reason: str | None
     experiment: int  # its number
@@ -107,7 +111,8 @@ class ExportedFolder:
 
     folder: str
     experiment: int
-    val_bpb: float | None
+    val_bpb: float | None  # what is believed of its trainer; of the weights alone where the policy has no beliefs
+    deviation: float | None  # standard deviation of that belief
     files: Sequence[str]
     warnings: Sequence[str]  # what may not work without autoresearch, and why
 
@@ -147,11 +152,15 @@ class ListedPreset(Preset):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRow(Trial):
-    """A side of a comparison: its first trial's record, with medians of what was measured and the mean score."""
+    """A side of a comparison: its first trial's record, with medians of what was measured.
+
+    Its val_bpb is the mean of its trials' scores, or what a campaign believes of its champion.
+    """
 
     name: str
     verdict: TrialVerdict  # the first failure's, if a trial failed
-    val_bpb_spread: float | None  # largest minus smallest score
+    deviation: float | None  # of a campaign with beliefs, whose val_bpb is one: its standard deviation
+    val_bpb_spread: float | None  # largest minus smallest score of its trials
     seeds: Sequence[int]
     overhead_seconds: float  # wall time beyond training
     trials: Sequence[Trial]

@@ -17,7 +17,7 @@ def log(
     option: CampaignDir = None,
     last: Annotated[int | None, Option(metavar="N", help="list only the last N")] = None,
     tsv: Annotated[
-        bool, Option("--tsv", help="print as results.tsv: commit, val_bpb, memory_gb, status, description")
+        bool, Option("--tsv", help="print as results.tsv: commit, val_bpb, memory_gb, status, description, val_bpb_95")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -27,13 +27,13 @@ def log(
 
     with resolve.campaign_of(folder, option) as campaign:
         first = max(0, campaign.status().experiments + 1 - last) if last is not None else 0
-        records = campaign.experiments(first)
+        records, beliefs = campaign.experiments(first), campaign.believes
     if as_json:
         terminal.json_text([terminal.with_gain(record) for record in records])
     elif tsv:
         sys.stdout.write(results(records))
     else:
         console = terminal.out()
-        tables.emit(console, tables.header(console.width))
+        tables.emit(console, tables.header(console.width, beliefs=beliefs))
         for record in records:
-            tables.emit(console, tables.row(record, console.width))
+            tables.emit(console, tables.row(record, console.width, beliefs=beliefs))

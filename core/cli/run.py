@@ -251,9 +251,10 @@ class _ExperimentPrinter:
         if self._as_json:
             terminal.json_line(terminal.with_gain(experiment))
         else:
+            width, beliefs = self._console.width, self._campaign.believes
             if self.ended == 0:
-                tables.emit(self._console, tables.header(self._console.width))
-            tables.emit(self._console, tables.row(experiment, self._console.width))
+                tables.emit(self._console, tables.header(width, beliefs=beliefs))
+            tables.emit(self._console, tables.row(experiment, width, beliefs=beliefs))
         if experiment.number == 0 and experiment.trials:
             for warning in trial_warnings(experiment.trials[0]):
                 terminal.notice(f"warning about preset {self._campaign.preset.name}: {warning}")

@@ -13,7 +13,7 @@ from core.cli import completion, resolve
 from core.cli.options import AsJson, CampaignDir, ExperimentWords, to_type
 from core.cli.render import terminal
 from core.cli.words import PARTS, split_words
-from core.records import UserError
+from core.records import COMPARE, UserError, to_json
 from core.store import trial_files
 from core.system.text import clean
 
@@ -67,9 +67,18 @@ def show(
         curves = [trial_files.points(trial) for trial in trials]
         diff = campaign.diff(number)
         trainer = campaign.trainer_text(experiment.commit) if part == "train.py" else ""
+        compared = campaign.ledger.measurements(COMPARE, number)
     if as_json:
         outputs = [trial_files.printed(trial) for trial in trials]
-        terminal.json_text({**terminal.with_gain(experiment), "diff": diff, "curves": curves, "outputs": outputs})
+        terminal.json_text(
+            {
+                **terminal.with_gain(experiment),
+                "diff": diff,
+                "curves": curves,
+                "outputs": outputs,
+                "compared": [to_json(one) for one in compared],
+            }
+        )
         return
     plain = {"diff": diff, "hypothesis": experiment.hypothesis, "train.py": trainer}
     console = terminal.out()
@@ -90,6 +99,8 @@ def show(
     if not part:
         for record in experiment.trials:
             console.print(tables.trial(record))
+        for one in compared:
+            console.print(tables.measured(one))
         words = [*([str(folder)] if folder else []), str(number), "output"]
         terminal.notice(f"the trials' output: {to_type('show', *words)}")
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
     from core.store.activity import Activity
 
-KEYS = ("verdict", "val_bpb", "champion_bpb", "gain", "spread", "reason")
+KEYS = (
+    "verdict", "val_bpb", "deviation", "champion_bpb", "champion_deviation", "gain", "probability", "spread", "reason",
+)  # fmt: skip
 
 
 def try_(
@@ -40,7 +42,7 @@ def try_(
 
     If it is not kept, train.py gets the champion's text back, and `autoresearch show N train.py` has yours. The exit
     status is 0 for every verdict, 2 if there is nothing to try, 75 if another process is at work. With --json, the last
-    line has verdict, val_bpb, champion_bpb, reason and experiment.
+    line has verdict, val_bpb, champion_bpb, probability, reason and experiment.
 
     \b
       autoresearch try -m "a wider first layer sees more of the byte pairs"

@@ -10,12 +10,14 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import backends
 import presets
 from core.records import Budget, DeviceName, Preset, Trial, UserError, to_json
 from core.system import accelerators
+from core.system.text import chance
 from core.trainer.constants import read_constants
 from core.trial.probe import require
 from presets.devices import DRIVERS
@@ -49,6 +51,7 @@ class Entry:
     name: str
     trials: tuple[Trial, ...]
     curves: tuple[Curve, ...] = ()
+    belief: NormalDist | None = None  # of a campaign with beliefs: its newest one about the champion's score
 
     @property
     def failure(self) -> Trial | None:
@@ -62,8 +65,15 @@ class Entry:
 
     @property
     def val_bpb(self) -> float | None:
-        """The mean of the trials' scores; None if one of them failed."""
+        """What its campaign believes, else the mean of the trials' scores; None if one of them failed."""
+        if self.belief is not None:
+            return self.belief.mean
         return statistics.fmean(self.scores) if self.scores else None
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation of its campaign's belief; None without one."""
+        return None if self.belief is None else self.belief.stdev
 
     @property
     def spread(self) -> float | None:
@@ -91,6 +101,7 @@ class Entry:
             "name": self.name,
             **row,
             "val_bpb": self.val_bpb,
+            "deviation": self.deviation,
             "val_bpb_spread": self.spread,
             "seeds": [trial.seed for trial in self.trials],
             "overhead_seconds": overhead,
@@ -234,6 +245,9 @@ def conclusion(entries: Sequence[Entry]) -> str:
     first, second = best[0], best[1]
     assert first.val_bpb is not None and second.val_bpb is not None
     lead = f"{first.name} is {second.val_bpb - first.val_bpb:.4f} bpb below {second.name}"
+    if first.belief is not None and second.belief is not None:
+        better = 1 - (second.belief - first.belief).cdf(0.0)
+        return f"{lead}, {chance(better)} likely to be truly better"
     spreads = [entry.spread for entry in (first, second)]
     if None in spreads:
         return f"{lead}; with one seed, this may be luck"

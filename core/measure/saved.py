@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from core.measure.compare import Curve, Entry, check_yardsticks, ranked
@@ -48,13 +49,17 @@ def _read(path: Path) -> list[Entry]:
         with CampaignReader.open(path) as campaign:
             champion = campaign.champion
             corpus = campaign.preset.corpus
-            trials = tuple(
-                trial if trial.corpus else dataclasses.replace(trial, corpus=corpus) for trial in champion.trials
+            folders = trial_files.trials(campaign.folder(champion.number))
+        counted = [place for place, trial in enumerate(champion.trials) if not trial.disturbed]
+        trials = [champion.trials[place] for place in counted]
+        return [
+            Entry(
+                name=f"{path.resolve().name} ({champion.number})",
+                trials=tuple(one if one.corpus else dataclasses.replace(one, corpus=corpus) for one in trials),
+                curves=tuple(trial_files.points(folders[place]) for place in counted if place < len(folders)),
+                belief=_belief(champion.val_bpb, champion.deviation),
             )
-            curves = tuple(
-                trial_files.points(folder) for folder in trial_files.trials(campaign.folder(champion.number))
-            )
-        return [Entry(name=f"{path.resolve().name} ({champion.number})", trials=trials, curves=curves)]
+        ]
     if path.is_dir():
         if (path / ROWS).is_file():
             kept = [
@@ -117,7 +122,13 @@ def _row(row: dict[str, Any], path: Path) -> Entry:
         one_yardstick((trial.yardstick for trial in trials), "they have no mean")
     except UserError as error:
         raise UserError(f"{path}: row {name!r}: {error}") from None
-    return Entry(name=name, trials=trials)
+    return Entry(name=name, trials=trials, belief=_belief(row.get("val_bpb"), row.get("deviation")))
+
+
+def _belief(mean: Any, deviation: Any) -> NormalDist | None:
+    """What a campaign believes of its champion's score; None without beliefs."""
+    known = isinstance(mean, int | float) and isinstance(deviation, int | float)
+    return NormalDist(mean, deviation) if known and deviation > 0 else None
 
 
 def _trial(data: Any, path: Path) -> Trial:

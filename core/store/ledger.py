@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from core.records import (
+    VERDICTS,
     Constant,
     Experiment,
     Measurement,
@@ -42,13 +43,11 @@ class Totals:
     stopped: int
     crashed: int
     invalid: int
-    baseline_bpb: float | None
-    champion_bpb: float | None
-    champion_commit: str | None
     candidate_seconds: float  # wall, without the baseline's
     wall_seconds: float
     train_seconds: float
     kept_within_spread: int
+    disturbed: int  # trials, measurements among them, that are no evidence
 
 
 # Of a table's columns, the fields of its record that repeat them; "" where none does.
@@ -373,12 +372,30 @@ class Ledger:
         )
         return [_experiment(record, grouped.get(number, ())) for number, record in rows]
 
-    def best(self, count: int) -> list[Experiment]:
-        """The `count` lowest scores, best first, without their trials."""
+    def believed(self, experiment: Experiment) -> Experiment:
+        """The experiment with the newest belief about its score, where it was recorded with a belief.
+
+        Each experiment that is compared with a champion says what is believed of the champion by then.
+        """
+        if experiment.verdict != "keep" or experiment.deviation is None:
+            return experiment
+        mean, deviation = "json_extract(record, '$.champion_bpb')", "json_extract(record, '$.champion_deviation')"
         rows = self._rows(
-            "SELECT record FROM experiments WHERE val_bpb IS NOT NULL ORDER BY val_bpb, number LIMIT ?", (count,)
+            f"SELECT {mean}, {deviation} FROM experiments WHERE number > ? AND parent = ? AND {deviation} IS NOT NULL"
+            " ORDER BY number DESC LIMIT 1",
+            (experiment.number, experiment.commit),
         )
-        return [_experiment(record) for (record,) in rows]
+        return replace(experiment, val_bpb=rows[0][0], deviation=rows[0][1]) if rows else experiment
+
+    def best(self, count: int) -> list[Experiment]:
+        """The `count` lowest scores by what is believed now, best first, without their trials."""
+        rows = self._rows(
+            "SELECT record FROM (SELECT record FROM experiments WHERE val_bpb IS NOT NULL AND verdict != 'keep'"
+            " ORDER BY val_bpb, number LIMIT ?) UNION ALL SELECT record FROM experiments WHERE verdict = 'keep'",
+            (count,),
+        )
+        found = [self.believed(_experiment(record)) for (record,) in rows]
+        return sorted(found, key=lambda one: (one.val_bpb or 0.0, one.number))[:count]
 
     def constants(self, number: int) -> dict[str, Constant]:
         """The constants of the experiment's trainer; empty where it could not be parsed."""
@@ -391,16 +408,16 @@ class Ledger:
         return dict(self._rows("SELECT verdict, COUNT(*) FROM experiments GROUP BY verdict"))
 
     def totals(self) -> Totals:
-        verdicts = ("keep", "discard", "stopped", "crash", "invalid")
-        counts = ", ".join(f"COUNT(*) FILTER (WHERE number > 0 AND verdict = '{one}')" for one in verdicts)
-        champion = "FROM experiments WHERE verdict = 'keep' ORDER BY number DESC LIMIT 1"
+        counts = ", ".join(f"COUNT(*) FILTER (WHERE number > 0 AND verdict = '{one}')" for one in VERDICTS)
+        disturbed = "json_extract(record, '$.disturbed') != ''"
         row = self._rows(
             f"SELECT COUNT(*) FILTER (WHERE number > 0), {counts},"
-            f" (SELECT val_bpb FROM experiments WHERE number = 0), (SELECT val_bpb {champion}),"
-            f" (SELECT candidate {champion}), TOTAL(wall_seconds) FILTER (WHERE number > 0), TOTAL(wall_seconds),"
-            " TOTAL(train_seconds),"
+            " TOTAL(wall_seconds) FILTER (WHERE number > 0), TOTAL(wall_seconds), TOTAL(train_seconds),"
             " COUNT(*) FILTER (WHERE number > 0 AND verdict = 'keep' AND"
-            " json_extract(record, '$.champion_bpb') - val_bpb <= json_extract(record, '$.spread')) FROM experiments"
+            " json_extract(record, '$.deviation') IS NULL AND"
+            " json_extract(record, '$.champion_bpb') - val_bpb <= json_extract(record, '$.spread')),"
+            f" (SELECT COUNT(*) FROM trials WHERE {disturbed}) + (SELECT COUNT(*) FROM measurements WHERE {disturbed})"
+            " FROM experiments"
         )[0]
         return Totals(*row)
 

@@ -85,18 +85,24 @@ class CampaignReader:
 
     @property
     def champion(self) -> Experiment:
-        """The best one verified. Raises UserError before the baseline has run."""
+        """The best one verified, with the newest belief about its score. UserError before the baseline has run."""
         champion = self.ledger.champion()
         if champion is None:
             raise UserError(f"{self.root} has no baseline yet; run it with: autoresearch run {self.root}")
-        return champion
+        return self.ledger.believed(champion)
+
+    @property
+    def believes(self) -> bool:
+        """Whether its scores are beliefs, each with a deviation; without them each is that of one trial."""
+        baseline = self.ledger.experiment(0)
+        return baseline is not None and baseline.deviation is not None
 
     @property
     def champion_text(self) -> str:
         return self.trainer_text(self.champion.commit)
 
     def experiment(self, number: int) -> Experiment:
-        """Raises UserError for a number that isn't there."""
+        """The experiment as it was recorded. Raises UserError for a number that isn't there."""
         experiment = self.ledger.experiment(number)
         if experiment is None:
             count = len(self)

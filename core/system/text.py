@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+NORMAL_95 = 1.96  # standard deviations to both sides of a normal mean that hold 95 % of it
 # ECMA-48's control sequences and a terminal's operating system commands.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b.")
 
@@ -34,9 +35,28 @@ def valid(text: str) -> str:
     return text
 
 
-def bpb(value: float | None) -> str:
-    """A score in bits per byte, with four decimals."""
-    return "-" if value is None else f"{value:.4f}"
+def half_width(deviation: float | None) -> float | None:
+    """How far to both sides of a mean the true value lies with a probability of 95 %, where its error is normal."""
+    return None if deviation is None else NORMAL_95 * deviation
+
+
+def bpb(value: float | None, deviation: float | None = None) -> str:
+    """Bits per byte; of a belief, which has a standard deviation, with its 95 % interval: `1.7315 +- 0.0021`."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if deviation is None else f"{value:.4f} {interval(deviation)}"
+
+
+def interval(deviation: float | None) -> str:
+    """The 95 % interval around a mean: `+- 0.0021`."""
+    return "-" if deviation is None else f"+- {half_width(deviation):.4f}"
+
+
+def chance(probability: float | None) -> str:
+    """A probability in whole percent, which never says that something is certain: `93 %`, `>99 %`, `<1 %`."""
+    if probability is None:
+        return "-"
+    return "<1 %" if probability < 0.01 else ">99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
 def gain(value: float | None) -> str:

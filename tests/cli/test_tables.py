@@ -1,6 +1,7 @@
 """Records as lines and tables."""
 
 import io
+from typing import Any
 
 import pytest
 from campaigns import a_trial, an_audit
@@ -11,6 +12,7 @@ from view_records import SPREAD, an_experiment
 from core.campaign.confirm import Confirmation
 from core.campaign.status import Status
 from core.cli.render import tables
+from core.records import Experiment
 
 
 def printed(*parts: RenderableType, width: int = 200) -> str:
@@ -75,6 +77,60 @@ def test_what_was_kept_within_the_spread_is_called_so() -> None:
     for number, verdict, best in ((4, "keep", 1.51), (5, "discard", 1.5), (0, "keep", None)):
         clear = an_experiment(number, verdict, val_bpb=1.5, champion_bpb=best)  # type: ignore[arg-type]
         assert "within" not in tables.row(clear).plain + printed(tables.verdict(clear))
+
+
+def a_belief(**values: object) -> Experiment:
+    base: dict[str, Any] = {
+        "val_bpb": 1.7315, "deviation": 0.00107, "champion_bpb": 1.7438, "champion_deviation": 0.0009,
+        "probability": 0.934, "effect": 0.0141, "effect_error": 0.0013, "spread": None,
+    }  # fmt: skip
+    return an_experiment(7, **{"verdict": "keep", **base, **values})
+
+
+@pytest.mark.parametrize(
+    ("width", "cells"),
+    [
+        (59, ["7", "keep", "1.7315", "+0.0123"]),
+        (69, ["7", "keep", "1.7315", "+-", "0.0021", "+0.0123"]),
+        (80, ["7", "keep", "1.7315", "+-", "0.0021", "+0.0123", "93", "%"]),
+        (120, ["7", "keep", "1.7315", "+-", "0.0021", "+0.0123", "93", "%", "1", "10", "25.0"]),
+    ],
+)
+def test_a_row_of_beliefs_has_the_interval_and_the_chance(width: int, cells: list[str]) -> None:
+    head, line = (
+        part.plain for part in (tables.header(width, beliefs=True), tables.row(a_belief(), width, beliefs=True))
+    )
+    assert line.split() == [*cells, "idea", "7"]
+    assert head.index("hypothesis") == line.index("idea 7")
+    assert ("+- (95 %)" in head, "better" in head, "spread" in head) == (width >= 60, width >= 70, False)
+
+
+def test_a_belief_is_told_with_its_interval_and_with_what_was_measured() -> None:
+    told = printed(tables.verdict(a_belief(reason="gain 0.0123")), width=80)
+    assert max(map(len, told.splitlines())) <= 80
+    assert told.startswith("keep, 93 % likely better  experiment 7: idea 7\n")
+    assert "val_bpb 1.7315 +- 0.0021, champion 1.7438 +- 0.0018, gain +0.0123\n" in told
+    assert "measured +0.0141 +- 0.0025" in told
+    assert "spread" not in told
+    assert "spread" not in tables.row(a_belief(champion_bpb=1.7316), 200, beliefs=True).plain
+
+
+def test_a_stopped_experiment_has_no_score_and_its_reason() -> None:
+    reason = "at 34 % of its budget it was 0.0912 behind"
+    lost = a_belief(verdict="stopped", val_bpb=None, deviation=None, probability=None, effect=None, reason=reason)
+    assert tables.row(lost, 120, beliefs=True).plain.split()[:6] == ["7", "stopped", "-", "-", "-", "-"]
+    assert tables.row(lost, 120, beliefs=True).plain.endswith(f"idea 7 [{reason}]")
+    trial = a_trial(verdict="stopped", val_bpb=None, reason=reason, stop_progress=0.34)
+    assert "at 34% it could hardly have won any more, and was stopped" in printed(tables.trial(trial))
+    watched = a_trial(val_bpb=1.9, stop_progress=0.5)
+    assert "at 50% it could hardly have won any more, and ran on" in printed(tables.trial(watched))
+
+
+def test_a_disturbed_trial_says_that_it_is_no_evidence_and_why() -> None:
+    slowed = a_trial(disturbed="other processes took 45% of the device", conditions={"other_load": 0.45})
+    text = printed(tables.trial(slowed))
+    assert "disturbed  other processes took 45% of the device: this trial is no evidence" in text
+    assert "warning" not in text
 
 
 COLUMNS = [
@@ -194,6 +250,21 @@ def test_a_status_has_the_noise_beside_the_gain(baseline: float, said: str) -> N
     assert said in text
     assert ("luck" in text) == (baseline < 1.908)
     assert "4: 2 kept (1 within the spread), 2 discarded" in text
+
+
+def test_a_status_of_beliefs_has_intervals_and_says_what_they_are() -> None:
+    values = Status(
+        baseline_bpb=1.9387, champion_bpb=1.7315, champion_commit="c" * 40, experiments=12, kept=3, discarded=5,
+        stopped=2, crashed=1, invalid=1, experiments_per_hour=None, overhead_fraction=None, yardstick=None,
+        baseline_deviation=0.0015, champion_deviation=0.00107, disturbed=2,
+    )  # fmt: skip
+    lines = [line.rstrip() for line in printed(tables.status(values, a_belief(), "somewhere"), width=80).splitlines()]
+    text = "\n".join([*lines, ""])
+    assert "champion     1.7315 +- 0.0021 bpb, +0.2072 from the baseline's 1.9387 +- 0.0029\n" in text
+    assert "+-           the true score lies within it with a probability of 95 %\n" in text
+    assert "12: 3 kept, 5 discarded, 2 stopped early, 1 crashed, 1 invalid" in text
+    assert "2 trials were no evidence and ran again" in text
+    assert "luck" not in text
 
 
 def test_an_audit_tells_what_was_checked_and_how_closely_it_matched() -> None:

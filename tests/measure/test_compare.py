@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import pytest
 from campaigns import YARDSTICK, ScriptedAgent, a_campaign, a_trial, trainer
 from command import call
+from rich.console import Console
 
 import backends
 import presets
 from core.cli import resolve
+from core.cli.compare import table
 from core.measure import compare, saved
 from core.measure.compare import Entry, Scored
 from core.records import Budget, Preset, Trial, UserError, to_json
@@ -273,6 +277,22 @@ def test_one_failed_seed_takes_the_score_away() -> None:
 )
 def test_the_conclusion_holds_the_lead_against_the_seeds(entries: list[Entry], said: str) -> None:
     assert said in compare.conclusion(entries)
+
+
+def test_beliefs_are_compared_by_their_means_and_deviations(tmp_path: Path) -> None:
+    trials = (a_trial(val_bpb=1.62), a_trial(val_bpb=1.60, seed=2))
+    better = Entry(name="night", trials=trials, belief=NormalDist(1.65, 0.003))
+    other = Entry(name="day", trials=(a_trial(val_bpb=1.64),), belief=NormalDist(1.66, 0.004))
+    assert [entry.name for entry in compare.ranked([other, better])] == ["night", "day"]
+    assert compare.conclusion([other, better]) == "night is 0.0100 bpb below day, 98 % likely to be truly better"
+    assert "spread" in compare.conclusion([better, Entry(name="lone", trials=trials)])
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(table([better, other], 80))
+    assert "1.6500 +- 0.0059" in shown.getvalue() and "1.6600 +- 0.0078" in shown.getvalue()
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([better.row()]), encoding="utf-8")
+    (again,) = saved.read([path])
+    assert (again.val_bpb, again.deviation) == (1.65, 0.003)
 
 
 # Yardsticks

@@ -214,7 +214,7 @@ def test_the_kind_of_device_is_recorded_once_and_another_is_refused(ledger: Ledg
 
 def test_totals_leave_the_baseline_out_of_the_counts(ledger: Ledger) -> None:
     empty = ledger.totals()
-    assert (empty.experiments, empty.champion_bpb, empty.baseline_bpb, empty.wall_seconds) == (0, None, None, 0)
+    assert (empty.experiments, empty.wall_seconds) == (0, 0)
     add(ledger, record(0, val_bpb=2.0))
     add(ledger, record(1, verdict="discard", val_bpb=2.5))
     add(ledger, record(2, verdict="keep", val_bpb=1.75))
@@ -223,9 +223,8 @@ def test_totals_leave_the_baseline_out_of_the_counts(ledger: Ledger) -> None:
     add(ledger, record(5, verdict="invalid", val_bpb=None))
     add(ledger, record(6, verdict="stopped", val_bpb=None))
     assert ledger.totals() == Totals(
-        experiments=6, kept=1, discarded=1, stopped=1, crashed=2, invalid=1, baseline_bpb=2.0, champion_bpb=1.75,
-        champion_commit="c2", candidate_seconds=72.0, wall_seconds=84.0, train_seconds=63.0,
-        kept_within_spread=1,
+        experiments=6, kept=1, discarded=1, stopped=1, crashed=2, invalid=1, candidate_seconds=72.0,
+        wall_seconds=84.0, train_seconds=63.0, kept_within_spread=1, disturbed=0,
     )  # fmt: skip
     assert [e.number for e in ledger.best(2)] == [2, 0]
 
@@ -238,6 +237,41 @@ def test_the_totals_count_what_was_kept_within_the_spread(ledger: Ledger) -> Non
     add(ledger, record(4, verdict="keep", val_bpb=1.74, champion_bpb=1.75, spread=None))
     assert ledger.totals().kept_within_spread == 1
     assert [e.number for e in ledger.experiments() if e.kept_within_spread] == [2]
+
+
+def test_a_champions_newest_belief_is_what_the_last_experiment_held_against_it(ledger: Ledger) -> None:
+    def against(commit: str, mean: float | None, deviation: float | None) -> dict[str, object]:
+        return {"parent": commit, "champion_bpb": mean, "champion_deviation": deviation}
+
+    add(ledger, record(0, val_bpb=2.0, deviation=0.01, champion_bpb=None))
+    add(ledger, record(1, verdict="discard", val_bpb=1.95, deviation=0.02, **against("c0", 2.01, 0.009)))
+    add(ledger, record(2, val_bpb=1.9, deviation=0.02, **against("c0", 2.02, 0.008)))
+    assert ledger.best(1)[0].val_bpb == 1.9  # as recorded, while nothing was held against it
+    add(ledger, record(3, verdict="discard", val_bpb=1.93, deviation=0.02, **against("c2", 1.94, 0.007)))
+    add(ledger, record(4, verdict="crash", val_bpb=None, **against("c2", None, None)))
+    add(ledger, record(5, verdict="stopped", val_bpb=None, **against("c2", 1.96, 0.006)))
+
+    now = [ledger.believed(experiment) for experiment in ledger.experiments()]
+    assert [(e.val_bpb, e.deviation) for e in now[:3]] == [(2.02, 0.008), (1.95, 0.02), (1.96, 0.006)]
+    assert [dataclasses.replace(e, val_bpb=0.0, deviation=0.0) for e in now] == [
+        dataclasses.replace(e, val_bpb=0.0, deviation=0.0) for e in ledger.experiments()
+    ]
+    assert [(e.number, e.val_bpb) for e in ledger.best(9)] == [(3, 1.93), (1, 1.95), (2, 1.96), (0, 2.02)]
+    assert [e.number for e in ledger.best(2)] == [3, 1]
+    assert ledger.totals().kept_within_spread == 0
+
+
+def test_a_score_without_a_belief_stays_as_it_was_recorded(ledger: Ledger) -> None:
+    first = add(ledger, record(0, val_bpb=2.0))
+    add(ledger, record(1, verdict="discard", val_bpb=2.1, champion_bpb=2.2, parent="c0"))
+    assert ledger.believed(first) == first
+    assert ledger.best(2)[0].val_bpb == 2.0
+
+
+def test_the_totals_count_disturbed_trials(ledger: Ledger) -> None:
+    slowed = a_trial(disturbed="other processes took 45% of the device")
+    add(ledger, record(0, slowed, a_trial(), slowed))
+    assert ledger.totals().disturbed == 2
 
 
 def test_only_what_was_decided_counts_as_a_repeat(ledger: Ledger) -> None:

@@ -1,5 +1,7 @@
 """How numbers and words look."""
 
+from statistics import NormalDist
+
 import pytest
 
 from core.system import text
@@ -38,6 +40,25 @@ def test_a_duration_is_told_in_its_largest_unit(value: float, shown: str) -> Non
 )
 def test_a_count_has_the_letter_of_its_thousands(value: float | None, shown: str) -> None:
     assert text.count(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "deviation", "shown"),
+    [(None, None, "-"), (None, 0.1, "-"), (1.73149, None, "1.7315"), (1.7315, 0.00107, "1.7315 +- 0.0021")],
+)
+def test_a_belief_has_its_interval_of_95_percent(value: float | None, deviation: float | None, shown: str) -> None:
+    assert text.bpb(value, deviation) == shown
+    if deviation is not None:
+        inside = NormalDist(0.0, deviation).cdf(text.half_width(deviation) or 0.0)
+        assert 2 * inside - 1 == pytest.approx(0.95, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("probability", "shown"),
+    [(None, "-"), (0.0, "<1 %"), (0.013, "1 %"), (0.93, "93 %"), (0.989, "99 %"), (0.9999, ">99 %"), (1.0, ">99 %")],
+)
+def test_no_chance_is_told_as_certain(probability: float | None, shown: str) -> None:
+    assert text.chance(probability) == shown
 
 
 def test_a_line_has_no_breaks_tabs_colours_or_control_characters() -> None:

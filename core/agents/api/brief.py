@@ -10,10 +10,10 @@ from core.agents import plateau
 from core.agents.api.quoting import Quotes
 from core.agents.base import History
 from core.agents.llm.base import Block
-from core.agents.record_text import believed, champion_belief, line
+from core.agents.record_text import line
 from core.events import Repeat
 from core.records import Experiment, Verdict
-from core.system.text import one_line
+from core.system.text import bpb, one_line
 
 RECENT, BEST = 15, 10  # experiments that are listed
 LONGEST_PROGRAM = 40_000  # characters
@@ -53,7 +53,7 @@ def standing(history: History) -> Block:
 def situation(history: History, quotes: Quotes, lessons: Sequence[str], repeats: Sequence[Repeat], name: str) -> Block:
     """What differs from proposal to proposal: champion, experiments, lessons, repeats, plateau or near misses."""
     champion, counts = history.champion, history.verdicts()
-    score = believed(*champion_belief(history))
+    score = bpb(champion.val_bpb, champion.deviation)
     recent = history.recent(RECENT)
     best = history.best(BEST)
     spread = "unknown" if champion.spread is None else f"{champion.spread:.4f}"

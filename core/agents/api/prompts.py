@@ -38,10 +38,10 @@ Where it speaks of commands to run, you have tools instead. Nobody answers quest
 
 # How a verdict is made
 The same trainer scores differently from seed to seed. So a val_bpb that you are shown, also the champion's, is a
-belief with its deviation: what the true score is likely to be after all trials so far and by what changes usually
+belief with its 95 % interval: where the true score is likely to lie after all trials so far and by what changes usually
 bring. `gain` is the difference of two beliefs, and `better with` the probability that it is truly better. `measured` is
-the raw difference to the champion on equal seeds, with its standard error: a single one that looks good is mostly luck.
-What stands there without a deviation is a plain score.
+the raw difference to the champion on equal seeds, also with its 95 % interval: a single one that looks good is mostly
+luck. What stands there without `+-` is a plain score.
 - What may be better is tried again with other seeds before it is kept, and the champion too. A gain that can't be told
   from luck is not kept.
 - Equal within the noise and at least a line simpler is kept. Each line of code added has a price in bits per byte, and

@@ -39,8 +39,8 @@ TOOLS = (
     _tool("read_program", "Shows program.md, the person's instructions, as they are now."),
     _tool(
         "list_experiments",
-        f"Lists earlier experiments, a line each: number, verdict, val_bpb as it is believed with its deviation, gain "
-        f"over the champion of that time, what was measured, who proposed it, hypothesis. At most {LISTED} at once.",
+        f"Lists earlier experiments, a line each: number, verdict, val_bpb as it is believed (+- is a 95 % interval), "
+        f"gain over the champion of then, what was measured, who proposed it, hypothesis. At most {LISTED} at once.",
         first=_integer("lowest number; leave out for 0"),
         last=_integer("highest number; leave out for the newest"),
         verdict=_string("only these", enum=list(typing.get_args(Verdict))),

@@ -19,7 +19,7 @@ DIFF_CHARACTERS, OUTPUT_CHARACTERS, MOST_LINES = 40_000, 4_000, 1_000
 _LOG_HEAD = """\
 # Experiments, oldest first
 
-number verdict val_bpb (believed, +- its deviation) gain over the champion of its time (what was measured, on equal
+number verdict val_bpb (believed, +- its 95 % interval) gain over the champion of its time (what was measured, on equal
 seeds) [agent] hypothesis
 
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from core.agents.base import History
-from core.agents.record_text import believed, champion_belief, score
+from core.agents.record_text import score
+from core.system.text import bpb
 
 LAST = 8  # verdicts that are listed
 
@@ -13,8 +14,8 @@ what is wanted, what you may change and what counts as better. Where it speaks o
 instead:
 
 1. Read history/log.md, a line for each experiment, and lessons.md, what they taught. A val_bpb there is a \
-belief with its deviation; what was measured, on equal seeds, stands beside it. history/NNNN/ has verdict, diff, loss \
-curve and output of the last and the best ones. Then read train.py, the champion, from top to bottom.
+belief with its 95 % interval; what was measured, on equal seeds, stands beside it. history/NNNN/ has verdict, diff, \
+loss curve and output of the last and the best ones. Then read train.py, the champion, from top to bottom.
 2. Choose one idea. Don't repeat an experiment of the log.
 3. Edit train.py in this folder: that idea and nothing else. Of all files here only train.py is taken. {check} runs \
 one step of it where trials run and tells whether it works: worth it where the edit is more than a number. It records \
@@ -53,8 +54,8 @@ def _standing(history: History) -> str:
     lines = ["", "Where the campaign stands:"]
     what = "the baseline" if champion.number == 0 else f"experiment {champion.number}"
     lines.append(
-        f"- champion: {what}, val_bpb {believed(*champion_belief(history))}; "
-        f"the baseline: {believed(baseline.val_bpb, baseline.deviation)}"
+        f"- champion: {what}, val_bpb {bpb(champion.val_bpb, champion.deviation)}; "
+        f"the baseline: {bpb(baseline.val_bpb, baseline.deviation)}"
     )
     if champion.spread is not None:
         lines.append(

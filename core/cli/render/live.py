@@ -196,7 +196,7 @@ class Follower:
                 earlier = event.earlier
                 self._line(
                     f"not run again: {one_line(event.hypothesis)} is experiment {earlier.number}, {earlier.verdict} "
-                    f"with val_bpb {text.bpb(earlier.val_bpb)}"
+                    f"with val_bpb {text.bpb(earlier.val_bpb, earlier.deviation)}"
                 )
             case events.Drifted():
                 self._line_after_bars(_drifted(event))

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from core.cli.render.terminal import PIPE_WIDTH, STYLES
-from core.records import Audit, Experiment, Trial
+from core.records import Audit, Experiment, Measurement, Trial
 from core.store.activity import INTERRUPTED
 from core.system.conditions import remarks
-from core.system.text import bpb, clean, count, gain, one_line, seconds
+from core.system.text import bpb, chance, clean, count, gain, interval, one_line, seconds
 
 if TYPE_CHECKING:
     from core.agents.llm.archive import Costs
@@ -36,6 +36,15 @@ COLUMNS = (
     ("spread", 6, ">", 60),
     ("steps", 6, ">", 100),
     ("seconds", 7, ">", 100),
+)
+# Where scores are beliefs: `better` is the probability that it truly beats the champion, `trials` how many it took.
+BELIEF_COLUMNS = (
+    *COLUMNS[:3],
+    ("+- (95 %)", 9, ">", 60),
+    COLUMNS[3],
+    ("better", 6, ">", 70),
+    ("trials", 6, ">", 120),
+    *COLUMNS[5:],
 )
 WITHIN = "within the spread"  # of the baseline's seeds: what is said of a gain that may be luck
 MAY_BE_LUCK = "the gain is within it and may be luck; autoresearch confirm measures it with fresh seeds"
@@ -103,9 +112,10 @@ def _line(cells: Sequence[Text], columns: Sequence[Column], sizes: Sequence[int]
     return line
 
 
-def header(width: int = PIPE_WIDTH) -> Text:
+def header(width: int = PIPE_WIDTH, *, beliefs: bool = False) -> Text:
     """The line above `row`s, for a terminal of that width."""
-    names = "  ".join(f"{name:{align}{size}}" for name, size, align, least in COLUMNS if width >= least)
+    columns = BELIEF_COLUMNS if beliefs else COLUMNS
+    names = "  ".join(f"{name:{align}{size}}" for name, size, align, least in columns if width >= least)
     return Text(f"{names}  hypothesis", style="bold")
 
 
@@ -117,8 +127,8 @@ def emit(console: Console, line: Text) -> None:
         console.print(line, soft_wrap=True)
 
 
-def row(experiment: Experiment, width: int = PIPE_WIDTH) -> Text:
-    """One experiment as a line under `header`."""
+def row(experiment: Experiment, width: int = PIPE_WIDTH, *, beliefs: bool = False) -> Text:
+    """One experiment as a line under `header`, with what was believed when it got its verdict."""
     steps = experiment.trials[-1].steps if experiment.trials else 0
     cells = {
         "#": str(experiment.number),
@@ -126,11 +136,14 @@ def row(experiment: Experiment, width: int = PIPE_WIDTH) -> Text:
         "val_bpb": bpb(experiment.val_bpb),
         "gain": gain(experiment.gain),
         "spread": bpb(experiment.spread),
+        "+- (95 %)": interval(experiment.deviation),
+        "better": chance(experiment.probability),
+        "trials": str(len(experiment.trials)),
         "steps": str(steps),
         "seconds": f"{experiment.wall_seconds:.1f}",
     }
     line = Text()
-    for name, size, align, least in COLUMNS:
+    for name, size, align, least in BELIEF_COLUMNS if beliefs else COLUMNS:
         if width >= least:
             style = _style(experiment) if name in ("verdict", "gain") else ""
             line.append(f"{cells[name]:{align}{size}}  ", style=style)
@@ -143,17 +156,26 @@ def row(experiment: Experiment, width: int = PIPE_WIDTH) -> Text:
 def verdict(experiment: Experiment) -> Group:
     """An experiment's result in a few lines."""
     first = Text()
-    first.append(
-        f"{experiment.verdict}, {WITHIN}" if experiment.kept_within_spread else experiment.verdict,
-        style=_style(experiment),
-    )
+    said = str(experiment.verdict)
+    if experiment.kept_within_spread:
+        said += f", {WITHIN}"
+    if experiment.probability is not None:
+        said += f", {chance(experiment.probability)} likely better"
+    first.append(said, style=_style(experiment))
     first.append(f"  experiment {experiment.number}: {one_line(experiment.hypothesis)}")
-    measured = f"val_bpb {bpb(experiment.val_bpb)}, champion {bpb(experiment.champion_bpb)}"
+    measured = f"val_bpb {bpb(experiment.val_bpb, experiment.deviation)}, "
+    measured += f"champion {bpb(experiment.champion_bpb, experiment.champion_deviation)}"
     if experiment.gain is not None:
-        measured += f", gain {gain(experiment.gain)} (spread of the baseline's seeds {bpb(experiment.spread)})"
+        measured += f", gain {gain(experiment.gain)}"
+        if experiment.deviation is None:
+            measured += f" (spread of the baseline's seeds {bpb(experiment.spread)})"
         if experiment.kept_within_spread:
             measured += f": {MAY_BE_LUCK}"
-    lines = [first, Text(measured), Text(f"reason: {one_line(experiment.reason)}")]
+    lines = [first, Text(measured)]
+    if experiment.effect is not None:
+        effect = f"{gain(experiment.effect)} {interval(experiment.effect_error)}"
+        lines.append(Text(f"measured {effect} in its trials, before what is known of other changes is weighed in"))
+    lines.append(Text(f"reason: {one_line(experiment.reason)}"))
     if experiment.audit is not None:
         lines.append(Text(f"audit: {audit(experiment.audit)}"))
     return Group(*lines)
@@ -161,8 +183,8 @@ def verdict(experiment: Experiment) -> Group:
 
 def trial(record: Trial) -> Table:
     """One trial's results, in two columns."""
-    failed = record.verdict != "scored"
-    outcome = Text(record.verdict, style="red" if failed else "green")
+    style = {"scored": "green", "stopped": STYLES["stopped"]}.get(record.verdict, "red")
+    outcome = Text(record.verdict, style=style)
     if record.reason:
         outcome.append(f": {clean(record.reason)}", style="")
     rows: dict[str, RenderableType] = {"verdict": outcome}
@@ -190,12 +212,26 @@ def trial(record: Trial) -> Table:
         rows["memory"] = f"{record.peak_memory_mb:.0f} MB at its peak"
     if record.audit is not None:
         rows["audit"] = audit(record.audit)
-    if disturbances := remarks(record.conditions):
+    if record.stop_progress is not None:
+        then = "was stopped" if record.verdict == "stopped" else "ran on, to check the rule that stops such trials"
+        rows["progress"] = f"at {record.stop_progress:.0%} it could hardly have won any more, and {then}"
+    if record.disturbed:
+        rows["disturbed"] = Text(f"{clean(record.disturbed)}: this trial is no evidence", style="yellow")
+    elif disturbances := remarks(record.conditions):
         text = f"{'; '.join(disturbances)}: this changed the trial's speed"
         rows["warning"] = Text(text, style="yellow")
     rows["where"] = f"{record.backend} on {record.device}, seed {record.seed}, sandbox {record.sandbox}"
     rows.update(dict(sorted(record.choices.items())))
     return _pairs(rows)
+
+
+def measured(one: Measurement) -> Text:
+    """A trial that is no experiment's, in a line."""
+    result = f"{bpb(one.trial.val_bpb)} bpb" if one.trial.verdict == "scored" else one.trial.verdict
+    line = Text(f"held against it: the {one.role}, experiment {one.experiment}, seed {one.trial.seed}: {result}")
+    if one.trial.disturbed:
+        line.append(f"; {one_line(one.trial.disturbed)}: no evidence", style="yellow")
+    return line
 
 
 def audit(found: Audit) -> str:
@@ -212,24 +248,30 @@ def status(one: Status, champion: Experiment | None, title: str) -> Group:
     """A campaign's state."""
     rows: dict[str, RenderableType] = {}
     if one.baseline_bpb is not None and one.champion_bpb is not None:
-        total, spread = one.baseline_bpb - one.champion_bpb, None if champion is None else champion.spread
+        total = one.baseline_bpb - one.champion_bpb
+        spread = None if champion is None or one.champion_deviation is not None else champion.spread
         noise = "" if spread is None else f"; its seeds differ by {bpb(spread)}"
         if champion is not None and champion.number > 0 and spread is not None and total <= spread:
             noise += f": {MAY_BE_LUCK}"
         rows["champion"] = Text.assemble(
-            (bpb(one.champion_bpb), "bold green"),
-            f" bpb, {gain(total)} from the baseline's {bpb(one.baseline_bpb)}{noise}",
+            (bpb(one.champion_bpb, one.champion_deviation), "bold green"),
+            f" bpb, {gain(total)} from the baseline's {bpb(one.baseline_bpb, one.baseline_deviation)}{noise}",
         )
+        if one.champion_deviation is not None:
+            rows["+-"] = "the true score lies within it with a probability of 95 %"
     else:
         rows["champion"] = "none yet: the baseline has no score"
     if champion is not None:
         rows["commit"] = f"{champion.commit[:9]}, experiment {champion.number}: {one_line(champion.hypothesis, 90)}"
     within = f" ({one.kept_within_spread} {WITHIN})" if one.kept_within_spread else ""
-    stopped = f"{one.stopped} stopped, " if one.stopped else ""
-    others = f"{one.discarded} discarded, {stopped}{one.crashed} crashed, {one.invalid} invalid"
+    early = f"{one.stopped} stopped early, " if one.stopped else ""
+    others = f"{one.discarded} discarded, {early}{one.crashed} crashed, {one.invalid} invalid"
     rows["experiments"] = f"{one.experiments}: {one.kept} kept{within}, {others}"
     if one.stops is not None:
         rows["stops"] = stops(one.stops)
+    if one.disturbed:
+        trials = f"{one.disturbed} trials were" if one.disturbed > 1 else "1 trial was"
+        rows["disturbed"] = f"{trials} no evidence and ran again; autoresearch show N names the cause"
     if champion is not None and champion.number > 0:
         rows["retest"] = _retest(one.confirmation, champion)
     if one.experiments_per_hour is not None and one.overhead_fraction is not None:
@@ -297,8 +339,8 @@ def _style(experiment: Experiment) -> str:
 
 
 def _description(experiment: Experiment) -> str:
-    """The hypothesis, and the reason if the experiment failed."""
-    if experiment.verdict in ("crash", "invalid"):
+    """The hypothesis, and the reason if the experiment has no score."""
+    if experiment.verdict in ("stopped", "crash", "invalid"):
         return f"{one_line(experiment.hypothesis)} [{one_line(experiment.reason)}]"
     return one_line(experiment.hypothesis)
 

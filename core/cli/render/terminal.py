@@ -19,7 +19,7 @@ PIPE_WIDTH = 160
 SCHEMA_VERSION = 1
 
 STYLES: dict[Verdict, str] = {
-    "keep": "bold green", "discard": "bright_black", "stopped": "yellow", "crash": "red", "invalid": "magenta"
+    "keep": "bold green", "discard": "bright_black", "stopped": "bright_black", "crash": "red", "invalid": "magenta",
 }  # fmt: skip
 
 
