@@ -83,6 +83,8 @@ class CheckResult:
     parameters: int | None = None
     peak_memory_mb: float | None = None
     flops_per_token: float | None = None
+    lines: float = 0.0  # of code, that it has more than the champion; below 0 for fewer
+    beyond: str = ""  # the limits of program.md that this step breaks already
 
     @property
     def cost(self) -> str:
@@ -94,7 +96,10 @@ class CheckResult:
             parts.append(f"{self.peak_memory_mb:.0f} MB at its peak")
         if self.flops_per_token:
             parts.append(f"{self.flops_per_token:.3g} FLOP a token as it says")
-        return ", ".join(parts)
+        if count := round(abs(self.lines)):
+            more = "more" if self.lines > 0 else "fewer"
+            parts.append(f"about {count} line{'s' if count > 1 else ''} of code {more} than the champion")
+        return ", ".join(parts) + (f"; it would be discarded, as it {self.beyond}" if self.beyond else "")
 
 
 class AgentContext(Protocol):

@@ -17,7 +17,7 @@ from core.agents.base import Agent
 from core.agents.llm import transcript
 from core.campaign.agent_context import CampaignContext
 from core.campaign.judge.base import Noise, Policy
-from core.campaign.judge.greedy import LowerWins
+from core.campaign.judge.limits import are_held
 from core.campaign.judge.outlook import PAIRS
 from core.campaign.judge.registry import DEFAULT, fact_of, named
 from core.campaign.session import Session
@@ -186,10 +186,10 @@ class Campaign(CampaignReader):
         """What this run can show, and how program.md's limits meet the champion."""
         from core.campaign.foreword import foreword
 
-        greedy = self._policy.name == LowerWins.name
+        held = are_held(self._policy)
         return foreword(
             self.experiment(0), self.experiment(champion.number), self.program.limits,
-            noise=noise, most=most, seconds=seconds, pairs=1 if greedy else PAIRS, held=not greedy,
+            noise=noise, most=most, seconds=seconds, pairs=PAIRS if held else 1, held=held,
         )  # fmt: skip
 
     def _loop(

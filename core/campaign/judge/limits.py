@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from core.campaign.judge.base import Policy
+from core.campaign.judge.greedy import LowerWins
 from core.records import PROGRAM, Experiment, Trial
 from core.store.program import Limits
 from core.trainer.fingerprint import NODES_PER_LINE
@@ -71,6 +73,11 @@ def ruling(
     if any(name not in theirs or found.excess > theirs[name].excess * (1 + SAME) for name, found in ours.items()):
         return "discard", f"{said}; the champion breaks that less"
     return None
+
+
+def are_held(policy: Policy) -> bool:
+    """Whether the policy's verdicts know limits and prices."""
+    return policy.name != LowerWins.name
 
 
 def unmeasured(trials: Sequence[Trial], limits: Limits) -> list[str]:
