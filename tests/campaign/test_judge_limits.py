@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from campaigns import a_trial
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from view_records import an_experiment
 
@@ -181,6 +181,7 @@ def test_a_loss_below_the_noise_is_not_borne_twenty_times() -> None:
     assert borne(lineage) <= TOLERATED * NOISE
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.floats(-0.01, 0.01), st.integers(-400, 400)), max_size=16),
     st.floats(0.0003, 0.03),
@@ -199,6 +200,7 @@ def test_a_lineage_expects_to_lose_no_more_than_its_lines_are_worth_and_the_tole
     assert lost <= paid + TOLERATED * noise + 1e-9
 
 
+@settings(deadline=None)
 @given(less=st.floats(-200, 200), ratio=st.floats(0.25, 4), gain=st.floats(-0.05, 0.05))
 def test_the_price_is_one_sum(less: float, ratio: float, gain: float) -> None:
     limits = Limits(bpb_per_doubled_speed=0.02)

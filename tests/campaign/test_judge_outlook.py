@@ -7,7 +7,7 @@ import random
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.campaign.judge.outlook import experiments_in, outlook, smallest_gain
@@ -28,6 +28,7 @@ def test_the_luckiest_change_that_does_nothing_shows_that_gain(experiments: int,
     assert found == pytest.approx(smallest_gain(0.01, experiments, pairs), rel=0.06)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-5, 0.1), st.integers(1, 1000), st.integers(1, 8))
 def test_more_experiments_need_a_larger_gain_and_more_pairs_a_smaller_one(noise: float, count: int, pairs: int) -> None:
     gain = smallest_gain(noise, count, pairs)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import presets
@@ -130,6 +130,7 @@ def test_values_are_read_as_people_write_them(front: str, read: Program) -> None
 _NUMBERS = st.floats(min_value=1e-6, max_value=1e12)
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Limits,

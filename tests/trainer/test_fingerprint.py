@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backends
@@ -48,6 +48,7 @@ def test_code_that_is_packed_into_a_constant_is_no_smaller() -> None:
         assert found is not None and found > 0.4 * plain, packed[:30]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["x = 1", "y = x + 2", "for i in x: y = i", "pass"]), min_size=1, max_size=8), st.data()
 )
