@@ -10,6 +10,7 @@ from pathlib import Path
 from core.campaign.evidence import measured_for
 from core.campaign.judge import futility
 from core.campaign.judge.base import Evidence
+from core.campaign.judge.disturbed import likeness
 from core.campaign.judge.futility import FullTrial
 from core.campaign.judge.greedy import LowerWins
 from core.campaign.judge.limits import breach
@@ -40,11 +41,14 @@ class StopRules:
         if champion is None or seed != self._seed or full or _beside_the_score(evidence):
             return None
         self._read()
-        newest = next(self._trials_of(champion), None)
-        if newest is None or (reference := _full(*newest)) is None:
+        # The slowest: a candidate beside other work must not be stopped for it.
+        slowest = min(self._trials_of(champion), key=lambda one: one[0].tokens_per_second or 0.0, default=None)
+        if slowest is None or (reference := _full(*slowest)) is None:
             return None
-        noise = _noise(evidence, reference.val_bpb)
-        others = [full for number, _, full in self._known if number != champion.number]
+        noise, like = _noise(evidence, reference.val_bpb), likeness(evidence)
+        others = [
+            full for number, trial, full in self._known if number != champion.number and like.alike(slowest[0], trial)
+        ]
         return futility.rule(
             reference, others, bar=self._bar(champion, reference, evidence), noise=noise, chance=chance,
             secret=futility.runs_on(commit),
@@ -71,14 +75,13 @@ class StopRules:
         self._next = count
 
     def _own_trials(self, experiment: Experiment) -> Iterator[tuple[Trial, Path]]:
-        """Undisturbed ones with the seed, the newest first, each with its folder."""
+        """Those with the seed, the newest first, each with its folder."""
         for place, trial in reversed(list(enumerate(experiment.trials))):
             if _usable(trial, self._seed):
                 yield trial, self._campaign.files.trial(experiment.number, place)
 
     def _trials_of(self, champion: Experiment) -> Iterator[tuple[Trial, Path]]:
-        """All of the champion's, those that were measured again first."""
-        found = []
+        """All of the champion's with the seed, each with its folder."""
         for number in range(champion.number + 1, self._campaign.ledger.count() + 1):
             attempts: Counter[tuple[str, str, int]] = Counter()
             for one in measured_for(self._campaign.ledger, number):
@@ -88,8 +91,7 @@ class StopRules:
                 )
                 attempts[key] += 1
                 if one.experiment == champion.number and _usable(one.trial, self._seed):
-                    found.append((one.trial, folder))
-        yield from reversed(found)
+                    yield one.trial, folder
         yield from self._own_trials(champion)
 
 
@@ -100,7 +102,7 @@ def _beside_the_score(evidence: Evidence) -> bool:
 
 
 def _usable(trial: Trial, seed: int) -> bool:
-    return trial.seed == seed and trial.verdict == "scored" and not trial.disturbed
+    return trial.seed == seed and trial.verdict == "scored"
 
 
 def _full(trial: Trial, folder: Path) -> FullTrial | None:

@@ -109,6 +109,19 @@ def test_what_repeats_beside_the_same_load_has_the_champion_beside_it_too() -> N
         assert isinstance(settled(evidence(trial, again=again)), Evidence)
 
 
+def test_a_trial_that_was_stopped_beside_a_champion_of_another_pace_runs_again() -> None:
+    stopped = [at(minute, 0.5, 11_000, verdict="stopped", val_bpb=None) for minute in (10, 11)]
+    again = (at(12, 0.5, 11_500),)
+    assert asked(settled(evidence(*stopped, again=again))) == ("candidate", 1)
+    scored = at(13, 0.5, 11_000)
+    assert parts(settled(evidence(*stopped, scored, again=again))) == ((scored,), again)
+    # Stopped beside that champion as well: it could not have won.
+    anew = at(13, 0.5, 11_000, verdict="stopped", val_bpb=None)
+    assert parts(settled(evidence(*stopped, anew, again=again))) == ((anew,), again)
+    quiet = at(10, verdict="stopped", val_bpb=None)
+    assert parts(settled(evidence(quiet)))[0] == (quiet,)
+
+
 def test_a_champion_of_a_busy_time_runs_again_before_a_quiet_trial_is_held_against_it() -> None:
     busy = an_experiment(0, at(0, 0.5, 11_000), at(1, 0.5, 11_200, seed=2), at(2, 0.5, 11_100, seed=3))
     trial = at(10, 0.01, rows=8)

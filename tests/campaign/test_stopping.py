@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from campaigns import PRESET, ScriptedAgent, ScriptedEngine, a_campaign, trainer
+from campaigns import PRESET, ScriptedAgent, ScriptedEngine, a_campaign, a_trial, trainer
 
 from core.campaign.campaign import Campaign
 from core.campaign.judge.base import Policy
 from core.campaign.judge.belief import Belief
 from core.campaign.judge.greedy import LowerWins
-from core.records import Trial
+from core.records import Measurement, Trial
 from core.trial.spec import TrialSpec
 from core.trial.stop_rule import StopDetector, StopRule
 
@@ -123,3 +123,21 @@ def test_a_curve_that_is_gone_or_damaged_makes_no_rule(tmp_path: Path) -> None:
         (campaign.files.trial(0, 0) / "curve.jsonl").write_text(text)
         campaign.run(ScriptedAgent([*[None] * (len(campaign) - 1), trainer(2.3, note=text)]))
         assert engine.rules[-1] is None
+
+
+def test_the_slowest_trial_of_the_champion_is_the_one_that_candidates_are_held_against(tmp_path: Path) -> None:
+    """So that a candidate beside other work is not stopped for it."""
+    campaign, engine = run(tmp_path / "c", [2.1])
+    slow = a_trial(seed=PRESET.seeds[0], val_bpb=2.3, tokens_per_second=9_000.0)
+    folder = campaign.files.measurement("compare", 2, "champion", slow.seed, 0)
+    folder.mkdir(parents=True)
+    losses = "".join(json.dumps({"step": n, "progress": n / 20, "loss": 6.0}) + "\n" for n in range(1, 21))
+    (folder / "curve.jsonl").write_text(losses)
+    baseline = campaign.experiment(0)
+    measured = Measurement(
+        purpose="compare", series=2, role="champion", experiment=0, commit=baseline.commit, trial=slow
+    )  # fmt: skip
+    campaign.ledger.record_measurement(measured)
+    campaign.run(ScriptedAgent([None, trainer(2.2)]))
+    rule = [rule for rule in engine.rules if rule is not None][-1]
+    assert {loss for _, _, loss in rule.champion.points} == {6.0}

@@ -170,16 +170,23 @@ class _Candidate:
             return self._failed(last)
         references = self._references(last)
         wasted = self._wasted(last, references)
+        if references and wasted < MOST_WASTED and _stopped_too_soon(last, references):
+            return AnotherTrial(last.seed, why="it was stopped beside a champion of another pace: it runs again")
         if references:
-            return self._with(self.like.those_like(last, self.trials), references, exhausted=wasted >= MOST_WASTED)
+            return self._with(self._counting(last), references, exhausted=wasted >= MOST_WASTED)
         if wasted < MOST_WASTED:
             return self._ask(last)
         for earlier in reversed(self.trials[:-1]):
             if references := self._references(earlier):
-                return self._with(self.like.those_like(earlier, self.trials), references, exhausted=True)
+                return self._with(self._counting(earlier), references, exhausted=True)
         ran = len(self.trials) + len(self.again)
         reason = f"{DISTURBED} in each of {ran} trials: propose it again when it is quiet"
         return Decision(verdict="invalid", reason=reason, val_bpb=None, champion_bpb=None, spread=None)
+
+    def _counting(self, last: Trial) -> list[Trial]:
+        """The candidate's trials that are like this one. One that was stopped and ran again does not count."""
+        alike = self.like.those_like(last, self.trials)
+        return [one for one in alike if one.verdict == "scored" or one is last]
 
     @property
     def _champion(self) -> list[Trial]:
@@ -372,6 +379,11 @@ def _slower(a: Pace, b: Pace) -> bool:
 
 def _hindrance(pace: Pace) -> float:
     return (pace.load or 0.0) + (pace.throttled or 0.0) + (pace.stalled or 0.0)
+
+
+def _stopped_too_soon(trial: Trial, references: Iterable[Trial]) -> bool:
+    """Whether a rule stopped it that knew none of these trials of the champion, as they came after it."""
+    return trial.verdict == "stopped" and all(one.started > trial.started for one in references)
 
 
 def _trained(trial: Trial) -> bool:
