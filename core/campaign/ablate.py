@@ -18,10 +18,11 @@ from core.campaign.statistics import CONFIDENCE, Interval, pooled, quantile
 from core.records import Experiment, Measurement, Trial, UserError, Verdict
 from core.system.text import one_line
 from core.trainer.fingerprint import fingerprint, nodes
-from core.trainer.merge import LINES, MergeLines, merge
+from core.trainer.merge import MergeLines, merge
 
 CHAMPION = "champion"
 DEFAULT_SEEDS = 3
+NEGLIGIBLE = 0.0001  # bits per byte: the last digit that scores are shown with
 LEAST_NOISE = 0.002  # bits per byte, for a campaign whose noise is unknown: the least difference between seeds seen
 
 # helps: beyond luck. noise: can't be told from luck. hurts: the champion is better without it. needed: without it the
@@ -38,6 +39,7 @@ class LeftOut:
     text: str | None
     finding: Finding = "undecided"
     why: str = ""  # there is no text
+    stay: tuple[str, ...] = ()  # constants of it that later changes set again: they keep their values
 
     @property
     def role(self) -> str:
@@ -53,6 +55,7 @@ class AblatedChange:
     gain: float | None  # as its experiment recorded it
     finding: Finding
     why: str  # what the finding rests on, in words
+    stay: tuple[str, ...]  # constants of it that later changes set again: they kept their values
     pairs: int  # seeds on which both sides ran
     contribution: float | None
     interval: Interval | None
@@ -100,13 +103,13 @@ def stack(kept: Sequence[Experiment], texts: Sequence[str], merge_lines: MergeLi
             continue
         if merged.text is None:
             by = _overlapping(kept, texts, place, merge_lines)
-            why = f"experiment {by} changed {merged.overlap} again" if by is not None else f"others hold {LINES}"
+            why = "other changes stand on its lines" if by is None else f"experiment {by} changed the same lines again"
             found.append(LeftOut(experiment=kept[place], text=None, finding="overlaps", why=why))
         elif fingerprint(merged.text) == fingerprint(final):
             why = "later changes left nothing of it in the champion"
             found.append(LeftOut(experiment=kept[place], text=None, finding="replaced", why=why))
         else:
-            found.append(LeftOut(experiment=kept[place], text=merged.text))
+            found.append(LeftOut(experiment=kept[place], text=merged.text, stay=merged.ours))
     return found
 
 
@@ -170,11 +173,15 @@ class Pairs:
         return next((trial for trial in self.trials.get(role, {}).values() if trial.val_bpb is None), None)
 
     def interval(self, role: str) -> Interval | None:
-        """Of the mean difference, by the noise of all pairs; None while that is unknown."""
+        """Of the mean difference; None for fewer than two pairs.
+
+        By the noise of all changes' pairs, which are too few each: or by the change's own where that is larger.
+        """
         values = self.differences.get(role, [])
-        if not values or not self.freedom:
+        if len(values) < 2:
             return None
-        half_width = quantile((1 + CONFIDENCE) / 2, self.freedom) * self.noise / math.sqrt(len(values))
+        noise = max(self.noise, statistics.stdev(values))
+        half_width = quantile((1 + CONFIDENCE) / 2, self.freedom) * noise / math.sqrt(len(values))
         return Interval(mean=statistics.fmean(values), half_width=half_width, count=len(values))
 
     def finding(self, role: str) -> Finding:
@@ -183,7 +190,9 @@ class Pairs:
         found = self.interval(role)
         if found is None:
             return "undecided"
-        return "helps" if found.above_zero else "hurts" if found.mean + found.half_width < 0 else "noise"
+        if found.mean - found.half_width > NEGLIGIBLE:
+            return "helps"
+        return "hurts" if found.mean + found.half_width < -NEGLIGIBLE else "noise"
 
 
 def next_trials(
@@ -273,6 +282,7 @@ def _change(one: LeftOut, pairs: Pairs, text: str) -> AblatedChange:
         gain=one.experiment.gain,
         finding=finding,
         why=why,
+        stay=one.stay,
         pairs=len(values),
         contribution=mean,
         interval=interval,

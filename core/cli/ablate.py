@@ -60,9 +60,10 @@ def ablate(
     """Leave each kept change out of the champion and measure what it contributes.
 
     Champion and what is left of it run with the same fresh seeds, those trials first that are worth most for what can
-    go: a change whose gain was small before one that plainly helped. A change that stands on the same lines as a later
-    one can't go alone, and the report says so. Every trial is recorded: after Ctrl-C, or at a limit, the same command
-    continues. The exit status is 1 if nothing was measured.
+    go: a change whose gain was small before one that plainly helped. A constant goes back to what it was before, unless
+    a later change set it again. Code on whose lines a later change stands can't go alone, and the report says so. Every
+    trial is recorded: after Ctrl-C, or at a limit, the same command continues. The exit status is 1 if nothing was
+    measured.
 
     \b
       autoresearch ablate night --minutes 30
@@ -98,13 +99,21 @@ def _report(one: Ablation, width: int, propose: str) -> Group:
         for change in one.changes
         if change.finding in ("needed", "overlaps", "replaced")
     ]
+    parts += [
+        Text(f"experiment {change.experiment}: {', '.join(change.stay)} stayed: set again later")
+        for change in one.changes
+        if change.stay and change.finding != "replaced"
+    ]
     if one.noise is not None:
-        parts.append(Text(f"noise of a pair {one.noise:.4f} bpb, over all changes; 95 % intervals, Student's t"))
+        noise = f"noise of a pair {one.noise:.2g} bpb, from {one.freedom} degrees of freedom over all changes"
+        parts.append(Text(f"{noise}; 95 % intervals, Student's t"))
     if one.left:
         parts.append(Text(f"{one.left} trials are left to run: the same command continues"))
     parts.append(Text(one.conclusion, style="bold"))
     if one.smaller is not None:
         parts.append(Text(_smaller(one.smaller, propose)))
+    elif any(change.finding == "noise" for change in one.changes):
+        parts.append(Text("nothing to leave out: what can't be told from luck takes no code away, or leans to helping"))
     return Group(*parts)
 
 
@@ -127,7 +136,7 @@ def _table(one: Ablation, width: int) -> RenderableType:
             _contribution(change),
             gain(change.gain),
             str(change.pairs),
-            "" if change.nodes is None else f"{change.nodes:+d}",
+            f"{change.nodes:+d}" if change.nodes else "",
             one_line(change.hypothesis),
         )
         for change in one.changes

@@ -14,44 +14,42 @@ from core.trainer.constants import read_constants, read_tunables, write_constant
 from core.trainer.literals import is_number, same
 
 MergeLines = Callable[[str, str, str], str | None]  # (base, ours, theirs): the merged text; None where edits overlap
-LINES = "the same lines"
 
 
 @dataclass(frozen=True)
 class Merged:
-    """The merged text, or None and what both sides changed: constants by their names, or `LINES`."""
+    """The merged text, None where both sides changed the same lines; and the constants of which `ours` stands."""
 
     text: str | None
-    overlap: str = ""
+    ours: tuple[str, ...] = ()
 
 
 def merge(base: str, ours: str, theirs: str, merge_lines: MergeLines) -> Merged:
-    """`ours` with what `theirs` changed in `base`. Constants on neighbouring lines are no overlap: values merge alone.
+    """`ours` with what `theirs` changed in `base`.
 
+    A constant merges by its value, whatever happened on the lines beside it; where both changed it, `ours` stands.
     Raises UserError for a text that can't be parsed, also for a merged one.
     """
     texts = [base, ours, theirs]
     before, own, other = (read_constants(text) for text in texts)
-    overlapping, values = [], dict[str, Constant]()
+    both, values = [], dict[str, Constant]()
     for name in before.keys() & own.keys() & other.keys():
         if same(before[name], other[name]) or same(own[name], other[name]):
             values[name] = own[name]
         elif same(before[name], own[name]):
             values[name] = other[name]
         else:
-            overlapping.append(name)
-    if overlapping:
-        return Merged(None, ", ".join(sorted(overlapping)))
+            values[name] = own[name]
+            both.append(name)
     for name, value in values.items():
         try:
             texts = [write_constants(text, {name: value}) for text in texts]
         except UserError:  # assigned twice in one of them: its lines are merged like any others
             continue
     text = merge_lines(*texts)
-    if text is None:
-        return Merged(None, LINES)
-    check(text)
-    return Merged(text)
+    if text is not None:
+        check(text)
+    return Merged(text, tuple(sorted(both)))
 
 
 def followed(name: str, before: Constant, after: Constant, now: Constant, text: str) -> Constant:

@@ -61,10 +61,18 @@ def test_the_noise_is_that_of_all_pairs_and_each_change_has_its_interval() -> No
     recorded = pairs((0.10, 0.12, 0.11), (0.001, -0.001, 0.0), (-0.05, -0.06, -0.055))
     found = Pairs(recorded)
     assert (found.noise, found.freedom) == (pytest.approx((0.0002 + 0.000002 + 0.00005) ** 0.5 / 6**0.5), 6)
-    interval = found.interval("without 1")
+    interval = found.interval("without 3")
     assert interval is not None
     assert interval.half_width == pytest.approx(2.4469 * found.noise / 3**0.5, rel=1e-4)
     assert [found.finding(f"without {number}") for number in (1, 2, 3)] == ["helps", "noise", "hurts"]
+
+
+def test_a_change_that_scatters_more_has_a_wider_interval_and_one_that_moves_nothing_is_noise() -> None:
+    found = Pairs(pairs((1e-5, 1.1e-5, 1e-5), (0.004, 0.012, 0.008), (0.1,)))
+    assert found.noise < 0.003
+    interval = found.interval("without 2")
+    assert interval is not None and interval.half_width == pytest.approx(2.7764 * 0.004 / 3**0.5, rel=1e-4)
+    assert [found.finding(f"without {number}") for number in (1, 2, 3)] == ["noise", "helps", "undecided"]
 
 
 def test_of_one_pair_each_nothing_is_known_and_a_failure_is_a_need() -> None:
@@ -240,13 +248,13 @@ def test_limits_cut_it_off_and_the_same_call_goes_on(tmp_path: Path) -> None:
 
 
 def test_what_cant_go_alone_is_said(tmp_path: Path) -> None:
-    again = changed(FOURTH, ("PART_A = 0.1", "PART_A = 0.2"))
+    again = changed(FOURTH, ("PART_A = 0.1", "PART_A = 0.2"), ("for _ in range(9)", "for _ in range(8)"))
     undone = changed(again, ("PART_B = 0.05", "PART_B = 0.0"))
     with grown(tmp_path / "c", (FIRST, NO_OP, THIRD, FOURTH, again, undone)) as campaign:
         found = {change.experiment: change for change in campaign.ablate(2).changes}
-        assert (found[1].finding, found[1].why) == ("overlaps", "experiment 5 changed PART_A again")
-        assert (found[3].finding, found[6].finding) == ("replaced", "hurts")
-        assert found[3].why == "later changes left nothing of it in the champion"
+        assert (found[2].finding, found[2].why) == ("overlaps", "experiment 5 changed the same lines again")
+        assert [found[number].finding for number in (1, 3, 6)] == ["replaced", "replaced", "hurts"]
+        assert found[1].why == "later changes left nothing of it in the champion"
 
 
 def test_nothing_to_leave_out_is_refused_with_the_mend(tmp_path: Path) -> None:
