@@ -14,14 +14,14 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.judge.policies import POLICIES
-from benchmarks.judge.world import Cell, Outcome, SimulatedCampaign, World
-from core.records import Experiment, Trial
+from benchmarks.judge.world import Cell, Outcome, SimulatedCampaign, World, cell_of
+from core.records import Experiment, Trial, UserError
 
 FIGURES = tuple(field.name for field in dataclasses.fields(Outcome))
 # Typical gains far below, below, at and above the noise; rare and frequent good ones; with and without pairing.
@@ -35,7 +35,11 @@ GRID = tuple(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    cells = _cells(options.cells) if options.cells else list(GRID)
+    try:
+        cells = _cells(options.cells) if options.cells else list(GRID)
+    except UserError as error:
+        print(f"judge_sim: {error}", file=sys.stderr)
+        return 2
     if options.campaigns:
         cells = [dataclasses.replace(cell, campaigns=options.campaigns) for cell in cells]
     with ProcessPoolExecutor(options.jobs) as pool:
@@ -70,9 +74,20 @@ def line(row: dict[str, Any]) -> str:
     return f"{cell}  {row['policy']:7} {bpb}  keeps {row['keeps']:5.2f}, wrong {row['wrong_keeps']:5.2f}"
 
 
-def _cells(path: Path) -> Iterator[Cell]:
-    for one in json.loads(path.read_text(encoding="utf-8")):
-        yield Cell(**one)
+def _cells(path: Path) -> list[Cell]:
+    """Those of a JSON file: an object, a list of objects, or an object a line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+    try:
+        data = json.loads(text)
+    except ValueError:
+        try:
+            data = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except ValueError as error:
+            raise UserError(f"{path} is no JSON: {error}") from None
+    return [cell_of(one) for one in (data if isinstance(data, list) else [data])]
 
 
 @functools.cache
