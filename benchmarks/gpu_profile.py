@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import re
+import site
 import statistics
 import sys
 import tempfile
@@ -379,6 +380,8 @@ def load(text: str, folder: Path) -> ModuleType:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The status: 0, or 2 for a mistake."""
+    for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        site.addsitedir(folder)  # CUTLASS finds its parts by a .pth file, which Python reads in such folders only
     import backends
     import presets
     from core.records import UserError

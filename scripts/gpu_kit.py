@@ -85,7 +85,7 @@ class Done:
 
     status: int
     printed: str  # to standard output
-    last: str  # line that it printed to standard error
+    last: str  # error that it printed, else its last line
     over: bool  # it was ended at its limit
 
     def __str__(self) -> str:
@@ -173,7 +173,8 @@ class Kit:
         with (self.out / LOG).open("a", encoding="utf-8") as log:
             log.write(f"{said}\n# exit status {status}{', ended at its limit' if over else ''}\n")
         self.trim_log()
-        return Done(status, said, errors[-1].strip()[:500] if errors else "", over)
+        own = [line for line in errors if line.startswith("autoresearch: ")] or errors[-1:]
+        return Done(status, said, own[-1].strip()[:500] if own else "", over)
 
     def end_running(self) -> int:
         """Ends the command that runs, in order if it can, with all that it started."""
@@ -214,7 +215,7 @@ class Kit:
         for step in steps:
             self.results["steps"] = [one for one in self.results["steps"] if one["name"] != step.name]
             entry: dict[str, Any] = {"name": step.name, "about": step.about, "state": "running"}
-            self.results["steps"].append(entry)
+            self.results["steps"] = sorted([*self.results["steps"], entry], key=lambda one: place_of(one["name"]))
             left = self.deadline - time.monotonic() - GRACE
             if step.group:
                 left = min(left, GROUP_SECONDS[step.group] - spent.get(step.group, 0.0))
@@ -393,7 +394,10 @@ def campaign(kit: Kit, seconds: float) -> dict[str, Any]:
     if not folder.exists():
         raise StepError(f"the campaign {done}")
     status = answer(kit.autoresearch("status", str(folder), "--json", seconds=15), "status")
-    return {"over": done.over, "run_status": done.status, "run_seconds": round(taken, 1), "status": status}
+    found = {"over": done.over, "run_status": done.status, "run_seconds": round(taken, 1), "status": status}
+    if not status["experiments"]:
+        raise StepError(f"the campaign {done}", found)
+    return found
 
 
 # In the order of their worth. Limits are for an H100 whose first compilation takes two minutes.
@@ -413,6 +417,12 @@ STEPS = (
     Step(name="campaign", about="four experiments", seconds=240, least=60, work=campaign),
 )
 GROUP_SECONDS = {"variants": 150.0}
+
+
+def place_of(name: str) -> int:
+    """Where a step stands among all."""
+    known = [step.name for step in STEPS]
+    return known.index(name) if name in known else len(known)
 
 
 def chosen(only: Sequence[str], skip: Sequence[str], done: Sequence[str] = ()) -> list[Step]:

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripts import gpu_kit, gpu_pack
@@ -50,6 +51,7 @@ def files_in(folder: Path, sizes: dict[str, int]) -> list[Path]:
     return sorted(folder.iterdir(), key=gpu_pack.order)
 
 
+@settings(deadline=None, max_examples=30)
 @given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=6), most=st.integers(40, 300))
 def test_parts_hold_their_size_and_join_to_what_was_cut(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], most: int
@@ -72,14 +74,13 @@ def test_parts_hold_their_size_and_join_to_what_was_cut(
         assert (store / path.name).read_bytes() == path.read_bytes()
 
 
-def wheel(folder: Path, name: str) -> Path:
-    """A wheel with one module."""
-    import zipfile
-
+def wheel(folder: Path, name: str, lines: int = 1) -> Path:
+    """A wheel with one module, in a folder that others have as well."""
+    folder.mkdir(exist_ok=True)
     path = folder / f"{name}-1.0-py3-none-any.whl"
     info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{name}.py", "HERE = 'of the pack'\n")
+        archive.writestr(f"shared_by_two/{name}.py", "HERE = 'of the pack'\n" * lines)
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
@@ -87,14 +88,14 @@ def wheel(folder: Path, name: str) -> Path:
 
 
 def test_a_wheel_in_two_parts_is_installed_when_the_second_has_come(tmp_path: Path) -> None:
-    (tmp_path / "files").mkdir()
-    path = wheel(tmp_path / "files", "kit_test_package")
-    first, second = gpu_pack.cut([path], tmp_path / "kit", path.stat().st_size - 100)
+    small, path = wheel(tmp_path / "files", "kit_a"), wheel(tmp_path / "files", "kit_b", 100)
+    size = path.stat().st_size
+    first, second, third = gpu_pack.cut([small, path], tmp_path / "kit", size - 100)
     work = tmp_path / "work"
-    assert gpu_pack.unpack([first], work) == {"installed": [], "waiting": [path.name]}
-    assert gpu_pack.unpack([second], work) == {"installed": [path.name], "waiting": []}
-    assert (work / "site" / "kit_test_package.py").exists()
-    assert gpu_pack.unpack([first, second], work)["installed"] == []  # it is there
+    assert gpu_pack.unpack([first, second], work) == {"installed": [small.name], "waiting": [path.name]}
+    assert gpu_pack.unpack([third], work) == {"installed": [path.name], "waiting": []}
+    assert sorted(one.stem for one in (work / "site" / "shared_by_two").iterdir()) == ["kit_a", "kit_b"]
+    assert gpu_pack.unpack([first, second, third], work)["installed"] == []  # it is there
 
 
 def test_a_damaged_pack_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
