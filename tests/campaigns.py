@@ -15,7 +15,8 @@ from typing import Any
 
 from core.agents.base import Agent, History
 from core.campaign.campaign import Campaign
-from core.campaign.judge.base import AnotherTrial, Decision, Effect, Evidence, failure
+from core.campaign.judge.base import AnotherTrial, Decision, Effect, Evidence, Policy, failure
+from core.campaign.judge.belief import Belief
 from core.campaign.judge.greedy import LowerWins
 from core.campaign.judge.noise import scores
 from core.events import OnEvent, OnProgress, Repeat
@@ -156,7 +157,7 @@ def an_audit(**values: Any) -> Audit:
 
 
 class Pairs(LowerWins):
-    """A policy for tests: candidate and champion on two seeds, the baseline once more; the lower mean wins.
+    """A policy for tests: candidate and champion on two seeds, the baseline too at first; the lower mean wins.
 
     The second seed is new with each champion, so that every one is tried again.
     """
@@ -174,7 +175,7 @@ class Pairs(LowerWins):
                 return AnotherTrial(seed)
             if seed not in known:
                 return AnotherTrial(seed, "champion")
-        if champion.number > 0 and not evidence.baseline_again:
+        if champion.number > 0 and len(evidence.baseline_again) < 2:
             return AnotherTrial(seeds[0], "baseline")
         gains = [known[seed] - own[seed] for seed in seeds]
         gain, mean = statistics.fmean(gains), statistics.fmean(own.values())
@@ -182,6 +183,9 @@ class Pairs(LowerWins):
             verdict="keep" if gain > 0 else "discard", reason=f"gain {gain:.4f} of two seeds", val_bpb=mean,
             champion_bpb=mean + gain, spread=None, effect=Effect(gain=gain, error=max(gains) - min(gains)),
         )  # fmt: skip
+
+
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in (LowerWins(), Pairs(), Belief())}
 
 
 class ScriptedAgent(Agent):

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from core.campaign.evidence import EvidenceBuilder, measured_for
+from core.campaign.evidence import Candidate, EvidenceBuilder, measured_for
 from core.campaign.judge.base import AnotherTrial, Decision, Policy
 from core.records import COMPARE, Experiment, Measurement, Trial, UserError
+from core.store.program import Limits
 from core.store.reader import CampaignReader
 
 AUDITED = "the audit: "  # how the reason begins where a deep audit refused what was to be kept
@@ -28,31 +29,34 @@ class VerdictReplay:
         self._ledger = campaign.ledger
         self._policy = policy
         self._builder = EvidenceBuilder(campaign.preset.seeds)
+        self._champion: Experiment | None = None
 
     def fault(self, experiment: Experiment) -> str:
         """What of the next experiment's row does not follow from the evidence before it; empty if all of it does."""
         measured = measured_for(self._ledger, experiment.number)
-        if not experiment.trials:
-            self._builder.add(experiment, measured)
-            return _without_trial(experiment)
         try:
-            decision = self._decision(experiment.trials, measured)
+            decision = self._decision(experiment, measured)
         except UserError as error:
             decision = str(error)
-        if isinstance(decision, str):
-            self._builder.add(experiment, measured)
-            return decision
         # Later ones rest on what this one came to, not on what its row was made to say.
-        self._builder.add(_with(experiment, decision), measured)
-        return _differences(experiment, decision)
+        sound = experiment if isinstance(decision, str) else _with(experiment, decision)
+        self._builder.add(sound, measured)
+        if sound.verdict == "keep":
+            self._champion = sound
+        return decision if isinstance(decision, str) else _differences(experiment, decision)
 
-    def _decision(self, trials: Sequence[Trial], measured: Sequence[Measurement]) -> Decision | str:
+    def _decision(self, experiment: Experiment, measured: Sequence[Measurement]) -> Decision | str:
         """What the policy decides when its trials are handed out as it asks for them; or why that ends elsewhere."""
+        champion_nodes = None if self._champion is None else self._champion.nodes
+        about = Candidate(experiment.nodes, champion_nodes, Limits.from_record(experiment.limits))
+        if not experiment.trials and experiment.verdict in ("crash", "invalid"):  # a text that was refused
+            evidence = self._builder.evidence((), measured, about)
+            return self._policy.refused(evidence, experiment.verdict, experiment.reason)
         begun = [one for one in measured if one.purpose != COMPARE]  # before its first trial
-        left, further = list(trials), [one for one in measured if one.purpose == COMPARE]
+        left, further = list(experiment.trials), [one for one in measured if one.purpose == COMPARE]
         ran: list[Trial] = []
         while True:
-            answer = self._policy.decide(self._builder.evidence(ran, begun))
+            answer = self._policy.decide(self._builder.evidence(ran, begun, about))
             if isinstance(answer, Decision):
                 unused = len(left) + len(further)
                 return answer if not unused else f"its verdict was clear {unused} trials before its last one"
@@ -70,13 +74,6 @@ class VerdictReplay:
 def _elsewhere(answer: AnotherTrial, found: int | None) -> str:
     came = "and there is none" if found is None else f"and the next one has seed {found}"
     return f"its verdict takes a trial of the {answer.of} with seed {answer.seed}, {came}"
-
-
-def _without_trial(experiment: Experiment) -> str:
-    """A text that was refused: it has a verdict, and no score."""
-    if experiment.verdict not in ("crash", "invalid"):
-        return f"{experiment.verdict} without a trial"
-    return "" if experiment.val_bpb is None and experiment.effect is None else "it ran no trial and has a score"
 
 
 def _refused(experiment: Experiment, decision: Decision) -> bool:

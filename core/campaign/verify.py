@@ -16,7 +16,7 @@ from core.records import FACTS, WEIGHTS, Experiment, Trial, UserError, one_yards
 from core.store.reader import CampaignReader
 from core.store.repository import GitFailed, Repo
 from core.system.files import file_sha256
-from core.trainer.fingerprint import fingerprint
+from core.trainer.fingerprint import fingerprint, nodes
 from core.trial.engine import Engine
 from core.trial.spec import AuditSpec
 
@@ -116,8 +116,11 @@ def _contradiction(experiment: Experiment, champion: Experiment | None, repo: Re
     number, commit = experiment.number, experiment.commit
     if (pinned := repo.experiment(number)) != commit:
         return f"refs/experiments/{number} is {pinned or 'missing'}, the record says {commit}"
-    if fingerprint(repo.text(commit)) != experiment.fingerprint:
+    text = repo.text(commit)
+    if fingerprint(text) != experiment.fingerprint:
         return "the trainer of its commit has another fingerprint"
+    if experiment.nodes is not None and nodes(text) != experiment.nodes:
+        return f"the trainer of its commit has {nodes(text)} nodes, its record says {experiment.nodes}"
     if champion is None:
         return "" if experiment.verdict == "keep" else "the first experiment was not kept"
     if experiment.parent != champion.commit:

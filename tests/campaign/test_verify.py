@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from campaigns import Pairs, ScriptedAgent, ScriptedEngine, a_campaign, trainer
+from campaigns import POLICIES, Pairs, ScriptedAgent, ScriptedEngine, a_campaign, trainer
 from command import call
 from support import BRIEF, PRESET, reference_trainer
 
@@ -18,7 +18,6 @@ import backends
 from core.agents.base import Agent, History
 from core.campaign.campaign import Campaign
 from core.campaign.judge.base import Policy
-from core.campaign.judge.belief import Belief
 from core.campaign.judge.greedy import LowerWins
 from core.campaign.verdict_replay import VerdictReplay
 from core.campaign.verify import Check
@@ -103,14 +102,13 @@ TEXTS = [
     trainer(1.8),
     trainer(1.85),
 ]
-POLICIES: list[Policy] = [LowerWins(), Pairs(), Belief()]
 
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A campaign under each policy, with every verdict."""
     made = {}
-    for policy in POLICIES:
+    for policy in POLICIES.values():
         root = made[policy.name] = tmp_path_factory.mktemp("judged") / policy.name
         with a_campaign(root, policy=policy) as campaign:
             campaign.run(ScriptedAgent(TEXTS))
@@ -150,7 +148,7 @@ def both(table: str, where: str, field: str, value: str) -> str:
     return f"UPDATE {table} SET {field} = {value}, record = json_set(record, '$.{field}', {value}) WHERE {where}"
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_every_verdict_is_replayed(judged: dict[str, Path], policy: Policy) -> None:
     assert replayed(judged[policy.name], policy) == []
     assert [(check.subject, check.fault) for check in checks_of(judged[policy.name], policy)] == [
@@ -158,7 +156,7 @@ def test_every_verdict_is_replayed(judged: dict[str, Path], policy: Policy) -> N
     ]
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
@@ -186,7 +184,7 @@ def test_an_edited_row_is_named_where_all_seals_were_computed_anew(
 
 def test_an_edited_verdict_alone_is_named(judged: dict[str, Path], tmp_path: Path) -> None:
     """What later verdicts rest on is what the evidence gives, not what the row was made to say."""
-    for policy in POLICIES:
+    for policy in POLICIES.values():
         root = shutil.copytree(judged[policy.name], tmp_path / policy.name)
         edit(root, both("experiments", "number = 2", "val_bpb", "1.2"))
         assert replayed(root, policy) == [2]
