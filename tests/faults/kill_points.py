@@ -1,6 +1,6 @@
 """Kills a scripted campaign at random points, resumes it, and prints what was lost.
 
-    python tests/faults/kill_points.py [--points 200] [--seed 0] [--jobs 2]
+    python tests/faults/kill_points.py [--points 200] [--seed 0] [--jobs 2] [--policy pairs]
 
 Half of the kills come before a write drawn at random, half at a random moment to the whole process group; after a
 third of them the resumed campaign is killed as well. Exit status 1 if anything was lost, doubled or contradictory.
@@ -22,7 +22,7 @@ from typing import Self
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from killing import finish, kill_after, kill_at_write, state, undisturbed  # noqa: E402
+from killing import Script  # noqa: E402
 
 AGAIN = 1 / 3
 SHORTEST = 0.0 if sys.platform == "linux" else 0.25  # seconds: before, nothing has been imported
@@ -34,9 +34,9 @@ class Figures:
 
     campaigns: int = 0
     points: int = 0  # kills that found the process alive
-    rows: int = 0  # experiments that were in a ledger when it was killed
+    rows: int = 0  # experiments and trials that were in a ledger when it was killed
     lost: int = 0  # of these, not in it, or not the same, when all was done
-    doubled: int = 0  # experiments beyond those of an undisturbed campaign, or twice the same commit
+    doubled: int = 0  # rows beyond those of an undisturbed campaign, or an experiment twice
     unlike: int = 0  # campaigns whose end is not the undisturbed one's, or contradicts itself: HEAD, refs, fsck, files
     told: list[str] = dataclasses.field(default_factory=list)
 
@@ -50,8 +50,14 @@ class Figures:
         return not (self.lost or self.doubled or self.unlike)
 
 
-def recorded(root: Path) -> list[tuple[int, str, str]]:
-    """(number, commit, record) of every experiment, from a copy: a transaction that was cut off is the campaign's."""
+Row = tuple[str, int, int, str, str]
+
+
+def recorded(root: Path) -> list[Row]:
+    """Every experiment, trial and measurement: (table, number, trial, commit, record).
+
+    From a copy: a transaction that was cut off is the campaign's to take back.
+    """
     ledger = root / ".git" / "autoresearch" / "ledger.db"
     with tempfile.TemporaryDirectory() as scratch:
         for path in ledger.parent.glob("ledger.db*"):
@@ -60,49 +66,54 @@ def recorded(root: Path) -> list[tuple[int, str, str]]:
             return []
         connection = sqlite3.connect(Path(scratch) / ledger.name)
         try:
-            return connection.execute("SELECT number, candidate, record FROM experiments ORDER BY number").fetchall()
+            return connection.execute(
+                "SELECT 'experiment', number, 0, candidate, record FROM experiments"
+                " UNION ALL SELECT 'trial', experiment, trial, candidate, record FROM trials"
+                " UNION ALL SELECT 'measurement', number, 0, candidate, record FROM measurements"
+            ).fetchall()
         finally:
             connection.close()
 
 
-def one(seed: int, scratch: Path) -> Figures:
+def one(script: Script, seed: int, scratch: Path) -> Figures:
     """One campaign: killed, resumed, perhaps killed again, and at last run to its end."""
     draw = random.Random(seed)
-    writes, expected = undisturbed()
+    writes, expected = script.undisturbed()
     root, figures, before = scratch / str(seed), Figures(campaigns=1), []
     while True:
         if draw.random() < 0.5:
-            killed = kill_at_write(root, draw.randrange(len(writes)))
+            killed = script.kill_at_write(root, draw.randrange(len(writes)))
         else:
-            killed = kill_after(root, draw.uniform(SHORTEST, 2.5))
+            killed = script.kill_after(root, draw.uniform(SHORTEST, 2.5))
         figures.points += killed
         before.append(recorded(root))
         figures.rows += len(before[-1]) if killed else 0
         if draw.random() >= AGAIN:
             break
     try:
-        finish(root)
-        unlike = [key for key, value in state(root).items() if value != expected[key]]
+        script.finish(root)
+        unlike = [key for key, value in script.state(root).items() if value != expected[key]]
     except AssertionError as error:
         unlike = [str(error).strip()]
     after = recorded(root)
     figures.lost = sum(row not in after for rows in before for row in rows)
-    commits = {commit for _, commit, _ in after}
-    figures.doubled = max(0, len(after) - len(expected["facts"])) + len(after) - len(commits)
+    commits = [commit for table, _, _, commit, _ in after if table == "experiment"]
+    rows = len(expected["facts"]) + sum(len(fact[9]) for fact in expected["facts"]) + len(expected["measurements"])
+    figures.doubled = max(0, len(after) - rows) + len(commits) - len(set(commits))
     if unlike:
         figures.unlike = 1
         figures.told = [f"seed {seed}: {', '.join(unlike)}"]
     return figures
 
 
-def kill(points: int, seed: int, jobs: int) -> Figures:
+def kill(script: Script, points: int, seed: int, jobs: int) -> Figures:
     """Campaigns until so many kills have found their process alive."""
     figures, next_seed = Figures(), seed * 100_000
-    undisturbed()
+    script.undisturbed()
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs) as pool:
         while figures.points < points:
             seeds = range(next_seed, next_seed + max(jobs, (points - figures.points) // 2))
-            for found in pool.map(lambda one_seed: one(one_seed, Path(scratch)), seeds):
+            for found in pool.map(lambda one_seed: one(script, one_seed, Path(scratch)), seeds):
                 figures += found
             next_seed = seeds.stop
     return figures
@@ -113,13 +124,15 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--policy", default="", help="pairs or belief, which ask for several trials; else greedy")
     asked = parser.parse_args()
+    script = Script("faults.drive_pairs", asked.policy) if asked.policy else Script()
     begun = time.monotonic()
-    figures = kill(asked.points, asked.seed, asked.jobs)
+    figures = kill(script, asked.points, asked.seed, asked.jobs)
     seconds = time.monotonic() - begun
     sys.stdout.write(
         f"{figures.points} kills in {figures.campaigns} campaigns, seed {asked.seed}, {seconds:.0f} s\n"
-        f"experiments recorded when killed: {figures.rows}; lost: {figures.lost}; doubled: {figures.doubled}\n"
+        f"rows recorded when killed: {figures.rows}; lost: {figures.lost}; doubled: {figures.doubled}\n"
         f"campaigns that did not end as the undisturbed one (records, HEAD the best verified, refs, git fsck, files): "
         f"{figures.unlike}\n" + "".join(f"  {line}\n" for line in figures.told)
     )

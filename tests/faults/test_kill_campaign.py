@@ -8,18 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from killing import finish, kill_after, kill_at_write, state, undisturbed
+from killing import Script
+
+SCRIPT = Script()
 
 
 def check(root: Path, *kills: int) -> None:
     for write in kills:
-        kill_at_write(root, write)
-    finish(root)
-    assert state(root) == undisturbed()[1]
+        SCRIPT.kill_at_write(root, write)
+    SCRIPT.finish(root)
+    assert SCRIPT.state(root) == SCRIPT.undisturbed()[1]
 
 
 def test_the_undisturbed_campaign_has_every_verdict() -> None:
-    writes, expected = undisturbed()
+    writes, expected = SCRIPT.undisturbed()
     assert [fact[3] for fact in expected["facts"]] == [
         "keep", "keep", "discard", "crash", "crash", "keep", "invalid", "keep", "discard",
     ]  # fmt: skip
@@ -47,7 +49,7 @@ def test_the_undisturbed_campaign_has_every_verdict() -> None:
     ],
 )
 def test_killed_before(tmp_path: Path, write: str, occurrence: int) -> None:
-    writes, _ = undisturbed()
+    writes, _ = SCRIPT.undisturbed()
     check(tmp_path / "c", [place for place, seen in enumerate(writes) if seen == write][occurrence])
 
 
@@ -59,7 +61,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("share", range(16))
 def test_killed_before_every_write(tmp_path: Path, share: int) -> None:
-    writes, _ = undisturbed()
+    writes, _ = SCRIPT.undisturbed()
     for kill_at in range(share, len(writes), 16):
         check(tmp_path / str(kill_at), kill_at)
 
@@ -72,17 +74,18 @@ def test_killed_with_its_children_at_any_moment(tmp_path: Path, seed: int) -> No
     for attempt in range(8):
         root = tmp_path / str(attempt)
         for _ in range(rng.randrange(1, 4)):
-            kill_after(root, rng.uniform(0.3, 2.0))
-        finish(root)
-        assert state(root) == undisturbed()[1]
+            SCRIPT.kill_after(root, rng.uniform(0.3, 2.0))
+        SCRIPT.finish(root)
+        assert SCRIPT.state(root) == SCRIPT.undisturbed()[1]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_killed_at_random_points_nothing_is_lost_or_doubled(seed: int) -> None:
+@pytest.mark.parametrize("policy", ["", "pairs", "belief"])
+def test_killed_at_random_points_nothing_is_lost_or_doubled(seed: int, policy: str) -> None:
     """A share of what `kill_points.py` does by hand."""
     script = Path(__file__).with_name("kill_points.py")
-    command = [sys.executable, str(script), "--points", "50", "--seed", str(seed), "--jobs", "1"]
+    command = [sys.executable, str(script), "--points", "50", "--seed", str(seed), "--jobs", "1", "--policy", policy]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "lost: 0; doubled: 0" in done.stdout

@@ -2,59 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import subprocess
-import tempfile
 from pathlib import Path
-from typing import Any
 
-import killing
 import pytest
-from campaigns import facts_of
+from killing import Script
 
-from core.campaign.campaign import Campaign
-
-
-def drive(root: Path, *kill_at: int) -> subprocess.CompletedProcess[str]:
-    return killing.drive("faults.drive_drift", root, *kill_at)
-
-
-def state(root: Path) -> dict[str, Any]:
-    """All that a kill must not change."""
-    with Campaign.open(root) as campaign:
-        rows = [row for purpose in ("drift", "confirm") for row in campaign.ledger.measurements(purpose)]
-        files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-        return {
-            "facts": facts_of(campaign),
-            "measurements": [
-                (one.purpose, one.series, one.role, one.experiment, one.trial.seed, one.trial.val_bpb,
-                 one.trial.test_bpb) for one in rows
-            ],
-            "head": campaign.trainer_text(campaign.branch),
-            "confirmed": (confirmed := campaign.confirmation()) and confirmed.line,
-            "files": {name for name in files if not name.startswith(".git/") or name.startswith(".git/autoresearch/")},
-        }  # fmt: skip
-
-
-def finish(root: Path) -> list[str]:
-    done = drive(root)
-    assert done.returncode == 0, done.stderr
-    writes: list[str] = json.loads(done.stdout)
-    return writes
-
-
-@functools.cache
-def undisturbed() -> tuple[list[str], dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch) / "c"
-        writes = finish(root)
-        return writes, state(root)
+SCRIPT = Script("faults.drive_drift")
 
 
 def within() -> list[int]:
     """The writes of the two series: from the verdict before the first row to the last row."""
-    writes, _ = undisturbed()
+    writes, _ = SCRIPT.undisturbed()
     decided = [place for place, seen in enumerate(writes) if seen == "after INSERT INTO experiments"]
     rows = [place for place, seen in enumerate(writes) if seen == "after INSERT INTO measurements"]
     ends = rows[3], rows[7]
@@ -62,7 +20,7 @@ def within() -> list[int]:
 
 
 def test_the_undisturbed_campaign_is_measured_again_and_confirmed() -> None:
-    _, expected = undisturbed()
+    _, expected = SCRIPT.undisturbed()
     assert [row[:5] for row in expected["measurements"]] == [
         ("drift", 6, "baseline", 0, 1), ("drift", 6, "champion", 1, 1),
         ("drift", 6, "champion", 1, 2), ("drift", 6, "baseline", 0, 2),
@@ -97,7 +55,6 @@ def test_killed_before_every_write_within(tmp_path: Path, share: int) -> None:
 
 def check(root: Path, *kills: int) -> None:
     for kill_at in kills:
-        done = drive(root, kill_at)
-        assert done.returncode in killing.KILLED or done.returncode == 0, done.stderr
-    finish(root)
-    assert state(root) == undisturbed()[1]
+        SCRIPT.kill_at_write(root, kill_at)
+    SCRIPT.finish(root)
+    assert SCRIPT.state(root) == SCRIPT.undisturbed()[1]
