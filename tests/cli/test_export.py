@@ -51,6 +51,9 @@ def model(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "model"
     told = call("export", folder, "--dir", night, "--json").json
     assert (told["files"], told["warnings"], told["experiment"]) == (FILES, [], 0)
+    status = call("status", night, "--json").json
+    assert (told["val_bpb"], told["deviation"]) == (status["champion_bpb"], status["champion_deviation"])
+    assert told["deviation"] > 0
     return folder
 
 
@@ -60,8 +63,13 @@ def test_the_folder_holds_what_its_card_says(model: Path) -> None:
     _, front, body = card.split("---\n", 2)
     facts = yaml.safe_load(front)
     assert facts["tags"] == ["autoresearch", "numpy"] and facts["pipeline_tag"] == "text-generation"
-    (metric,) = facts["model-index"][0]["results"][0]["metrics"]
-    assert metric["value"] == pytest.approx(float(body.split(" bits per byte")[0].split()[-1]), abs=1e-4)
+    believed, own = facts["model-index"][0]["results"][0]["metrics"]
+    score, _, half = body.split(" bits per byte")[0].split()[-3:]
+    assert believed["value"] == pytest.approx(float(score), abs=1e-4)
+    assert believed["name"] == f"bits per byte of the trainer, +- {half} (95 %)"
+    assert own["name"] == "bits per byte of these weights, seed 1"
+    assert f"These weights alone score {own['value']:.4f}" in body
+    assert (model / "results.tsv").read_text(encoding="utf-8").splitlines()[0].endswith("\tval_bpb_95")
     assert all(f"`{name}`" in body for name in FILES if name != "README.md")
     assert "pip install -r requirements.txt" in body and "python model.py" in body
     lines = (model / "requirements.txt").read_text(encoding="utf-8").split()

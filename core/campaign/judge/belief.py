@@ -13,6 +13,7 @@ from core.campaign.judge.limits import bonus, ruling, speed
 from core.campaign.judge.noise import NoisePool, Scores, scores
 from core.campaign.judge.state import ChampionState, MeasuredGain, ScoreModel
 from core.records import Trial, Verdict
+from core.system.text import chance, interval
 
 MOST_SEEDS = 8  # that a campaign's comparisons use
 # Noise before any pair of trials, as if so many had been seen: bits per byte of one trial, and the part of its variance
@@ -196,8 +197,8 @@ def _verdict(known: KnownScores, found: Scores, measured: MeasuredGain) -> Decis
 def _reason(gain: GainBelief, measured: MeasuredGain, trials: int) -> str:
     seeds = f"{trials} seed{'s' * (trials != 1)}"
     return (
-        f"gain {gain.mean:+.4f} +- {math.sqrt(gain.variance):.4f} believed, better with {gain.better:.0%} "
-        f"({measured.gain:+.4f} +- {measured.error:.4f} measured on {seeds})"
+        f"gain {gain.mean:+.4f} {interval(math.sqrt(gain.variance))} believed, better with {chance(gain.better)} "
+        f"({measured.gain:+.4f} {interval(measured.error)} measured on {seeds})"
     )
 
 
