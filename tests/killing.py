@@ -28,7 +28,12 @@ KILLED = {-9, 1, 15}  # by the signal; on Windows by TerminateProcess with the s
 def server() -> ForkServer:
     """What the drivers are forked from. It ends with this process."""
     return ForkServer(
-        "core.campaign.experiment", "faults.drive_campaign", "faults.drive_drift", "faults.drive_pairs", path=str(TESTS)
+        "core.campaign.experiment",
+        "faults.drive_campaign",
+        "faults.drive_drift",
+        "faults.drive_pairs",
+        "faults.drive_studies",
+        path=str(TESTS),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from command import call
 from old_ledgers import as_version_2
 
 from core.campaign.campaign import Campaign
+from core.campaign.transfer import scaled_preset
 from core.records import VAL_BPB, Measurement, UserError
 from core.store.ledger import Ledger
 
@@ -122,3 +124,18 @@ def test_what_it_cannot_hold_is_said(ledger: Ledger, write: Callable[[Ledger], N
     with pytest.raises(UserError, match=f"is of version 2, which can't hold .*{what}; start a new campaign"):
         write(ledger)
     assert ledger.count() == 3 and ledger.altered() == []
+
+
+def test_studies_are_kept_as_facts(two: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(two, tmp_path / "c")
+    with Campaign.open(root, engine=ScriptedEngine()) as campaign:
+        before = campaign.ledger.seeds()
+        preset = scaled_preset(campaign.preset, None, {"budget_seconds": "0.6"})
+        first = campaign.ablate(2, trials=2), campaign.transfer(preset, 2)
+        assert (first[0].trials, len(first[1].pairs)) == (2, 2)
+        whole = campaign.ablate(2)
+        assert [change.pairs for change in whole.changes] == [2] and campaign.transfer(preset, 2) == first[1]
+        rows = campaign.ledger.measurements("ablate", campaign.champion.number)
+        assert {one.role for one in rows} == {"champion", "without 1"} and len(rows) == 4
+        assert campaign.ledger.seeds() - before == {one.trial.seed for one in rows} | {p.seed for p in first[1].pairs}
+        assert [check for check in campaign.verify() if check.fault] == []
