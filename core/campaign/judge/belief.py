@@ -185,7 +185,7 @@ def _verdict(known: KnownScores, found: Scores, measured: MeasuredGain) -> Decis
         verdict=verdict,
         reason=reason,
         val_bpb=after.score,
-        champion_bpb=known.state.score,
+        champion_bpb=after.score + gain.mean,  # by the same trials, so that the difference is the believed gain
         spread=known.model.total,
         deviation=after.deviation,
         champion_deviation=known.state.deviation,

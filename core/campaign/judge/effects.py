@@ -23,6 +23,8 @@ NOTHING, GOOD, BAD, RARER = 2.0, 5.0, 5.0, 0.7
 CLEAR = 3.0  # standard errors from which a change surely does something
 OFTEN, FEW, FEW_WEIGHT = 0.3, 1.0, 4.0
 HALF_LIFE = 60.0  # experiments after which an effect counts half: gains shrink as a trainer gets better
+# Standard errors from which a gain is what was measured: the grid is coarser there, and the prior nearly flat.
+EVIDENT = 6.0
 STEPS = 12  # of the fit
 # Of keeping: what each keep costs, in units of the noise, and how much more a loss counts than a gain. A plain positive
 # mean keeps half of all changes that do nothing.
@@ -72,7 +74,7 @@ class GainPrior:
     """The distribution of true gains. `unit` is the noise of a trial, in bits per byte."""
 
     def __init__(self, effects: Sequence[Effect], unit: float) -> None:
-        self.grid = GRID * unit
+        self.unit, self.grid = unit, GRID * unit
         self.utility = np.where(self.grid < 0, LOSS_AVERSION, 1.0) * self.grid - KEEP_COST * unit
         self._gains = np.array([one.gain for one in effects])
         self._errors = np.array([one.error for one in effects])
@@ -108,6 +110,15 @@ class GainPrior:
         weights = self.weights * self._likelihoods(np.array([gain]), error)[0]
         total = weights.sum()
         weights = self.weights if total <= 0 else weights / total
+        if abs(gain) > EVIDENT * error:
+            aversion = LOSS_AVERSION if gain < 0 else 1.0
+            return GainBelief(
+                mean=gain,
+                variance=error**2,
+                better=float(gain > 0),
+                worth=aversion * gain - KEEP_COST * self.unit,
+                weights=weights,
+            )
         mean = float(weights @ self.grid)
         return GainBelief(
             mean=mean,
