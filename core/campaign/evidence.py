@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from core.campaign.judge.base import Effect, Evidence, Noise, Reign
+from core.campaign.judge.disturbed import at_level, is_loaded
 from core.campaign.judge.noise import NoisePool, scores
 from core.records import COMPARE, Experiment, Measurement, Trial
 from core.store.ledger import Ledger
 from core.store.program import Limits
 
 LINEAGE = 12  # trainers that were kept last, whose scores still bear on the champion's
+LEVELS = (False, True)  # whether other processes load the device: scores scatter more then
 EFFECTS = 200  # experiments that the prior is learned from
 
 
@@ -35,7 +37,7 @@ class EvidenceBuilder:
         self._seeds = seeds
         self._reigns: list[Reign] = []  # of the baseline and of the last that were kept
         self._effects: deque[Effect] = deque(maxlen=EFFECTS)
-        self._pool = NoisePool()  # of trainers that are no longer measured
+        self._pools = {level: NoisePool() for level in LEVELS}  # of trainers that are no longer measured
         self._remeasured: tuple[Measurement, ...] = ()
 
     @classmethod
@@ -50,17 +52,19 @@ class EvidenceBuilder:
         """The next experiment, decided, with what was measured for it (`measured_for`)."""
         self._reigns = _with(self._reigns, measured)
         self._remeasured = tuple(one for one in measured if one.purpose == "drift") or self._remeasured
-        own = scores(experiment.trials)
         champion = self._reigns[-1] if self._reigns else None
-        if champion is not None:
-            self._pool.add_pairs(scores(champion.trials), own)
+        for loaded, pool in self._pools.items():
+            own = scores(at_level(experiment.trials, loaded=loaded))
+            if champion is not None:
+                pool.add_pairs(scores(at_level(champion.trials, loaded=loaded)), own)
+            if experiment.verdict != "keep":
+                pool.add_seeds(own)
+            elif len(self._reigns) > 1 and champion is not None:  # complete now; the baseline's trials never are
+                pool.add_seeds(scores(at_level(champion.trials, loaded=loaded)))
         if experiment.effect is not None and experiment.effect_error is not None:
             self._effects.append(Effect(gain=experiment.effect, error=experiment.effect_error))
         if experiment.verdict != "keep":
-            self._pool.add_seeds(own)
             return
-        if len(self._reigns) > 1:  # its trials are complete now; the baseline's never are
-            self._pool.add_seeds(scores(self._reigns[-1].trials))
         self._reigns.append(Reign(experiment=experiment))
         if len(self._reigns) > LINEAGE + 1:
             del self._reigns[1]
@@ -82,16 +86,25 @@ class EvidenceBuilder:
             lineage=tuple(reigns[-LINEAGE:]),
             baseline_again=reigns[0].again if reigns else (),
             effects=tuple(self._effects),
-            noise=self._noise(reigns),
+            noise=self._noise(reigns, trials or (champion.trials if champion is not None else ())),
             nodes=about.nodes,
             champion_nodes=about.champion_nodes,
             limits=about.limits,
         )
 
-    def _noise(self, reigns: Sequence[Reign]) -> Noise:
-        pool = self._pool.copy()
+    def _noise(self, reigns: Sequence[Reign], newest: Sequence[Trial]) -> Noise:
+        """That of a quiet device, or of a loaded one, as the newest trial was."""
+        loaded = bool(newest) and is_loaded(newest[-1])
+        here, elsewhere = (self._noise_at(level, reigns) for level in (loaded, not loaded))
+        if here.seeds_freedom or not elsewhere.seeds_freedom:
+            return here
+        # Little more than a guess.
+        return replace(elsewhere, seeds_freedom=1, pairs_freedom=min(1, elsewhere.pairs_freedom))
+
+    def _noise_at(self, loaded: bool, reigns: Sequence[Reign]) -> Noise:
+        pool = self._pools[loaded].copy()
         for reign in (*reigns[:1], *reigns[1:][-1:]):
-            pool.add_seeds(scores(reign.trials))
+            pool.add_seeds(scores(at_level(reign.trials, loaded=loaded)))
         return pool.noise()
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from core.campaign.evidence import Candidate, EvidenceBuilder, measured_for
 from core.campaign.judge.base import AnotherTrial, Decision, Evidence, Noise
+from core.campaign.judge.disturbed import marked
 from core.campaign.remeasure import ReferenceScores, RemeasurementRunner
 from core.campaign.schedule import PlannedTrial
 from core.campaign.session import Session
@@ -28,7 +29,6 @@ from core.trainer.check import refusal
 from core.trainer.constants import read_constants
 from core.trainer.fingerprint import fingerprint, nodes
 from core.trial.spec import AuditSpec, TrialSpec
-from core.trial.stop_rule import StopRule
 
 _TIDY_EVERY = 256  # experiments, each three loose objects and a ref
 _SHOWN_LINES = 20
@@ -116,10 +116,9 @@ class ExperimentRunner:
             if answer.why:
                 self._tell(Notice(answer.why))
             if answer.of == "candidate":
-                stop = self._stops.rule(commit, answer.seed, evidence)
-                trials.append(self._trial(number, len(trials), commit, text, answer.seed, stop))
+                trials.append(self._trial(number, commit, text, answer.seed, evidence))
             else:
-                measured.append(self._measured_again(number, answer))
+                measured.append(self._measured_again(number, answer, evidence))
         assert champion is not None or decision.verdict == "keep", "a baseline that failed has raised before"
         audit = None
         if decision.verdict == "keep":
@@ -169,11 +168,11 @@ class ExperimentRunner:
                 self._tell(Notice(f"the repository was not packed: {error}"))
         return experiment
 
-    def _measured_again(self, number: int, wanted: AnotherTrial) -> Measurement:
+    def _measured_again(self, number: int, wanted: AnotherTrial, evidence: Evidence) -> Measurement:
         """A trial of champion or baseline that the verdict of experiment `number` rests on, recorded."""
         whose = self._ledger.champion() if wanted.of == "champion" else self._ledger.experiment(0)
         assert whose is not None
-        return self._again.one(COMPARE, number, PlannedTrial(wanted.of, whose, wanted.seed), 0, 1)
+        return self._again.one(COMPARE, number, PlannedTrial(wanted.of, whose, wanted.seed), 0, 1, evidence=evidence)
 
     def _without_trial(self, text: str, evidence: Evidence) -> Decision | None:
         """The verdict of a text that is refused without a trial; None if trials decide."""
@@ -183,8 +182,10 @@ class ExperimentRunner:
         refused = refusal(text, self._repo.text(champion.commit), self._campaign.program.fixed)
         return None if refused is None else self._session.policy.refused(evidence, refused.verdict, refused.reason)
 
-    def _trial(self, number: int, trial: int, commit: str, text: str, seed: int, stop: StopRule | None) -> Trial:
+    def _trial(self, number: int, commit: str, text: str, seed: int, evidence: Evidence) -> Trial:
+        """The candidate's next trial, recorded with what disturbed it."""
         self._tell(TrialStarted(number, seed))
+        trial = len(evidence.trials)
         spec = TrialSpec(
             trainer=text,
             preset=self._preset,
@@ -192,11 +193,12 @@ class ExperimentRunner:
             seed=seed,
             into=self._files.trial(number, trial),
             trainer_path=self._files.trainer(number),
-            stop=stop,
+            stop=self._stops.rule(commit, seed, evidence),
         )
         record = self._session.engine.run_trial(spec, self._tell)
         if number == 0 and (record.verdict != "scored" or record.val_bpb is None or not math.isfinite(record.val_bpb)):
             raise self._no_baseline(record, trial)
+        record = marked(record, evidence)
         self._ledger.record_yardsticks(record)
         self._ledger.record_device_kind(record)
         self._ledger.record_trial(number, trial, commit, record)
@@ -209,7 +211,7 @@ class ExperimentRunner:
         """The decision to keep, or `invalid` where a deep audit finds a fault in the score. With the audit."""
         self._tell(Reviewing(number))
         first = self._preset.seeds[0]
-        place = next((place for place, trial in enumerate(trials) if trial.seed == first), 0)
+        place = max((place for place, trial in enumerate(trials) if trial.seed == first), default=0)
         found = self._session.engine.review(
             AuditSpec(
                 trainer=text,

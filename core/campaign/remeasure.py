@@ -11,6 +11,8 @@ from dataclasses import replace
 
 from core.campaign.drift import COST, DriftDetector, Throughput, throughputs
 from core.campaign.judge.base import Evidence
+from core.campaign.judge.belief import Belief
+from core.campaign.judge.disturbed import marked
 from core.campaign.judge.greedy import champion_bpb, spread_of_seeds
 from core.campaign.schedule import PlannedTrial, interleaved, remaining
 from core.campaign.session import Session
@@ -39,17 +41,22 @@ class RemeasurementRunner:
         return recorded
 
     def one(
-        self, purpose: Purpose, series: int, planned: PlannedTrial, place: int, count: int, *, test: bool = False
-    ) -> Measurement:
-        """Runs one trial and records it, the `place`th of `count`. With `test`, its scores are audited deeply first."""
+        self, purpose: Purpose, series: int, planned: PlannedTrial, place: int, count: int, *, test: bool = False,
+        evidence: Evidence | None = None,
+    ) -> Measurement:  # fmt: skip
+        """Runs one trial and records it, the `place`th of `count`. With `test`, its scores are audited deeply first.
+
+        With the evidence that it is for, its record says what disturbed it.
+        """
         self._session.tell(Measuring(place, count, planned.role, planned.experiment.number, planned.seed))
+        trial = self._trial(purpose, series, planned, test)
         measured = Measurement(
             purpose=purpose,
             series=series,
             role=planned.role,
             experiment=planned.experiment.number,
             commit=planned.experiment.commit,
-            trial=self._trial(purpose, series, planned, test),
+            trial=trial if evidence is None else marked(trial, evidence),
         )
         self._campaign.ledger.record_measurement(measured)
         self._session.tell(Measured(measured))
@@ -120,6 +127,8 @@ class ReferenceScores:
         To be called before a candidate's first trial: what it does depends on the ledger alone, so that a run that is
         cut off within it goes on as if it had not been.
         """
+        if isinstance(self._session.policy, Belief):
+            return 0.0  # it asks for trials of the champion itself where they are no longer like a candidate's
         begun, series = time.monotonic(), self._ledger.count() - 1
         recorded = self.remeasured()
         begun_before = bool(recorded) and recorded[-1].series == series

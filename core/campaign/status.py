@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from core.agents.llm.archive import Costs, costs
 from core.store import activity
 from core.store.activity import Activity
-from core.store.ledger import StopTotals
+from core.store.ledger import DisturbedTrial, StopTotals
 from core.store.reader import CampaignReader
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Status:
     stops: StopTotals | None = None  # None where no trial was stopped early or would have been
     kept_within_spread: int = 0  # of those kept without beliefs: their gain is no larger than the baseline's spread
     stopped: int = 0  # early, since they could hardly have won
-    disturbed: int = 0  # trials that were slowed from outside: they are no evidence, and ran again
+    disturbed: int = 0  # trials whose speed other load or throttling changed
+    disturbed_trials: tuple[DisturbedTrial, ...] = ()
     baseline_deviation: float | None = None  # standard deviation of the belief baseline_bpb; null without beliefs
     champion_deviation: float | None = None  # of the belief champion_bpb, the newest one
 
@@ -62,4 +63,5 @@ def status_of(campaign: CampaignReader, confirmation: Confirmation | None) -> St
         model=costs(campaign.files.agents, totals["experiments"], totals["kept"]),
         activity=activity.read(campaign.files),
         stops=campaign.ledger.stops(),
+        disturbed_trials=campaign.ledger.disturbed(),
     )

@@ -72,6 +72,17 @@ class StopTotals:
     wrong: int  # of these: kept
 
 
+@dataclass(frozen=True, kw_only=True)
+class DisturbedTrial:
+    """A trial whose speed something other than its trainer changed, or may have."""
+
+    experiment: int  # whose trainer ran
+    role: str  # candidate, champion or baseline
+    seed: int
+    val_bpb: float | None
+    reason: str  # what changed its speed
+
+
 class Ledger:
     """An open ledger. Methods raise UserError where the file is damaged, locked or the disk is full.
 
@@ -283,6 +294,18 @@ class Ledger:
             f"SELECT json_extract(record, {paths}), json_extract(record, '$.tokens_per_second') AS speed FROM trials"
             " WHERE experiment >= ? AND verdict = 'scored' AND speed > 0 ORDER BY experiment, trial",
             (experiment,),
+        )
+
+    def disturbed(self) -> tuple[DisturbedTrial, ...]:
+        """The trials whose record says so: those of experiments, then those of champions measured again."""
+        why = "json_extract(record, '$.disturbed')"
+        rows = self._rows(
+            f"SELECT experiment, 'candidate', seed, val_bpb, {why} AS why FROM trials WHERE why <> '' UNION ALL"
+            f" SELECT experiment, role, seed, val_bpb, {why} AS why FROM measurements WHERE why <> ''"
+        )
+        return tuple(
+            DisturbedTrial(experiment=number, role=role, seed=seed, val_bpb=score, reason=reason)
+            for number, role, seed, score, reason in rows
         )
 
     def measurements(self, purpose: Purpose, series: int | None = None) -> list[Measurement]:

@@ -7,14 +7,17 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
-from campaigns import a_trial
+from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, a_trial, events_of, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core import events
 from core.campaign.judge.base import AnotherTrial, Decision, Evidence, Reign
+from core.campaign.judge.belief import Belief
 from core.campaign.judge.disturbed import MOST_WASTED, Likeness, Pace, cause, settled
 from core.records import Experiment, Trial
 
@@ -400,3 +403,47 @@ def test_no_night_costs_more_than_a_few_trials_an_experiment(loads: list[float])
 def test_pace_reads_a_record() -> None:
     pace = Pace.of(at(0, 0.3, conditions={"other_load": 0.3, "stolen": 0.4, "throttled": "?"}, stalled_seconds=1.0))
     assert (pace.load, pace.throttled, pace.stalled, pace.loaded) == (0.4, None, 0.125, True)
+
+
+# Campaigns
+
+
+@pytest.mark.parametrize("busy", [2, 3, 6])
+def test_a_campaign_that_was_disturbed_at_first_ends_as_one_that_never_was(tmp_path: Path, busy: int) -> None:
+    """12 proposals, three of them good; the first trials run beside a process that takes half of the device."""
+    scores = {number: 2.0 - 0.1 * sum(good <= number for good in (3, 6, 10)) for number in range(1, 13)}
+    texts = [trainer(score + (0.15 + number / 1000) * (number not in (3, 6, 10))) for number, score in scores.items()]
+    ran: list[Path] = []
+
+    def beside(count: int) -> Callable[[Path, Trial], Trial]:
+        def slowed(into: Path, trial: Trial) -> Trial:
+            ran.append(into)
+            load = 0.5 if len(ran) <= count else 0.01
+            slower = at(len(ran), load, 20_000 * (1 - load))
+            return dataclasses.replace(
+                trial, conditions=slower.conditions, started=slower.started, train_seconds=8.0,
+                tokens_per_second=slower.tokens_per_second, val_bpb=(trial.val_bpb or 0.0) - SLOPE * math.log(1 - load),
+            )  # fmt: skip
+
+        return slowed
+
+    verdicts = {}
+    for count in (0, busy):
+        ran.clear()
+        engine = ScriptedEngine(record=beside(count))
+        seen: list[Any] = []
+        with a_campaign(tmp_path / str(count), engine=engine, policy=Belief()) as campaign:
+            campaign.run(ScriptedAgent(texts), on_event=seen.append)
+            verdicts[count] = [e.verdict for e in campaign.experiments()]
+            disturbed = campaign.ledger.disturbed()
+            assert len(disturbed) == count
+            assert all(one.reason == "other processes took 50% of the device" for one in disturbed)
+            assert campaign.status().disturbed_trials == disturbed
+            if count:
+                told = [event.text for event in events_of(events.Notice, seen)]
+                assert any("other processes took 50% of the device" in text for text in told)
+                assert len(told) < 6
+            kept = [e for e in campaign.experiments() if e.verdict == "keep"]
+            assert kept[-1].val_bpb == pytest.approx(1.7, abs=0.03)
+    assert verdicts[busy] == verdicts[0]
+    assert [number for number, verdict in enumerate(verdicts[0]) if verdict == "keep"] == [0, 3, 6, 10]

@@ -8,12 +8,11 @@ champion does: a verdict rests on like trials only.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from core.campaign.drift import COST
 from core.campaign.judge.base import AnotherTrial, Decision, Evidence, Reign
@@ -34,9 +33,9 @@ DISTURBED = "the machine was disturbed"  # how the reason of a verdict begins th
 class Pace(NamedTuple):
     """What a trial's number of steps depended on beside its trainer, as far as its record tells."""
 
-    cost: str  # of a step: the fields of drift.COST as JSON
+    cost: tuple[object, ...]  # of a step: the fields of drift.COST
     device: str
-    threads: str  # how they waited, as JSON
+    threads: tuple[object, ...]  # how they waited
     load: float | None  # share of the device's time that others took; None: unknown
     throttled: float | None  # share of the samples
     stalled: float | None  # share of the training time
@@ -47,9 +46,9 @@ class Pace(NamedTuple):
         loads = [share for name in LOADS if (share := _share(trial, name)) is not None]
         stalled = trial.stalled_seconds
         return cls(
-            cost=_json([getattr(trial, name) for name in COST]),
+            cost=tuple(_plain(getattr(trial, name)) for name in COST),
             device=trial.device,
-            threads=_json(trial.thread_settings),
+            threads=_plain(trial.thread_settings),
             load=max(loads, default=None),
             throttled=_share(trial, "throttled"),
             stalled=None if stalled is None or not trial.train_seconds else stalled / trial.train_seconds,
@@ -72,6 +71,14 @@ class Likeness:
     """Says which trials are alike. `band`: how far the speeds of like trials may lie apart (logarithm)."""
 
     band: float = LEAST_BAND
+    _paces: dict[int, tuple[Trial, Pace]] = field(default_factory=dict, compare=False, repr=False)
+
+    def pace(self, trial: Trial) -> Pace:
+        """That of a record, read once."""
+        known = self._paces.get(id(trial))
+        if known is None:
+            known = self._paces[id(trial)] = trial, Pace.of(trial)
+        return known[1]
 
     @classmethod
     def learned(cls, trainers: Iterable[Sequence[Trial]]) -> Likeness:
@@ -90,7 +97,7 @@ class Likeness:
 
     def alike(self, one: Trial, other: Trial) -> bool:
         """Whether the two may be held against each other."""
-        a, b = Pace.of(one), Pace.of(other)
+        a, b = self.pace(one), self.pace(other)
         if not _beside_the_same(a, b):
             return False if a.device != b.device else self._same_speed(a, b)
         move = a.faster_by(b)
@@ -323,6 +330,27 @@ def likeness(evidence: Evidence) -> Likeness:
     return Likeness.learned(reigns.values())
 
 
+def is_loaded(trial: Trial) -> bool:
+    """Whether other processes took so much of the device that scores scatter by it."""
+    return Pace.of(trial).loaded
+
+
+def at_level(trials: Iterable[Trial], *, loaded: bool) -> list[Trial]:
+    """Of a trainer's trials those of a quiet device that nothing disturbed, or those beside the newest load."""
+    trials = list(trials)
+    if not loaded:
+        return [one for one in trials if not one.disturbed and not is_loaded(one)]
+    paces = [(one, pace) for one in trials if (pace := Pace.of(one)).loaded]
+    return [replace(one, disturbed="") for one, pace in paces if _beside_the_same(pace, paces[-1][1])]
+
+
+def marked(trial: Trial, evidence: Evidence) -> Trial:
+    """The record of a trial that has just run for the next verdict, with what disturbed it."""
+    beside = evidence.lineage[-1].trials if evidence.lineage else ()
+    found = cause(trial, (*beside, *evidence.trials), likeness(evidence))
+    return replace(trial, disturbed=found) if found else trial
+
+
 def cause(trial: Trial, references: Sequence[Trial] = (), like: Likeness = Likeness()) -> str:
     """What changed a trial's speed, or may have; empty where nothing is known of it.
 
@@ -396,5 +424,5 @@ def _share(trial: Trial, name: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, default=dict)
+def _plain(value: Any) -> Any:
+    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value

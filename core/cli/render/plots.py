@@ -232,7 +232,7 @@ def _single_trials(axes: Axes, ran: Sequence[tuple[int, Trial]], top: float) -> 
 
     A disturbed one that is off the scale stands at `top`, so that none is hidden.
     """
-    for disturbed, label, marker in ((False, "single trials", "."), (True, "disturbed: no evidence", "d")):
+    for disturbed, label, marker in ((False, "single trials", "."), (True, "disturbed", "d")):
         found = [
             (number, min(trial.val_bpb, top) if disturbed else trial.val_bpb)
             for number, trial in ran

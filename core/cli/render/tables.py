@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from core.campaign.confirm import Confirmation
     from core.campaign.status import Status
     from core.store.activity import Activity
-    from core.store.ledger import StopTotals
+    from core.store.ledger import DisturbedTrial, StopTotals
 
 # The columns of a list of experiments: name, width, alignment, and the width of a terminal from which it is shown. The
 # hypothesis takes the rest of the line.
@@ -46,6 +46,7 @@ BELIEF_COLUMNS = (
     ("trials", 6, ">", 120),
     *COLUMNS[5:],
 )
+MOST_NAMED = 12  # experiments whose disturbed trials a line names
 WITHIN = "within the spread"  # of the baseline's seeds: what is said of a gain that may be luck
 MAY_BE_LUCK = "the gain is within it and may be luck; autoresearch confirm measures it with fresh seeds"
 GAP = 3  # between columns
@@ -149,6 +150,8 @@ def row(experiment: Experiment, width: int = PIPE_WIDTH, *, beliefs: bool = Fals
             line.append(f"{cells[name]:{align}{size}}  ", style=style)
     if experiment.kept_within_spread:
         line.append(f"[{WITHIN}] ", style=_style(experiment))
+    if slowed := sum(bool(one.disturbed) for one in experiment.trials):
+        line.append(f"[{slowed} of {len(experiment.trials)} trials disturbed] ", style="yellow")
     line.append(_description(experiment), style="" if experiment.verdict == "keep" else "bright_black")
     return line
 
@@ -216,7 +219,7 @@ def trial(record: Trial) -> Table:
         then = "was stopped" if record.verdict == "stopped" else "ran on, to check the rule that stops such trials"
         rows["progress"] = f"at {record.stop_progress:.0%} it could hardly have won any more, and {then}"
     if record.disturbed:
-        rows["disturbed"] = Text(f"{clean(record.disturbed)}: this trial is no evidence", style="yellow")
+        rows["disturbed"] = Text(f"{clean(record.disturbed)}: it counts only beside trials that were slowed alike", style="yellow")
     elif disturbances := remarks(record.conditions):
         text = f"{'; '.join(disturbances)}: this changed the trial's speed"
         rows["warning"] = Text(text, style="yellow")
@@ -230,7 +233,7 @@ def measured(one: Measurement) -> Text:
     result = f"{bpb(one.trial.val_bpb)} bpb" if one.trial.verdict == "scored" else one.trial.verdict
     line = Text(f"held against it: the {one.role}, experiment {one.experiment}, seed {one.trial.seed}: {result}")
     if one.trial.disturbed:
-        line.append(f"; {one_line(one.trial.disturbed)}: no evidence", style="yellow")
+        line.append(f"; disturbed: {one_line(one.trial.disturbed)}", style="yellow")
     return line
 
 
@@ -270,8 +273,7 @@ def status(one: Status, champion: Experiment | None, title: str) -> Group:
     if one.stops is not None:
         rows["stops"] = stops(one.stops)
     if one.disturbed:
-        trials = f"{one.disturbed} trials were" if one.disturbed > 1 else "1 trial was"
-        rows["disturbed"] = f"{trials} no evidence and ran again; autoresearch show N names the cause"
+        rows["disturbed"] = Text(disturbed(one.disturbed_trials), style="yellow")
     if champion is not None and champion.number > 0:
         rows["retest"] = _retest(one.confirmation, champion)
     if one.experiments_per_hour is not None and one.overhead_fraction is not None:
@@ -298,6 +300,17 @@ def _activity(one: Activity) -> dict[str, RenderableType]:
     if one.away:
         rows["away"] = Text(f"since {one.away_since}: {one_line(one.away)}; the search stands in", style="yellow")
     return rows
+
+
+def disturbed(trials: Sequence[DisturbedTrial]) -> str:
+    """Which trials were slowed, and by what: `3 trials: experiments 0 (seeds 1, 2), 4; other processes took ...`."""
+    seeds: dict[int, list[int]] = {}
+    for one in trials:
+        seeds.setdefault(one.experiment, []).append(one.seed)
+    named = [f"{number} (seed {', '.join(map(str, those))})" for number, those in sorted(seeds.items())]
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    several = f"{len(trials)} trials" if len(trials) > 1 else "1 trial"
+    return f"{several} of experiments {', '.join(named[-MOST_NAMED:])}{more}; the last: {trials[-1].reason}"
 
 
 def stops(totals: StopTotals) -> str:
