@@ -230,7 +230,7 @@ class Trial:
     test_yardstick: str = ""
     test_audit: Audit | None = None  # the deep one, of the losses on the test split
     node: str = ""  # the machine's name
-    disturbed: str = ""  # what changed its speed, so that it is no evidence; empty: nothing known
+    disturbed: str = ""  # what changed its speed: it counts only beside trials slowed alike; empty: nothing known
     stalled_seconds: float | None = None  # of training, in steps beyond three times the median: a compile or a stall
     stop_progress: float | None = None  # at which the futility rule ended it, or would have where it ran on in secret
 

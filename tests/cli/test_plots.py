@@ -102,7 +102,7 @@ def test_beliefs_are_drawn_with_their_intervals_and_single_trials_are_faint() ->
     )
     axes = drawn(records, [retried])
     assert points(axes, "single trials") == [(0, 1.8), (1, 1.81), (2, 1.7), (2, 1.72), (2, 1.805)]
-    assert points(axes, "disturbed: no evidence") == [(2, 1.79)]
+    assert points(axes, "disturbed") == [(2, 1.79)]
     assert [x for x, _ in points(axes, "stopped early")] == [3]
     assert [x for x, _ in points(axes, "crash or invalid")] == [4]
     assert axes.get_title(loc="left").endswith("1.8000 → 1.7100 +- 0.0098 bpb after 4 experiments, 1 kept")

@@ -13,6 +13,7 @@ from core.campaign.confirm import Confirmation
 from core.campaign.status import Status
 from core.cli.render import tables
 from core.records import Experiment
+from core.store.ledger import DisturbedTrial
 
 
 def printed(*parts: RenderableType, width: int = 200) -> str:
@@ -129,7 +130,7 @@ def test_a_stopped_experiment_has_no_score_and_its_reason() -> None:
 def test_a_disturbed_trial_says_that_it_is_no_evidence_and_why() -> None:
     slowed = a_trial(disturbed="other processes took 45% of the device", conditions={"other_load": 0.45})
     text = printed(tables.trial(slowed))
-    assert "disturbed  other processes took 45% of the device: this trial is no evidence" in text
+    assert "disturbed  other processes took 45% of the device: counts only beside trials slowed alike" in text
     assert "warning" not in text
 
 
@@ -257,13 +258,17 @@ def test_a_status_of_beliefs_has_intervals_and_says_what_they_are() -> None:
         baseline_bpb=1.9387, champion_bpb=1.7315, champion_commit="c" * 40, experiments=12, kept=3, discarded=5,
         stopped=2, crashed=1, invalid=1, experiments_per_hour=None, overhead_fraction=None, yardstick=None,
         baseline_deviation=0.0015, champion_deviation=0.00107, disturbed=2,
+        disturbed_trials=tuple(
+            DisturbedTrial(experiment=number, role="candidate", seed=1, val_bpb=2.0, reason="other processes")
+            for number in (0, 3)
+        ),
     )  # fmt: skip
     lines = [line.rstrip() for line in printed(tables.status(values, a_belief(), "somewhere"), width=80).splitlines()]
     text = "\n".join([*lines, ""])
     assert "champion     1.7315 +- 0.0021 bpb, +0.2072 from the baseline's 1.9387 +- 0.0029\n" in text
     assert "+-           the true score lies within it with a probability of 95 %\n" in text
     assert "12: 3 kept, 5 discarded, 2 stopped early, 1 crashed, 1 invalid" in text
-    assert "2 trials were no evidence and ran again" in text
+    assert "disturbed    2 trials of experiments 0 (seed 1), 3 (seed 1); the last: other" in text
     assert "luck" not in text
 
 

@@ -219,7 +219,7 @@ def trial(record: Trial) -> Table:
         then = "was stopped" if record.verdict == "stopped" else "ran on, to check the rule that stops such trials"
         rows["progress"] = f"at {record.stop_progress:.0%} it could hardly have won any more, and {then}"
     if record.disturbed:
-        rows["disturbed"] = Text(f"{clean(record.disturbed)}: it counts only beside trials that were slowed alike", style="yellow")
+        rows["disturbed"] = Text(f"{clean(record.disturbed)}: counts only beside trials slowed alike", style="yellow")
     elif disturbances := remarks(record.conditions):
         text = f"{'; '.join(disturbances)}: this changed the trial's speed"
         rows["warning"] = Text(text, style="yellow")
