@@ -389,11 +389,11 @@ def campaign(kit: Kit, seconds: float) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     words = ["--device", kit.device, "--budget", str(kit.sizes.campaign), "--experiments", "4", *kit.sandbox]
     begun = time.monotonic()
-    done = kit.autoresearch("run", str(folder), *kit.common(), *words, seconds=seconds - 15)
+    done = kit.autoresearch("run", str(folder), *kit.common(), *words, seconds=seconds - 30)
     taken = time.monotonic() - begun
     if not folder.exists():
         raise StepError(f"the campaign {done}")
-    status = answer(kit.autoresearch("status", str(folder), "--json", seconds=15), "status")
+    status = answer(kit.autoresearch("status", str(folder), "--json", seconds=30), "status")
     found = {"over": done.over, "run_status": done.status, "run_seconds": round(taken, 1), "status": status}
     if not status["experiments"]:
         raise StepError(f"the campaign {done}", found)
