@@ -89,7 +89,7 @@ def export(campaign: Campaign, experiment: Experiment, tokenizer: Tokenizer, int
         TOKENIZER: json.dumps(to_huggingface(tokenizer), indent=1, ensure_ascii=False) + "\n",
         TOKENIZER_CONFIG: json.dumps(_tokenizer_config(record), indent=1) + "\n",
         PRESET: presets.dump(campaign.preset),
-        RESULTS: results_tsv.results(campaign.experiments()),
+        RESULTS: results_tsv.results(map(campaign.ledger.believed, campaign.experiments())),
         CARD: model_card.card(campaign, experiment, record, standalone=bool(model)),
     }
     into.parent.mkdir(parents=True, exist_ok=True)

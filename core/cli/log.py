@@ -28,10 +28,11 @@ def log(
     with resolve.campaign_of(folder, option) as campaign:
         first = max(0, campaign.status().experiments + 1 - last) if last is not None else 0
         records, beliefs = campaign.experiments(first), campaign.believes
+        now = [campaign.ledger.believed(record) for record in records] if tsv else []
     if as_json:
         terminal.json_text([terminal.with_gain(record) for record in records])
     elif tsv:
-        sys.stdout.write(results(records))
+        sys.stdout.write(results(now))
     else:
         console = terminal.out()
         tables.emit(console, tables.header(console.width, beliefs=beliefs))
