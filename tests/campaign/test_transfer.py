@@ -18,6 +18,7 @@ from core import events
 from core.campaign import transfer
 from core.campaign.campaign import Campaign
 from core.campaign.confirm import conclude as confirmation_of
+from core.campaign.judge.greedy import LowerWins
 from core.campaign.statistics import Interval, pooled, share_of
 from core.campaign.transfer import carry, scaled_preset
 from core.records import Measurement, Preset, Trial, UserError
@@ -217,7 +218,7 @@ def test_every_trial_is_recorded_beside_the_campaign_and_the_same_call_goes_on(t
         return dataclasses.replace(trial, val_bpb=trial.val_bpb / 2 + trial.seed / 1000, yardstick=OTHER)
 
     engine, seen, budgets = ScriptedEngine(record=other), list[Any](), list[float | None]()
-    with a_campaign(root, engine=engine) as campaign:
+    with a_campaign(root, engine=engine, policy=LowerWins()) as campaign:
         campaign.run(ScriptedAgent([trainer(1.8)]))
         before, facts = campaign.experiments(), campaign.ledger.facts()
         engine.during = interrupt
@@ -250,7 +251,7 @@ def test_the_command_with_real_trials(tmp_path: Path, corpus_folder: Path) -> No
     )
     answer = call("transfer", root, "--depth", 2, code=2)
     assert "nothing to transfer in" in answer.err and "it has no baseline yet" in answer.err
-    with Campaign.open(root, engine=Steps()) as campaign:
+    with Campaign.open(root, engine=Steps(), policy=LowerWins()) as campaign:
         smoother = write_constants(campaign.trainer_text(campaign.branch), {"SMOOTHING": 0.5})
         campaign.run(ScriptedAgent([smoother]))
         assert campaign.champion.number == 1
@@ -269,18 +270,19 @@ def campaign_bpb(root: Path) -> float:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_from_depth_2_to_4_on_a_cpu(tmp_path: Path, corpus_folder: Path) -> None:
     """A transformer's learning rate, raised from far too low a value, helps at twice the depth as well."""
     pytest.importorskip("torch")
     corpus = {"corpus": f"folder:{corpus_folder}", "device": "cpu", "seeds": "[1]", "MATRIX_LR": "0.0005"}
     preset = presets.load("smoke", {**corpus, "EMBEDDING_LR": "0.005", "score_bytes": "8000"})
     engine = Steps()
-    with Campaign.create(tmp_path / "c", preset, engine=engine) as campaign:
+    with Campaign.create(tmp_path / "c", preset, engine=engine, policy=LowerWins()) as campaign:
         raised = write_constants(reference_trainer(preset), {"MATRIX_LR": 0.04, "EMBEDDING_LR": 0.6})
         campaign.run(ScriptedAgent([raised]))
         assert campaign.champion.number == 1
-        found = campaign.transfer(scaled_preset(preset, None, {"depth": "4"}), 3)
-        assert found.scale == {"depth": ("2", "4")} and len(found.pairs) == 3
+        found = campaign.transfer(scaled_preset(preset, None, {"depth": "4"}), 2)
+        assert found.scale == {"depth": ("2", "4")} and len(found.pairs) == 2
         assert found.interval is not None and found.interval.above_zero
         assert found.share is not None and found.share_low is not None and found.share_high is not None
         assert found.share_low < found.share < found.share_high
