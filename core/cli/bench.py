@@ -64,7 +64,7 @@ def bench(
     sides = _sides(named, backends, device) if backends or set(chosen) & set(suite_runner.OF_BACKENDS) else {}
     before = suite_runner.read(against) if against is not None else None
     expected = expected_time(chosen, named, sides, quick=quick)
-    terminal.notice(f"about {seconds(expected.seconds)} in all, by {expected.source}")
+    terminal.notice(f"about {seconds(expected.seconds)} in all if little else runs, by {expected.source}")
     held: dict[str, Any] = {}
     with interruptible("the same command starts again"):
         try:

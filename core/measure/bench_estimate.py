@@ -13,8 +13,9 @@ from core.trial.scoring import REQUEST_TOKENS
 from presets import cost
 from presets import estimate as estimates
 
-# Seconds of the benchmarks without a backend, with few rounds and with many: measured on two cores.
-WITHOUT_BACKEND = {"peak": (2.0, 12.0), "packing": (3.0, 3.0), "tokenizer": (12.0, 12.0), "experiment": (60.0, 60.0)}
+# Seconds of suites that need no backend and have as many rounds with `quick` as without. Of the first two, processor
+# time on one core of an AMD EPYC; of the third, what `bench.SUITES` says.
+FIXED = {"packing": 2.0, "tokenizer": 3.2, "experiment": 60.0}
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,14 @@ def expected_time(suites: Sequence[str], preset: Preset, sides: Mapping[str, Pre
     for suite in (suite for suite in suites if suite in bench.OF_NONE):
         before = took.get((suite, ""))
         known += before or 0.0
-        elsewhere += WITHOUT_BACKEND[suite][not quick] if before is None else 0.0
+        if before is None and suite == "peak":
+            by_cost += _calls(_product(hardware.matrix_flops()), quick=quick)
+        elif before is None:
+            elsewhere += FIXED[suite]
     sources = {
         "what it took before": known,
         "the preset's FLOP at this device's peak": by_cost,
-        "times of two cores": elsewhere,
+        "times of another machine": elsewhere,
     }
     return ExpectedTime(sum(sources.values()), ", ".join(source for source, part in sources.items() if part))
 
@@ -76,14 +80,23 @@ def _cost(suites: Sequence[str], side: Preset, *, quick: bool) -> float:
     """Seconds for one backend's suites: the start of its process, and each call with those before its rounds."""
     device = auto_preset.find({"backend": side.backend, "device": side.device})[0].device
     tokens = cost.rows(side) * side.sequence_length
-    size = hardware.MATRIX * (1 if device.device == "cpu" else bench.WIDER)
+    wider = 1 if device.device == "cpu" else bench.WIDER
     training = cost.flops_per_token(side) / estimates.sustained_flops(device)
     seconds = {
-        "peak": 2 * size**3 / (device.likely_tflops * 1e12),
+        "peak": _product(device.likely_tflops * 1e12, wider),
         "step": tokens * training,
         "optimizer": tokens * training,  # at most
         "scoring": min(tokens, REQUEST_TOKENS) * training * estimates.SCORING_PASSES,
     }
-    calls = {suite: 2 + bench.rounds(seconds[suite], quick=quick) for suite in suites}
     started = estimates.STARTUP_SECONDS.get(device.device, max(estimates.STARTUP_SECONDS.values()))
-    return started + sum(calls[suite] * seconds[suite] for suite in suites)
+    return started + sum(_calls(seconds[suite], quick=quick) for suite in suites)
+
+
+def _product(flops: float, wider: int = 1) -> float:
+    """Seconds of a matrix product at that many FLOP/s."""
+    return 2 * (wider * hardware.MATRIX) ** 3 / flops
+
+
+def _calls(seconds: float, *, quick: bool) -> float:
+    """Seconds of a benchmark whose call takes `seconds`: its rounds, and two calls before them."""
+    return seconds * (2 + bench.rounds(seconds, quick=quick))
