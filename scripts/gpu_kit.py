@@ -554,7 +554,7 @@ def run_command(options: argparse.Namespace) -> int:
         kit.results["steps"] = earlier["steps"]
         done = [one["name"] for one in earlier["steps"] if one["state"] in DONE]
     steps = chosen(options.only, options.skip, done)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     packs = options.pack or gpu_pack.parts_beside(ROOT / "gpu-kit")
     try:
         kit.results["pack"] = gpu_pack.unpack(packs, work)
@@ -564,6 +564,7 @@ def run_command(options: argparse.Namespace) -> int:
         print("gpu_kit: interrupted; what was measured is kept", file=sys.stderr)
         return 130
     finally:
+        signal.signal(signal.SIGTERM, before)
         kit.end_running()
         kit.save()
         files = ", ".join(sorted(path.name for path in out.iterdir()))
