@@ -18,7 +18,6 @@ from core.campaign.campaign import Campaign
 from core.campaign.judge.base import AnotherTrial, Decision, Effect, Evidence, Policy, failure
 from core.campaign.judge.belief import Belief
 from core.campaign.judge.greedy import LowerWins
-from core.campaign.judge.noise import scores
 from core.events import OnEvent, OnProgress, Repeat
 from core.records import (
     FACTS,
@@ -168,7 +167,8 @@ class Pairs(LowerWins):
         champion = evidence.champion
         if champion is None or any(failure(trial) for trial in evidence.trials):
             return LowerWins().decide(evidence)
-        own, known = scores(evidence.trials), scores(evidence.lineage[-1].trials)
+        of = (evidence.trials, evidence.lineage[-1].trials)  # also of a busy machine: tests run on some
+        own, known = ({trial.seed: trial.val_bpb or 0.0 for trial in trials} for trials in of)
         seeds = evidence.seeds[0], 10 + champion.number
         for seed in seeds:
             if seed not in own:

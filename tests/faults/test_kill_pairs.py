@@ -6,10 +6,14 @@ The audit of what was resumed replays every verdict (`Script.state`).
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from killing import Script
+from killing import KILLED, Script, command
 
 SCRIPTS = [Script("faults.drive_pairs", policy) for policy in ("pairs", "belief")]
 
@@ -60,3 +64,31 @@ def check(script: Script, root: Path, *kills: int) -> None:
         script.kill_at_write(root, kill_at)
     script.finish(root)
     assert script.state(root) == script.undisturbed()[1]
+
+
+# Real trials
+
+
+def real_pair(root: Path, *rows: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command("faults.drive_real_pair", root, *rows), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(measured: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the pair comes to where nobody kills anything."""
+    done = real_pair(shutil.copytree(measured, tmp_path_factory.mktemp("undisturbed") / "c"))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert [seed for seed, _ in found["trials"]] == [1, 10] and [row[:2] for row in found["measured"]] == [
+        ["champion", 10]
+    ]
+    return found
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_real_trials_killed_between(night: Path, undisturbed: dict[str, Any], rows: int) -> None:
+    assert real_pair(night, rows).returncode in KILLED
+    done = real_pair(night)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == undisturbed
+    assert undisturbed["audit"] == ["", ""]  # its record and its verdict
