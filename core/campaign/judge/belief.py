@@ -21,7 +21,7 @@ MOST_SEEDS = 8  # that a campaign's comparisons use
 USUAL_NOISE, NOISE_WEIGHT, USUAL_SHARE, SHARE_WEIGHT = 0.002, 0.5, 0.4, 2.0
 LOG_BIAS = 1.15
 LEAST_NOISE = 1e-7  # where trials repeat exactly
-PRICE = 1.0  # of a trial, in units of what a new change's first trial is worth
+PRICE = 1.2  # of a trial, in units of what a new change's first trial is worth
 TENURE = 15  # experiments that profit from a better known champion
 LOOKAHEAD = (1, 2, 4)  # further trials that are weighed together
 

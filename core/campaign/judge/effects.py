@@ -17,18 +17,22 @@ from core.campaign.judge.base import Effect
 _SIDE = 0.03 * 2.0 ** (np.arange(24) / 2)  # in units of the noise: 0.03 to 87
 GRID = np.concatenate([-_SIDE[::-1], [0.0], _SIDE])
 SCALES = 2.0 ** np.arange(-2, 6)  # of the components, in the same units
-# Weights before anything was seen, as if so many experiments had been: nothing, good, bad; and the power of their scale
-# that good ones grow rarer with.
-NOTHING, GOOD, BAD, RARER = 2.0, 5.0, 5.0, 0.7
+# Weights before anything was seen, as if so many experiments had been: nothing, good, bad.
+NOTHING, GOOD, BAD = 2.0, 10.0, 5.0
 CLEAR = 3.0  # standard errors from which a change surely does something
-OFTEN, FEW, FEW_WEIGHT = 0.3, 1.0, 4.0
+# Good changes count fully once so large a share of all does something for sure; before that as if so many had been, of
+# so many.
+OFTEN, FEW, FEW_TOTAL = 0.3, 0.15, 4.0
+# Scales: around this share of the median clear effect, by a normal distribution of this many octaves.
+SMALLER, OCTAVES, USUAL_SCALE = 0.1, 1.5, 2.0
 HALF_LIFE = 60.0  # experiments after which an effect counts half: gains shrink as a trainer gets better
 # Standard errors from which a gain is what was measured: the grid is coarser there, and the prior nearly flat.
 EVIDENT = 6.0
 STEPS = 12  # of the fit
 # Of keeping: what each keep costs, in units of the noise, and how much more a loss counts than a gain. A plain positive
 # mean keeps half of all changes that do nothing.
-KEEP_COST, LOSS_AVERSION = 0.015, 1.5
+KEEP_COST, LOSS_AVERSION = 0.015, 2.2
+SURE = 0.5  # least probability of a true gain that is worth a keep for itself
 PROMISE = 3.0  # experiments that the prior's promise counts for
 LEAST_WEIGHT = 1e-4  # of a point that is looked at
 NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
@@ -49,13 +53,16 @@ def _components() -> np.ndarray:
 COMPONENTS = _components()
 
 
-def _before(clear: float, total: float) -> np.ndarray:
-    """Weights before a campaign, the good ones scaled by how many of its changes so far do anything for sure.
+def _before(clear: np.ndarray, total: float, counts: np.ndarray) -> np.ndarray:
+    """Weights before a campaign, by what its changes so far did for sure: `clear` sizes in units of the noise.
 
-    Small gains can't be told from nothing one by one: whether they are likely shows in how often changes do anything.
+    Small gains can't be told from nothing one by one. Whether they are likely shows in how often changes do anything,
+    and how small they may be in how large the clear ones are.
     """
-    share = min(1.0, (FEW * OFTEN + clear) / (OFTEN * (FEW_WEIGHT + total)))
-    by_scale = SCALES**-RARER / (SCALES**-RARER).sum()
+    share = min(1.0, (FEW + float(counts.sum())) / (OFTEN * (FEW_TOTAL + total)))
+    centre = np.clip(SMALLER * np.median(clear), 0.5, 8.0) if len(clear) else USUAL_SCALE
+    by_scale = np.exp(-0.5 * (np.log2(SCALES / centre) / OCTAVES) ** 2)
+    by_scale /= by_scale.sum()
     return np.concatenate([[NOTHING], share * GOOD * by_scale, BAD * by_scale])
 
 
@@ -79,8 +86,8 @@ class GainPrior:
         self._gains = np.array([one.gain for one in effects])
         self._errors = np.array([one.error for one in effects])
         self._counts = 0.5 ** (np.arange(len(effects))[::-1] / HALF_LIFE)
-        clear = float(self._counts[np.abs(self._gains) > CLEAR * self._errors].sum())
-        before = _before(clear, float(self._counts.sum()))
+        clear = np.abs(self._gains) > CLEAR * self._errors
+        before = _before(np.abs(self._gains[clear]) / unit, float(self._counts.sum()), self._counts[clear])
         weights = before / before.sum()
         if effects:
             self._seen = self._likelihoods(self._gains, self._errors[:, None])
@@ -100,8 +107,7 @@ class GainPrior:
         promised = self.value_of_trying(error)
         if not len(self._gains):
             return 1.0
-        after = self._seen * self.weights
-        worth = np.maximum(0.0, after @ self.utility / (after.sum(1) + 1e-300))
+        worth = np.maximum(0.0, self._worths(self._seen * self.weights))
         count = float(self._counts.sum())
         return (PROMISE * promised + float(self._counts @ worth)) / ((PROMISE + count) * (promised + 1e-300))
 
@@ -124,7 +130,7 @@ class GainPrior:
             mean=mean,
             variance=float(weights @ (self.grid - mean) ** 2),
             better=float(weights[self.grid > 0].sum()),
-            worth=float(weights @ self.utility),
+            worth=float(self._worths(weights[None])[0]),
             weights=weights,
         )
 
@@ -148,8 +154,14 @@ class GainPrior:
         gains = (centres[likely, None] + spread * NODES).ravel()
         chances = (weights[likely, None] * NODE_WEIGHTS).ravel()
         after = self.weights * self._likelihoods(gains, error)
-        worth = after @ self.utility / (after.sum(1) + 1e-300) + bonus
-        return float(chances @ np.maximum(0.0, worth))
+        return float(chances @ np.maximum(0.0, self._worths(after) + bonus))
+
+    def _worths(self, weights: np.ndarray) -> np.ndarray:
+        """Of keeping, by each row of weights [n, points] that need not sum to one."""
+        total = weights.sum(1) + 1e-300
+        unsure = weights @ (self.grid > 0) < SURE * total
+        worths: np.ndarray = weights @ self.utility / total
+        return np.where(unsure, np.minimum(worths, -KEEP_COST * self.unit), worths)
 
     def _likelihoods(self, gains: np.ndarray, error: np.ndarray | float) -> np.ndarray:
         """Of each gain [n] at each point of the grid [n, points], up to a factor of each row."""
