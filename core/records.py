@@ -281,7 +281,7 @@ class Experiment:
     reason: str
     val_bpb: float | None  # None unless every trial scored
     champion_bpb: float | None  # the champion's at that time, on the same seeds
-    spread: float | None  # of the baseline's seeds, largest minus smallest
+    spread: float | None  # under greedy of the baseline's seeds, largest minus smallest; else the deviation of a trial
     fingerprint: str  # of the trainer's syntax tree and `# tune:` comments
     wall_seconds: float  # propose, trials, judge and records together
     train_seconds: float  # of all its trials

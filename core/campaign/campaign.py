@@ -52,7 +52,7 @@ class Campaign(CampaignReader):
     def __init__(self, files: CampaignFolder, *, engine: Engine | None = None, policy: Policy | None = None) -> None:
         super().__init__(files)
         self._engine = engine or Local()
-        self._policy = policy or named(self.policy)
+        self._given_policy = policy
 
     @classmethod
     def create(
@@ -108,6 +108,11 @@ class Campaign(CampaignReader):
             campaign.close()
             refreeze(campaign.files, preset, tag, campaign.policy)
         return follows
+
+    @property
+    def _policy(self) -> Policy:
+        """The judge. UserError where the ledger names one that this version doesn't have, which can still be read."""
+        return self._given_policy or named(self.policy)
 
     # Reading
 

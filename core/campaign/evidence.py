@@ -52,6 +52,8 @@ class EvidenceBuilder:
         """The next experiment, decided, with what was measured for it (`measured_for`)."""
         self._reigns = _with(self._reigns, measured)
         self._remeasured = tuple(one for one in measured if one.purpose == "drift") or self._remeasured
+        if experiment.verdict == "invalid":  # what it scored is not true
+            return
         champion = self._reigns[-1] if self._reigns else None
         for loaded, pool in self._pools.items():
             own = scores(at_level(experiment.trials, loaded=loaded))

@@ -9,7 +9,7 @@ from functools import cached_property
 from core.campaign.judge.base import AnotherTrial, Decision, Effect, Evidence, Noise, check_yardsticks, failure
 from core.campaign.judge.disturbed import of_champion, settled
 from core.campaign.judge.effects import GainBelief, GainPrior
-from core.campaign.judge.limits import bonus, ruling, speed
+from core.campaign.judge.limits import bonus, breach, ruling, speed
 from core.campaign.judge.noise import NoisePool, Scores, scores
 from core.campaign.judge.state import ChampionState, MeasuredGain, ScoreModel
 from core.records import Trial, Verdict
@@ -54,9 +54,9 @@ class Belief:
             more = None if evidence.exhausted else known.champion_trial()
             return more or AnotherTrial(evidence.seeds[0])
         measured = known.state.measure(found)
-        if evidence.exhausted:
-            return _verdict(known, found, measured)
-        return _next_trial(known, found, measured) or _verdict(known, found, measured)
+        verdict = _verdict(known, found, measured)
+        decided = evidence.exhausted or breach(evidence.trials, evidence.limits) and verdict.verdict == "discard"
+        return verdict if decided else _next_trial(known, found, measured) or verdict
 
     def refused(self, evidence: Evidence, verdict: Verdict, reason: str) -> Decision:
         return _failed(KnownScores(of_champion(evidence)), verdict, reason)
