@@ -55,7 +55,7 @@ class Belief:
             return more or AnotherTrial(evidence.seeds[0])
         measured = known.state.measure(found)
         verdict = _verdict(known, found, measured)
-        decided = evidence.exhausted or breach(evidence.trials, evidence.limits) and verdict.verdict == "discard"
+        decided = evidence.exhausted or (breach(evidence.trials, evidence.limits) and verdict.verdict == "discard")
         return verdict if decided else _next_trial(known, found, measured) or verdict
 
     def refused(self, evidence: Evidence, verdict: Verdict, reason: str) -> Decision:
