@@ -24,12 +24,17 @@ from benchmarks.judge.world import Cell, Outcome, SimulatedCampaign, World, cell
 from core.records import Experiment, Trial, UserError
 
 FIGURES = tuple(field.name for field in dataclasses.fields(Outcome))
-# Typical gains far below, below, at and above the noise; rare and frequent good ones; with and without pairing.
-GRID = tuple(
-    Cell(gain_scale=gain, noise=noise, pairing=pairing, p_good=p_good)
-    for gain, noise in ((0.001, 0.003), (0.002, 0.002), (0.003, 0.03), (0.005, 0.002), (0.003, 0.0003))
-    for pairing in (0.0, 0.5, 0.8)
-    for p_good in (0.05, 0.2)
+# Typical gains below, at and above the noise, and far above it and below; with and without pairing; frequent good ones;
+# and changes that do nothing at all.
+GRID = (
+    *(
+        Cell(gain_scale=gain, noise=noise, pairing=pairing)
+        for gain, noise in ((0.001, 0.003), (0.002, 0.002), (0.005, 0.002), (0.003, 0.0003), (0.003, 0.02))
+        for pairing in (0.0, 0.6)
+    ),
+    Cell(gain_scale=0.003, noise=0.003, pairing=0.4, p_good=0.2),
+    Cell(gain_scale=0.002, harm_scale=0.002, noise=0.002, pairing=0.3),
+    Cell(p_good=0.0, p_nothing=1.0, noise=0.002, pairing=0.3),
 )
 
 
