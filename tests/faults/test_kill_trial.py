@@ -19,6 +19,7 @@ from campaigns import ScriptedAgent, Steps, facts_of
 
 import presets
 from core.campaign.campaign import Campaign
+from core.campaign.judge.greedy import LowerWins
 
 DRIVER = Path(__file__).with_name("drive_trial.py")
 
@@ -33,7 +34,7 @@ def started(cache: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathF
     preset = dataclasses.replace(
         presets.load("numpy"), corpus=f"folder:{corpus_folder}", score_bytes=4000, vocabulary=256
     )
-    with Campaign.create(root, preset, trainer=baseline, tag="t", engine=Steps()) as campaign:
+    with Campaign.create(root, preset, trainer=baseline, tag="t", engine=Steps(), policy=LowerWins()) as campaign:
         campaign.run(ScriptedAgent([]))
     return root
 

@@ -165,6 +165,7 @@ def client():
     with socket.socket(family) as one:  # it has no time limit, so that it waits in connect(2)
         one.connect(where)
         one.send(b"x")
+        one.recv(1)  # until the server has it: what is closed before it was accepted may be lost
 
 clients = [threading.Thread(target=client) for _ in range(6)]
 for one in clients:
