@@ -310,14 +310,15 @@ def disturbed(trials: Sequence[DisturbedTrial]) -> str:
     named = [f"{number} (seed {', '.join(map(str, those))})" for number, those in sorted(seeds.items())]
     more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     several = f"{len(trials)} trials" if len(trials) > 1 else "1 trial"
-    return f"{several} of experiments {', '.join(named[-MOST_NAMED:])}{more}; the last: {trials[-1].reason}"
+    of = f"experiment{'s' * (len(named) > 1)} {', '.join(named[-MOST_NAMED:])}{more}"
+    return f"{several} of {of}; the last: {trials[-1].reason}"
 
 
 def stops(totals: StopTotals) -> str:
     """What stopping early has saved, and how often it would have been wrong."""
     text = f"{seconds(totals.saved_seconds)} of training saved by stopping early"
     if not totals.audited:
-        return f"{text}; one in twenty runs on in secret to check that, none yet"
+        return f"{text}; one in twenty runs on in secret as a check: none so far"
     return f"{text}; of {totals.audited} that ran on in secret to check that, {totals.wrong} won"
 
 
