@@ -8,9 +8,11 @@ python -m benchmarks.judge_sim --campaigns 30 --policies greedy belief
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
+import multiprocessing
 import os
 import statistics
 import sys
@@ -47,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.campaigns:
         cells = [dataclasses.replace(cell, campaigns=options.campaigns) for cell in cells]
-    with ProcessPoolExecutor(options.jobs) as pool:
+    with contextlib.ExitStack() as stack:
+        context = multiprocessing.get_context("spawn")
+        pool = stack.enter_context(ProcessPoolExecutor(options.jobs, context)) if options.jobs > 1 else None
         for cell in cells:
             for name in options.policies:
                 row = dataclasses.asdict(cell) | {"policy": name} | figures(cell, name, pool)
