@@ -447,3 +447,12 @@ def test_a_campaign_that_was_disturbed_at_first_ends_as_one_that_never_was(tmp_p
             assert kept[-1].val_bpb == pytest.approx(1.7, abs=0.03)
     assert verdicts[busy] == verdicts[0]
     assert [number for number, verdict in enumerate(verdicts[0]) if verdict == "keep"] == [0, 3, 6, 10]
+
+
+def test_brief_trials_accuse_nobody() -> None:
+    """In a second or less, what else ran is read too coarsely."""
+    brief = a_trial(train_seconds=1.0, conditions={"other_load": 0.9}, tokens_per_second=10.0, stalled_seconds=0.5)
+    pace = Pace.of(brief)
+    assert (pace.load, pace.speed, pace.stalled) == (None, None, None)
+    longer = Pace.of(dataclasses.replace(brief, train_seconds=10.0))
+    assert (longer.load, longer.speed) == (0.9, 10.0)

@@ -26,6 +26,7 @@ LEAST_BAND, MOST_BAND = 0.08, 0.4
 SCATTERS = 4.0  # medians of the differences between repeats that a band is wide: 2.7 standard deviations of one
 STALLED = 0.05  # of the training time
 LEAST_LEFT = 0.02  # of a device, beside any load
+BRIEF = 3.0  # seconds of training: below, what else ran is read too coarsely, and speeds scatter by themselves
 MOST_WASTED = 4  # trials of one experiment that are no evidence
 DISTURBED = "the machine was disturbed"  # how the reason of a verdict begins that says nothing of the trainer
 
@@ -45,7 +46,7 @@ class Pace(NamedTuple):
     def of(cls, trial: Trial) -> Pace:
         loads = [share for name in LOADS if (share := _share(trial, name)) is not None]
         stalled = trial.stalled_seconds
-        return cls(
+        found = cls(
             cost=tuple(_plain(getattr(trial, name)) for name in COST),
             device=trial.device,
             threads=_plain(trial.thread_settings),
@@ -54,6 +55,9 @@ class Pace(NamedTuple):
             stalled=None if stalled is None or not trial.train_seconds else stalled / trial.train_seconds,
             speed=trial.tokens_per_second or None,
         )
+        if trial.train_seconds >= BRIEF:
+            return found
+        return found._replace(threads=(), load=None, throttled=None, stalled=None, speed=None)
 
     @property
     def loaded(self) -> bool:
