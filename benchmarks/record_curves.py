@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record_trials import preset_of
+from benchmarks.record_trials import preset_of, status_of
 from benchmarks.search import space
 from core.agents.search import recorded
 from core.cli.resolve import dataset_of
 from core.measure.lone_trial import lone_trial
-from core.records import CURVE, Budget, Constant, UserError
+from core.records import Budget, Constant
+from core.store import trial_files
 from core.trainer.constants import read_constants, read_tunables, write_constants
 from core.trainer.reference import reference_trainer
 
@@ -60,15 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--load", type=float, default=0.1, metavar="SHARE", help="of the processors for others (0.1)")
     parser.add_argument("--out", type=Path, default=CURVES, help="the table; goes on where it ends")
     options = parser.parse_args(arguments)
-    try:
-        record(options.budget, options.out, options.load)
-    except UserError as error:
-        print(f"record_curves: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("record_curves: interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    return status_of("record_curves", lambda: record(options.budget, options.out, options.load))
 
 
 def record(budget: float, path: Path, most_load: float) -> None:
@@ -85,12 +77,11 @@ def record(budget: float, path: Path, most_load: float) -> None:
                     write_constants(text, one.constants), preset, dataset,
                     budget=Budget(seconds=budget), seed=one.seed, into=into,
                 )  # fmt: skip
-                curve = (into / CURVE).read_text(encoding="utf-8").splitlines() if (into / CURVE).exists() else []
+                points = trial_files.points(into)
             load = trial.conditions.get("other_load")
             if not isinstance(load, float) or load <= most_load:
                 break
             print(f"{number:3} beside other work ({load:.0%}): again", flush=True)
-        points = [json.loads(line) for line in curve]
         row = {
             "kind": one.kind, "around": one.around, "seed": one.seed, "verdict": trial.verdict, "reason": trial.reason,
             "val_bpb": trial.val_bpb, "steps": trial.steps, "tokens": trial.tokens, "rows": trial.rows,

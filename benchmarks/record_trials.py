@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +48,21 @@ SETTINGS = {"score_bytes": "100000", "startup_seconds": "45", "silence_seconds":
 def main(arguments: Sequence[str] | None = None) -> int:
     """The status: 0, or 2 for a mistake, 130 after Ctrl-C."""
     options = _options(arguments)
+    return status_of(
+        "record_trials",
+        lambda: record(preset_of(options.budget, options.preset), options.trials, options.seed, options.out),
+    )
+
+
+def status_of(program: str, act: Callable[[], None]) -> int:
+    """Acts. The status: 0, or 2 for a mistake, 130 after Ctrl-C; these two with a line of the program's name."""
     try:
-        record(preset_of(options.budget, options.preset), options.trials, options.seed, options.out)
+        act()
     except UserError as error:
-        print(f"record_trials: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("record_trials: interrupted; the same command goes on", file=sys.stderr)
+        print(f"{program}: interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0
 

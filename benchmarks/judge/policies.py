@@ -68,10 +68,10 @@ class Gate95(_Seeded):
         return statistics.fmean(gains) > quantile(0.95, len(gains) - 1) * error
 
 
-def _decision(verdict: str, own: Mapping[int, float], champion: Mapping[int, float]) -> Decision:
+def _decision(verdict: Verdict, own: Mapping[int, float], champion: Mapping[int, float]) -> Decision:
     shared = [seed for seed in own if seed in champion]
     return Decision(
-        verdict="keep" if verdict == "keep" else "discard",
+        verdict=verdict,
         reason="",
         val_bpb=statistics.fmean(own[seed] for seed in shared),
         champion_bpb=statistics.fmean(champion[seed] for seed in shared),

@@ -82,7 +82,6 @@ class World:
     def __init__(self, cell: Cell, number: int) -> None:
         self.cell = cell
         self._key = [cell.seed, number]
-        self._seeds: dict[int, float] = {}
 
     def proposal(self, number: int, gained: float) -> float | None:
         """The true gain of the n-th proposal for a trainer that is better by `gained` already; None: it crashes."""
@@ -124,7 +123,7 @@ class SimulatedCampaign:
         self._ran: dict[int, int] = {}  # trials of each trainer
 
     def play(self) -> Outcome:
-        true, reported, champion = BASELINE_BPB, BASELINE_BPB, 0
+        true, champion = BASELINE_BPB, 0
         keeps = wrong = 0
         undone = missed = 0.0
         decision = self._decide(0, true, 0, true)
@@ -183,12 +182,8 @@ class SimulatedCampaign:
             self._experiment,
             number=number,
             verdict=answer.verdict,
-            val_bpb=answer.val_bpb,
-            champion_bpb=answer.champion_bpb,
-            spread=answer.spread,
-            effect=None if answer.effect is None else answer.effect.gain,
-            effect_error=None if answer.effect is None else answer.effect.error,
             trials=tuple(trials),
+            **answer.numbers(),
         )
         self._builder.add(experiment, measured)
         return answer

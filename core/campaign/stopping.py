@@ -56,9 +56,7 @@ class StopRules:
 
     def _bar(self, champion: Experiment, reference: FullTrial, evidence: Evidence) -> float:
         """What a candidate has to beat: the reference or the belief, the easier one, less what a smaller text earns."""
-        last = self._campaign.ledger.last()
-        assert last is not None
-        believed = last.val_bpb if last.number == champion.number else last.champion_bpb
+        believed = self._campaign.ledger.believed(champion).val_bpb
         nodes, champion_nodes = evidence.nodes or 0, evidence.champion_nodes or 0
         lines = max(0, champion_nodes - nodes) / NODES_PER_LINE if nodes else 0.0
         earned = lines * evidence.limits.bpb_per_line

@@ -89,16 +89,7 @@ def _with(experiment: Experiment, decision: Decision) -> Experiment:
 
 
 def _numbers(decision: Decision, *, refused: bool) -> dict[str, Any]:
-    return {
-        "val_bpb": None if refused else decision.val_bpb,
-        "champion_bpb": decision.champion_bpb,
-        "spread": decision.spread,
-        "deviation": decision.deviation,
-        "champion_deviation": decision.champion_deviation,
-        "probability": decision.probability,
-        "effect": None if decision.effect is None else decision.effect.gain,
-        "effect_error": None if decision.effect is None else decision.effect.error,
-    }
+    return decision.numbers() | ({"val_bpb": None} if refused else {})
 
 
 def _differences(experiment: Experiment, decision: Decision) -> str:

@@ -14,6 +14,7 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,18 @@ def drive(root: Path) -> None:
                 campaign.try_worktree(f"tried {place}")
 
 
-def main(arguments: list[str]) -> int:
-    counted = Writes(int(arguments[1]) if len(arguments) > 1 else None)
+def driven(act: Callable[[], None], kill_at: str | None) -> int:
+    """Acts, ends the process at that write, and prints the writes that were seen."""
+    counted = Writes(None if kill_at is None else int(kill_at))
     inject(counted)
-    drive(Path(arguments[0]))
+    act()
     print(json.dumps(counted.seen))
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    root, *rest = arguments
+    return driven(lambda: drive(Path(root)), rest[0] if rest else None)
 
 
 if __name__ == "__main__":

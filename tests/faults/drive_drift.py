@@ -6,14 +6,13 @@ drive_drift.py ROOT [KILL_AT]
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, trainer  # noqa: E402
-from faults.drive_campaign import Writes, inject  # noqa: E402
+from faults.drive_campaign import driven  # noqa: E402
 
 from core.campaign.campaign import Campaign  # noqa: E402
 from core.records import Trial, UserError  # noqa: E402
@@ -42,11 +41,8 @@ def drive(root: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    counted = Writes(int(arguments[1]) if len(arguments) > 1 else None)
-    inject(counted)
-    drive(Path(arguments[0]))
-    print(json.dumps(counted.seen))
-    return 0
+    root, *rest = arguments
+    return driven(lambda: drive(Path(root)), rest[0] if rest else None)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Trials come to what their trainer, their seed and their place say, so that one t
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from campaigns import POLICIES, ScriptedAgent, ScriptedEngine, a_campaign, trainer  # noqa: E402
-from faults.drive_campaign import Writes, inject  # noqa: E402
+from faults.drive_campaign import driven  # noqa: E402
 
 from core.campaign.campaign import Campaign  # noqa: E402
 from core.campaign.judge.base import Policy  # noqa: E402
@@ -43,11 +42,8 @@ def drive(root: Path, policy: Policy) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    counted = Writes(int(arguments[2]) if len(arguments) > 2 else None)
-    inject(counted)
-    drive(Path(arguments[0]), POLICIES[arguments[1]])
-    print(json.dumps(counted.seen))
-    return 0
+    root, policy, *rest = arguments
+    return driven(lambda: drive(Path(root), POLICIES[policy]), rest[0] if rest else None)
 
 
 if __name__ == "__main__":

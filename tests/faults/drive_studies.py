@@ -5,14 +5,13 @@ drive_studies.py ROOT [KILL_AT]
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from campaigns import ScriptedAgent, ScriptedEngine, a_campaign, trainer  # noqa: E402
-from faults.drive_campaign import Writes, inject  # noqa: E402
+from faults.drive_campaign import driven  # noqa: E402
 
 from core.campaign.campaign import Campaign  # noqa: E402
 from core.campaign.judge.greedy import LowerWins  # noqa: E402
@@ -36,11 +35,8 @@ def drive(root: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    counted = Writes(int(arguments[1]) if len(arguments) > 1 else None)
-    inject(counted)
-    drive(Path(arguments[0]))
-    print(json.dumps(counted.seen))
-    return 0
+    root, *rest = arguments
+    return driven(lambda: drive(Path(root)), rest[0] if rest else None)
 
 
 if __name__ == "__main__":

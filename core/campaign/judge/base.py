@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from core.records import Experiment, Measurement, Trial, Verdict, one_yardstick
 from core.store.program import Limits
@@ -90,6 +90,19 @@ class Decision:
     champion_deviation: float | None = None
     probability: float | None = None  # that the candidate is truly better
     effect: Effect | None = None
+
+    def numbers(self) -> dict[str, Any]:
+        """Its numbers by the names of an Experiment's fields."""
+        return {
+            "val_bpb": self.val_bpb,
+            "champion_bpb": self.champion_bpb,
+            "spread": self.spread,
+            "deviation": self.deviation,
+            "champion_deviation": self.champion_deviation,
+            "probability": self.probability,
+            "effect": None if self.effect is None else self.effect.gain,
+            "effect_error": None if self.effect is None else self.effect.error,
+        }
 
 
 class Policy(Protocol):

@@ -54,9 +54,11 @@ class Belief:
             more = None if evidence.exhausted else known.champion_trial()
             return more or AnotherTrial(evidence.seeds[0])
         measured = known.state.measure(found)
-        verdict = _verdict(known, found, measured)
+        gain = known.prior.belief(measured.gain, measured.error)
+        after = known.state.after(measured, gain)
+        verdict = _verdict(known, found, measured, gain, after)
         decided = evidence.exhausted or (breach(evidence.trials, evidence.limits) and verdict.verdict == "discard")
-        return verdict if decided else _next_trial(known, found, measured) or verdict
+        return verdict if decided else _next_trial(known, found, measured, gain, after) or verdict
 
     def refused(self, evidence: Evidence, verdict: Verdict, reason: str) -> Decision:
         return _failed(KnownScores(of_champion(evidence)), verdict, reason)
@@ -149,14 +151,15 @@ def _pooled(usual: float, weight: float, variance: float, freedom: int) -> float
     return math.exp((weight * math.log(usual) + freedom * measured) / (weight + freedom))
 
 
-def _next_trial(known: KnownScores, found: Scores, measured: MeasuredGain) -> AnotherTrial | None:
+def _next_trial(
+    known: KnownScores, found: Scores, measured: MeasuredGain, gain: GainBelief, after: ChampionState
+) -> AnotherTrial | None:
     """The trial whose expected value exceeds its price by most; None if none does.
 
     Its value is that for this decision, and that for later ones against whoever is the champion then.
     """
     prior, extra = known.prior, known.bonus.most
-    gain = prior.belief(measured.gain, measured.error)
-    now, after = max(0.0, gain.worth + extra), known.state.after(measured, gain)
+    now = max(0.0, gain.worth + extra)
     best, worth = None, known.price
     for trial, count, error in known.options(found):
         if error >= measured.error:
@@ -171,9 +174,9 @@ def _next_trial(known: KnownScores, found: Scores, measured: MeasuredGain) -> An
     return best
 
 
-def _verdict(known: KnownScores, found: Scores, measured: MeasuredGain) -> Decision:
-    gain = known.prior.belief(measured.gain, measured.error)
-    after = known.state.after(measured, gain)
+def _verdict(
+    known: KnownScores, found: Scores, measured: MeasuredGain, gain: GainBelief, after: ChampionState
+) -> Decision:
     evidence, deviation = known.evidence, math.sqrt(gain.variance)
     kept = known.bonus.keeps(gain.mean, deviation, gain.worth)
     reason = known.bonus.reason(_reason(gain, measured, len(found)), gain.mean, deviation, kept=kept)
